@@ -12,6 +12,7 @@
 //! Everything here is pure: no I/O, clock, threads or randomness. Bytes are never trusted; what does not parse is a
 //! [`RedoError`] that says expected and got.
 
+pub mod apply;
 pub mod batch;
 mod error;
 pub mod history;
@@ -21,6 +22,7 @@ pub mod op;
 pub mod record;
 pub mod varint;
 
+pub use apply::{apply, apply_op, apply_reference};
 pub use batch::PgBatch;
 pub use error::RedoError;
 pub use history::{History, Interval};
