@@ -7,12 +7,12 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-VENV := $(CURDIR)/.venv
+VENV := .venv
 PY := $(VENV)/bin/python
 export CARGO_TARGET_DIR := $(CURDIR)/target
-export VIRTUAL_ENV := $(VENV)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # One interpreter for every build of pyo3, so that cargo and maturin do not undo each other's work.
-export PYO3_PYTHON := $(PY)
+export PYO3_PYTHON := $(CURDIR)/$(PY)
 
 # The first Python on PATH that is new enough; `make PYTHON=/path/to/python setup` names another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -65,6 +65,7 @@ sim: ## The simulator: SEEDS=n of them, or the one SEED=n
 .PHONY: lint
 lint: $(VENV)/.dev ## Formatting, clippy, ruff, mypy, and the direction of dependencies
 	cargo fmt --check
+	cargo fmt --check --manifest-path $(PROBE)/Cargo.toml
 	$(PY) tools/check_layers.py
 	cargo clippy --workspace --locked --lib --bins -- -D warnings
 	@# Tests are not shipped: threads, clocks and temporary directories are theirs to use.
@@ -92,6 +93,7 @@ bench-suite: $(VENV)/.engine ## The pytest-benchmark suites, for comparing relea
 .PHONY: fmt
 fmt: $(VENV)/.dev ## Format Rust and Python
 	cargo fmt
+	cargo fmt --manifest-path $(PROBE)/Cargo.toml
 	$(PY) -m ruff check --fix-only $(PYTHON_PATHS)
 	$(PY) -m ruff format $(PYTHON_PATHS)
 
@@ -134,7 +136,7 @@ $(VENV)/.peers: benches/peers/requirements.txt | $(PY)
 	@touch $@
 
 $(VENV)/.probe: $(PROBE_SOURCES) $(VENV)/.dev
-	cd $(PROBE) && $(VENV)/bin/maturin develop --release --locked
+	$(VENV)/bin/maturin develop --release --locked --quiet -m $(PROBE)/Cargo.toml
 	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt | $(PY)
