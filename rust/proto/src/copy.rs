@@ -1,0 +1,488 @@
+//! One copy of one protection group at one storage node.
+//!
+//! The copy decides what to take, what is complete (its SCL) and what to answer; the node's store makes it durable.
+//! The driver's duties, in this order:
+//!
+//! 1. [`Copy::receive`] a batch; if it is refused, tell the sender, and nothing has changed.
+//! 2. Write the batch to the log. The store answers with a token that only it can make.
+//! 3. [`Copy::persisted`] takes the token and gives the [`Ack`]. There is no other way from a batch to its
+//!    acknowledgement: acknowledging what is not on disk does not compile [8].
+//! 4. Hand the fresh records, and only those, to the page store.
+//!
+//! The SCL may be any LSN up to which the copy lacks nothing, not only that of a record: cutting a History at the VDL
+//! leaves it at the VDL. A record follows when its link to the record before it in its group does not reach above the
+//! SCL.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aurora_page::{Lsn, VolumeId};
+use aurora_redo::{History, PgBatch, PgId, Record};
+use thiserror::Error;
+
+use crate::quorum::NodeId;
+
+/// The answer to a batch: how far this copy is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ack {
+    /// The protection group.
+    pub pg: PgId,
+    /// The node.
+    pub node: NodeId,
+    /// The epoch that the copy has promised. A writer of an older one does not count it [12].
+    pub epoch: u64,
+    /// Every record of the group at or below it is durable here.
+    pub scl: Lsn,
+}
+
+/// Proof that something is on disk. Only the store implements it, on a token whose constructor is its own [8].
+pub trait Persisted {
+    /// What was persisted: [`batch_ticket`] or [`fence_ticket`].
+    fn ticket(&self) -> u64;
+}
+
+const FENCE_TICKET: u64 = 1 << 63;
+
+/// Names the content of a batch, so that its token can be told from those of other batches of the same copy. Equal
+/// records give equal tickets: a duplicate on disk proves the original.
+pub fn batch_ticket(batch: &PgBatch) -> u64 {
+    let mut hash = batch.records.len() as u64;
+    for record in &batch.records {
+        hash = mix(hash ^ record.lsn.0).wrapping_add(record.origin.0);
+    }
+    mix(hash) & !FENCE_TICKET
+}
+
+/// Names the promise of an epoch.
+pub fn fence_ticket(epoch: u64) -> u64 {
+    epoch | FENCE_TICKET
+}
+
+/// A bijection of u64 in which every input bit reaches every output bit.
+fn mix(mut x: u64) -> u64 {
+    x ^= x >> 32;
+    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x ^= x >> 32;
+    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x ^ (x >> 32)
+}
+
+/// What the protocol knows of a record: its place and its link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// The record before it in its group.
+    pub prev: Lsn,
+    /// Its origin.
+    pub origin: VolumeId,
+    /// Does it end an MTR?
+    pub cpl: bool,
+}
+
+impl From<&Record> for Link {
+    fn from(record: &Record) -> Link {
+        Link { lsn: record.lsn, prev: record.prev_pg, origin: record.origin, cpl: record.is_cpl() }
+    }
+}
+
+/// What of an accepted batch was not there before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fresh {
+    /// Every record, as nearly always.
+    All,
+    /// These records, by their index in the batch; possibly none.
+    Some(Vec<usize>),
+}
+
+/// A batch was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// What the store's token must name.
+    pub ticket: u64,
+    /// Which records are new here.
+    pub fresh: Fresh,
+}
+
+impl Accepted {
+    /// Is there nothing to persist that was not on its way before?
+    pub fn is_duplicate(&self) -> bool {
+        matches!(&self.fresh, Fresh::Some(indices) if indices.is_empty())
+    }
+}
+
+/// Why a batch, fence or install was not taken. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Refuse {
+    /// The sender belongs to the past.
+    #[error("stale epoch: this copy has promised epoch {have}, the sender has {got}")]
+    StaleEpoch {
+        /// The epoch promised.
+        have: u64,
+        /// The sender's.
+        got: u64,
+    },
+    /// The epoch's History must be installed first.
+    #[error("epoch {got} is not installed: this copy has installed epoch {have}")]
+    NotInstalled {
+        /// The epoch installed.
+        have: u64,
+        /// The sender's.
+        got: u64,
+    },
+    /// The copy has its History already; the message is for one that is being recovered.
+    #[error("epoch {epoch} is open here: not under a fence")]
+    NotFenced {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// A record that did not happen.
+    #[error("record {lsn} of volume {origin} is not in the history")]
+    NotInHistory {
+        /// The record's origin.
+        origin: VolumeId,
+        /// The record's LSN.
+        lsn: Lsn,
+    },
+    /// A batch for another group.
+    #[error("batch for another group: expected {expected}, got {got}")]
+    WrongPg {
+        /// The group of this copy.
+        expected: PgId,
+        /// The group of the batch.
+        got: PgId,
+    },
+    /// LSNs or links that do not ascend.
+    #[error("malformed batch: record {lsn} follows {after}, and links to {prev}")]
+    Malformed {
+        /// The record.
+        lsn: Lsn,
+        /// The record before it in the batch.
+        after: Lsn,
+        /// Its link.
+        prev: Lsn,
+    },
+}
+
+/// What a copy answers to a fence, and only the answer to the fence of the recovery's own epoch counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inventory {
+    /// The protection group.
+    pub pg: PgId,
+    /// The node.
+    pub node: NodeId,
+    /// The epoch promised.
+    pub epoch: u64,
+    /// Every record of the group at or below it is here.
+    pub scl: Lsn,
+    /// The highest VDL that this copy has heard of.
+    pub vdl_hint: Lsn,
+    /// Every durable record above the lower of the two, as (LSN, previous LSN in the group, is a CPL), ascending.
+    pub records: Vec<(Lsn, Lsn, bool)>,
+}
+
+/// A promise that was made and must be persisted before the inventory is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FenceTicket {
+    /// What the store's token must name.
+    pub ticket: u64,
+}
+
+/// What a store keeps of a copy besides records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopyState {
+    /// The protection group.
+    pub pg: PgId,
+    /// The node.
+    pub node: NodeId,
+    /// The epoch promised.
+    pub epoch: u64,
+    /// The epoch whose History is installed.
+    pub installed: u64,
+    /// What counts as having happened.
+    pub history: Arc<History>,
+    /// Every record of the group at or below it is durable here.
+    pub scl: Lsn,
+    /// The highest VDL that this copy has heard of.
+    pub vdl_hint: Lsn,
+}
+
+/// A stretch of the group's records that exists and is not here: above `after`, up to and with `upto`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The last LSN before it.
+    pub after: Lsn,
+    /// The last LSN in it.
+    pub upto: Lsn,
+}
+
+/// A record above the SCL or the VDL hint; `ticket` names the batch on its way to disk, 0 once it is there.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    link: Link,
+    ticket: u64,
+}
+
+const ON_DISK: u64 = 0;
+
+/// A batch on its way to disk.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    ticket: u64,
+    first: Lsn,
+    last: Lsn,
+}
+
+/// One copy of one protection group.
+#[derive(Debug)]
+pub struct Copy {
+    state: CopyState,
+    /// Ascending; every known record above `min(scl, vdl_hint)`.
+    held: VecDeque<Held>,
+    /// Index in `held` of the first record above the SCL.
+    above: usize,
+    in_flight: VecDeque<InFlight>,
+}
+
+impl Copy {
+    /// An empty copy.
+    pub fn new(pg: PgId, node: NodeId, epoch: u64, history: Arc<History>) -> Copy {
+        let state =
+            CopyState { pg, node, epoch, installed: epoch, history, scl: Lsn::NONE, vdl_hint: Lsn::NONE };
+        Copy::restore(state, [])
+    }
+
+    /// A copy as it was, with the links of all its records above the lower of SCL and VDL hint, in any order.
+    pub fn restore(state: CopyState, links: impl IntoIterator<Item = Link>) -> Copy {
+        let floor = state.scl.min(state.vdl_hint);
+        let mut held: Vec<Held> = links
+            .into_iter()
+            .filter(|link| link.lsn > floor && state.history.contains(link.origin, link.lsn))
+            .map(|link| Held { link, ticket: ON_DISK })
+            .collect();
+        held.sort_unstable_by_key(|held| held.link.lsn);
+        held.dedup_by_key(|held| held.link.lsn);
+        let mut copy = Copy { state, held: held.into(), above: 0, in_flight: VecDeque::new() };
+        copy.recount();
+        copy
+    }
+
+    /// Its group, node, epoch, History, SCL and VDL hint.
+    pub fn state(&self) -> &CopyState {
+        &self.state
+    }
+
+    /// Every record of the group at or below it is durable here.
+    pub fn scl(&self) -> Lsn {
+        self.state.scl
+    }
+
+    /// The newest record that is known here, complete or not.
+    pub fn highest(&self) -> Lsn {
+        self.held.back().map_or(self.state.scl, |held| held.link.lsn.max(self.state.scl))
+    }
+
+    /// May records of its epoch be taken?
+    pub fn is_open(&self) -> bool {
+        self.state.installed == self.state.epoch
+    }
+
+    /// The acknowledgement as it stands. The SCL never counts what is not on disk, so it may be repeated freely.
+    pub fn ack(&self) -> Ack {
+        Ack { pg: self.state.pg, node: self.state.node, epoch: self.state.epoch, scl: self.state.scl }
+    }
+
+    /// What is known to exist and is neither here nor on its way to disk.
+    pub fn missing(&self) -> Vec<Gap> {
+        let mut after = self.state.scl;
+        let mut gaps = Vec::new();
+        for held in self.held.iter().skip(self.above) {
+            if held.link.prev > after {
+                gaps.push(Gap { after, upto: held.link.prev });
+            }
+            after = held.link.lsn;
+        }
+        gaps
+    }
+
+    /// Takes a batch from the writer or a peer.
+    pub fn receive(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
+        let CopyState { epoch, installed, .. } = self.state;
+        if batch.epoch < epoch {
+            return Err(Refuse::StaleEpoch { have: epoch, got: batch.epoch });
+        }
+        if batch.epoch > epoch || installed != epoch {
+            return Err(Refuse::NotInstalled { have: installed, got: batch.epoch });
+        }
+        self.take(batch)
+    }
+
+    /// Takes a batch that a recovery re-replicates under its own fence.
+    pub fn receive_fenced(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
+        let CopyState { epoch, .. } = self.state;
+        if batch.epoch < epoch {
+            return Err(Refuse::StaleEpoch { have: epoch, got: batch.epoch });
+        }
+        if self.is_open() || batch.epoch > epoch {
+            return Err(Refuse::NotFenced { epoch: batch.epoch });
+        }
+        self.take(batch)
+    }
+
+    /// The batch's token came back: it is on disk.
+    pub fn persisted(&mut self, token: impl Persisted) -> Ack {
+        let ticket = token.ticket();
+        if let Some(position) = self.in_flight.iter().position(|batch| batch.ticket == ticket) {
+            let InFlight { first, last, .. } = self.in_flight.remove(position).expect("position is in range");
+            let start = self.held.partition_point(|held| held.link.lsn < first);
+            for held in self.held.range_mut(start..).take_while(|held| held.link.lsn <= last) {
+                if held.ticket == ticket {
+                    held.ticket = ON_DISK;
+                }
+            }
+            self.advance();
+        }
+        self.ack()
+    }
+
+    /// Everything of the group up to `upto` was put here as pages and records by hydration, and is on disk.
+    pub fn hydrated(&mut self, upto: Lsn, _token: impl Persisted) -> Ack {
+        self.state.scl = self.state.scl.max(self.state.history.floor(upto));
+        self.recount();
+        self.ack()
+    }
+
+    /// Promises never again to take anything of an older epoch [12], and takes over the History of the manifest that
+    /// is being recovered: what is not in it can never count again. The promise must be persisted; its token is
+    /// exchanged for the inventory.
+    pub fn fence(&mut self, epoch: u64, history: &Arc<History>) -> Result<FenceTicket, Refuse> {
+        let have = self.state.epoch;
+        if epoch < have || (epoch == have && self.is_open()) {
+            return Err(Refuse::StaleEpoch { have, got: epoch });
+        }
+        self.state.epoch = epoch;
+        self.align(history);
+        Ok(FenceTicket { ticket: fence_ticket(epoch) })
+    }
+
+    /// The promise is on disk: the answer to the fence. `None` if the token is of another promise.
+    pub fn fenced(&mut self, token: impl Persisted) -> Option<Inventory> {
+        (token.ticket() == fence_ticket(self.state.epoch)).then(|| self.inventory())
+    }
+
+    fn inventory(&self) -> Inventory {
+        let durable = self.held.iter().filter(|held| held.ticket == ON_DISK);
+        Inventory {
+            pg: self.state.pg,
+            node: self.state.node,
+            epoch: self.state.epoch,
+            scl: self.state.scl,
+            vdl_hint: self.state.vdl_hint,
+            records: durable.map(|held| (held.link.lsn, held.link.prev, held.link.cpl)).collect(),
+        }
+    }
+
+    /// Takes an epoch with its History, from a manifest that was written. Log the same before any batch of the epoch.
+    pub fn install(&mut self, epoch: u64, history: &Arc<History>) -> Result<(), Refuse> {
+        let have = self.state.epoch;
+        if epoch < have {
+            return Err(Refuse::StaleEpoch { have, got: epoch });
+        }
+        self.state.epoch = epoch;
+        self.state.installed = epoch;
+        self.align(history);
+        Ok(())
+    }
+
+    /// A VDL that was heard of by other means than a batch.
+    pub fn hear_vdl(&mut self, vdl: Lsn) {
+        if vdl > self.state.vdl_hint {
+            self.state.vdl_hint = vdl;
+            self.trim();
+        }
+    }
+
+    /// Completeness is a statement about a History: where two part, it ends.
+    fn align(&mut self, history: &Arc<History>) {
+        let agreed = self.state.history.common_prefix(history);
+        self.state.scl = self.state.scl.min(agreed);
+        self.state.vdl_hint = self.state.vdl_hint.min(agreed);
+        self.held.retain(|held| history.contains(held.link.origin, held.link.lsn));
+        self.state.history = Arc::clone(history);
+        self.recount();
+    }
+
+    fn take(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
+        self.check(batch)?;
+        let ticket = batch_ticket(batch);
+        let accepted = Accepted { ticket, fresh: self.hold(batch, ticket) };
+        if !accepted.is_duplicate() {
+            let first = batch.records.first().map_or(Lsn::NONE, |record| record.lsn);
+            self.in_flight.push_back(InFlight { ticket, first, last: batch.last_lsn() });
+        }
+        self.hear_vdl(batch.vdl);
+        Ok(accepted)
+    }
+
+    fn check(&self, batch: &PgBatch) -> Result<(), Refuse> {
+        if batch.pg != self.state.pg {
+            return Err(Refuse::WrongPg { expected: self.state.pg, got: batch.pg });
+        }
+        let mut after = Lsn::NONE;
+        for record in &batch.records {
+            let Record { lsn, origin, prev_pg: prev, .. } = *record;
+            if lsn <= after || prev >= lsn {
+                return Err(Refuse::Malformed { lsn, after, prev });
+            }
+            if !self.state.history.contains(origin, lsn) {
+                return Err(Refuse::NotInHistory { origin, lsn });
+            }
+            after = lsn;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, batch: &PgBatch, ticket: u64) -> Fresh {
+        let highest = self.highest();
+        if batch.records.first().is_some_and(|first| first.lsn > highest) {
+            self.held.extend(batch.records.iter().map(|record| Held { link: record.into(), ticket }));
+            return Fresh::All;
+        }
+        let mut fresh = Vec::new();
+        for (index, record) in batch.records.iter().enumerate() {
+            if record.lsn <= self.state.scl {
+                continue;
+            }
+            if let Err(place) = self.held.binary_search_by_key(&record.lsn, |held| held.link.lsn) {
+                self.held.insert(place, Held { link: record.into(), ticket });
+                fresh.push(index);
+            }
+        }
+        if fresh.len() == batch.records.len() && !fresh.is_empty() { Fresh::All } else { Fresh::Some(fresh) }
+    }
+
+    fn recount(&mut self) {
+        self.above = self.held.partition_point(|held| held.link.lsn <= self.state.scl);
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while let Some(held) = self.held.get(self.above) {
+            if held.ticket != ON_DISK || held.link.prev > self.state.scl {
+                break;
+            }
+            self.state.scl = held.link.lsn;
+            self.above += 1;
+        }
+        self.trim();
+    }
+
+    /// What is complete and known durable everywhere needs no link any more.
+    fn trim(&mut self) {
+        let floor = self.state.scl.min(self.state.vdl_hint);
+        while self.held.front().is_some_and(|held| held.link.lsn <= floor) {
+            self.held.pop_front();
+            self.above -= 1;
+        }
+    }
+}
