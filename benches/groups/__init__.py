@@ -1,0 +1,22 @@
+"""The groups of `make bench`, each a module with `run(context)` that yields rows of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GROUPS = ("open", "commit1", "commit16", "commit_async", "reads", "bytes", "reopen", "rss", "az_lost")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a group may use: an empty folder on the measured disk, and how much to do."""
+
+    folder: Path
+    rounds: int
+    seconds: float
+    updates: int
+    volume_gb: float
