@@ -1,0 +1,150 @@
+//! Finding a key in a leaf.
+
+use std::cmp::Ordering;
+
+use super::layout::Descriptor;
+use super::read::LeafRef;
+use crate::bytes_at::array_at;
+use crate::cell::code;
+use crate::key::KeyBuf;
+
+const SIGN8: u8 = 1 << 7;
+const SIGN16: u16 = 1 << 15;
+const SIGN32: u32 = 1 << 31;
+const SIGN64: u64 = 1 << 63;
+const SIGN128: u128 = 1 << 127;
+
+impl LeafRef<'_> {
+    /// The rank of a key, or the rank at which it would be inserted.
+    ///
+    /// A key of one integer, date, time, decimal, bool or uuid that is never null is compared as a number, without
+    /// encoding the keys of rows.
+    #[inline]
+    pub fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        if self.shape.key_parts == 1 {
+            let (column, descending) = self.shape.key_part(self.bytes, 0);
+            let descriptor = self.descriptor(column);
+            if !descriptor.nullable
+                && let Some(found) = self.search_number(key, descriptor, descending)
+            {
+                return found;
+            }
+        }
+        self.search_encoded(key)
+    }
+
+    /// The first rank whose key is not below `key`; the number of rows if there is none. `key` may be a prefix.
+    #[inline]
+    pub fn lower_bound(&self, key: &[u8]) -> usize {
+        self.search(key).unwrap_or_else(|rank| rank)
+    }
+
+    /// `None` if keys of this type are not compared as numbers, or the key is not as long as one.
+    ///
+    /// An encoded number is big-endian with the sign flipped, and inverted if it descends; doing the same to a stored
+    /// number makes it comparable with the key's bytes, read as an unsigned number.
+    #[inline]
+    fn search_number(
+        &self,
+        key: &[u8],
+        descriptor: Descriptor,
+        descending: bool,
+    ) -> Option<Result<usize, usize>> {
+        let (bytes, base) = (self.bytes, descriptor.values_at);
+        macro_rules! by {
+            ($number:ty, $from:ident, $flip:expr) => {{
+                let target = <$number>::from_be_bytes(key.try_into().ok()?);
+                let flip = if descending { !$flip } else { $flip };
+                self.search_by(target, |slot| {
+                    <$number>::$from(array_at(bytes, base + slot * size_of::<$number>())) ^ flip
+                })
+            }};
+        }
+        Some(match descriptor.code {
+            code::INT64 | code::TIME | code::TIMESTAMP => by!(u64, from_le_bytes, SIGN64),
+            code::INT32 | code::DATE => by!(u32, from_le_bytes, SIGN32),
+            code::INT16 => by!(u16, from_le_bytes, SIGN16),
+            code::INT8 => by!(u8, from_le_bytes, SIGN8),
+            code::BOOL => by!(u8, from_le_bytes, 0),
+            code::DECIMAL => by!(u128, from_le_bytes, SIGN128),
+            code::UUID => by!(u128, from_be_bytes, 0),
+            _ => return None,
+        })
+    }
+
+    /// Halves the range without branching on the outcome of a comparison.
+    #[inline(always)]
+    fn search_by<K: Ord + Copy>(
+        &self,
+        target: K,
+        load: impl Fn(usize) -> K,
+    ) -> Result<usize, usize> {
+        let slots = self.slot_bytes();
+        let at = |rank: usize| {
+            load(usize::from(
+                slots.get(rank).map_or(0, |slot| u16::from_le_bytes(*slot)),
+            ))
+        };
+        let (mut low, mut size) = (0, slots.len());
+        while size > 1 {
+            let half = size / 2;
+            low = if at(low + half) <= target {
+                low + half
+            } else {
+                low
+            };
+            size -= half;
+        }
+        if size == 0 {
+            return Err(0);
+        }
+        match at(low).cmp(&target) {
+            Ordering::Equal => Ok(low),
+            Ordering::Less => Err(low + 1),
+            Ordering::Greater => Err(low),
+        }
+    }
+
+    #[inline(always)]
+    fn slot_bytes(&self) -> &[[u8; 2]] {
+        let end = self.shape.slot_at(self.shape.len);
+        self.bytes
+            .get(self.shape.slots_at..end)
+            .map_or(&[], |region| region.as_chunks().0)
+    }
+
+    fn search_encoded(&self, key: &[u8]) -> Result<usize, usize> {
+        let mut scratch = KeyBuf::new();
+        let (mut low, mut high) = (0, self.shape.len);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.compare(middle, key, &mut scratch) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Err(low)
+    }
+
+    /// Compares the key of the row at a rank with an encoded one, part by part: no part is a prefix of another.
+    fn compare(&self, rank: usize, key: &[u8], scratch: &mut KeyBuf) -> Ordering {
+        let (slot, mut rest) = (self.slot(rank), key);
+        for part in 0..self.shape.key_parts {
+            scratch.clear();
+            self.encode_key_part(scratch, slot, part);
+            let Some((head, tail)) = rest.split_at_checked(scratch.len()) else {
+                return scratch.as_slice().cmp(rest);
+            };
+            match scratch.as_slice().cmp(head) {
+                Ordering::Equal => rest = tail,
+                unequal => return unequal,
+            }
+        }
+        if rest.is_empty() {
+            Ordering::Equal
+        } else {
+            Ordering::Less
+        }
+    }
+}
