@@ -5,7 +5,7 @@
 //! ```
 //! The payload is last and needs no length, so a one-column update of an `int64` is 13 bytes.
 
-use aurora_page::{ObjectId, PageId};
+use aurora_page::{ExtentState, ObjectId, PageId};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -55,8 +55,8 @@ pub enum Op<'a> {
     },
     /// Starts the life of an extent map.
     FormatExtentMap {
-        /// First extent it describes.
-        first_extent: u32,
+        /// Number in the volume of the first extent it describes.
+        first_extent: u64,
         /// How many.
         count: u32,
     },
@@ -129,9 +129,10 @@ pub enum Op<'a> {
         /// The new one.
         child: PageId,
     },
-    /// Extents change owner, load and state.
+    /// Extents change owner, load and state. Which of their pages are in use stays as long as the owner does; a free
+    /// extent has none. Extents are named by their index in the map page.
     ExtentSet {
-        /// First extent.
+        /// Index of the first extent.
         first: u32,
         /// How many.
         count: u32,
@@ -140,18 +141,18 @@ pub enum Op<'a> {
         /// Of which load.
         load: u32,
         /// New state.
-        state: u8,
+        state: ExtentState,
     },
     /// A page of an extent is taken.
     ExtentUse {
-        /// The extent.
+        /// Index of the extent in the map page.
         extent: u32,
         /// Page within it.
         bit: u8,
     },
     /// A page of an extent is given back.
     ExtentRelease {
-        /// The extent.
+        /// Index of the extent in the map page.
         extent: u32,
         /// Page within it.
         bit: u8,
@@ -254,7 +255,7 @@ impl<'a> Op<'a> {
                 first_extent,
                 count,
             } => {
-                put(first_extent.into());
+                put(first_extent);
                 put(count.into());
             }
             Op::Reference { object, index, .. } => {
@@ -279,7 +280,7 @@ impl<'a> Op<'a> {
                 put(count.into());
                 put(owner.0);
                 put(load.into());
-                put(state.into());
+                put((state as u8).into());
             }
             Op::ExtentUse { extent, bit } | Op::ExtentRelease { extent, bit } => {
                 put(extent.into());
@@ -346,7 +347,7 @@ fn unknown_tag(got: u8) -> RedoError {
 fn parse_format<'a>(tag: u8, r: &mut Reader<'a>) -> Result<Op<'a>, RedoError> {
     if tag == tag::FORMAT_EXTENT_MAP {
         return Ok(Op::FormatExtentMap {
-            first_extent: r.narrow("first extent")?,
+            first_extent: r.u64()?,
             count: r.narrow("extent count")?,
         });
     }
@@ -443,7 +444,12 @@ fn parse_extent<'a>(tag: u8, r: &mut Reader<'a>) -> Result<Op<'a>, RedoError> {
                 ObjectId(r.u64()?),
                 r.narrow("load")?,
             );
-            let state = r.narrow("extent state")?;
+            let code: u8 = r.narrow("extent state")?;
+            let state = ExtentState::from_code(code).ok_or(RedoError::OutOfRange {
+                what: "op",
+                field: "extent state",
+                got: code.into(),
+            })?;
             Op::ExtentSet {
                 first: extent,
                 count,

@@ -1,7 +1,10 @@
 //! The bytes of every log format, held against files. `AURORA_BLESS=1` writes the files anew: do that only together
 //! with a new format number.
 
-#![expect(clippy::disallowed_methods, reason = "a test that reads and blesses its golden files")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that reads and blesses its golden files"
+)]
 
 use std::path::Path;
 

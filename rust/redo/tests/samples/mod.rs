@@ -1,6 +1,6 @@
 //! One of everything, with fixed numbers: shared by the codec tests and the golden files.
 
-use aurora_page::{Lsn, ObjectId, PageId, VolumeId};
+use aurora_page::{ExtentState, Lsn, ObjectId, PageId, VolumeId};
 use aurora_redo::{BlobId, EntriesRef, Op, PgBatch, PgId, Record, RowsRef};
 
 /// Bytes of the lists that ops borrow.
@@ -77,16 +77,12 @@ pub fn every_op(lists: &Lists) -> Vec<Op<'_>> {
             count: 3,
             owner: object,
             load: 9,
-            state: samples_state(),
+            state: ExtentState::Loading,
         },
         Op::ExtentUse { extent: 1, bit: 63 },
         Op::ExtentRelease { extent: 1, bit: 0 },
         Op::Free,
     ]
-}
-
-fn samples_state() -> u8 {
-    1
 }
 
 /// A batch that uses every way of packing a record.
