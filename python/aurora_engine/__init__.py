@@ -1,0 +1,91 @@
+"""aurora-engine: Aurora's architecture as a library.
+
+.. code-block:: python
+
+    import aurora_engine as au
+
+    class Account(au.Row, key="id"):
+        id: int
+        owner: str
+
+    with au.open("data/bank") as db:
+        accounts = db.create_table("accounts", Account, exist_ok=True)
+        with db.transaction() as tx:
+            tx.insert(accounts, Account(1, "Ann"))
+        print(db.get(accounts, 1), tx.committed)
+"""
+
+from __future__ import annotations
+
+from aurora_engine import exceptions
+from aurora_engine._engine import (
+    AsyncTransaction,
+    Commit,
+    Expr,
+    RowIterator,
+    Scan,
+    Schema,
+    Table,
+    Transaction,
+    View,
+    __version__,
+    col,
+)
+from aurora_engine.aio import Aio
+from aurora_engine.cluster import Cluster, Reader, open  # noqa: A004 - `au.open` is meant
+from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
+from aurora_engine.rows import Row, asdict, astuple, desc, replace
+from aurora_engine.status import NodeStatus, Status
+from aurora_engine.types import (
+    Float32,
+    Float64,
+    Instant,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Json,
+    precision,
+    zoned,
+)
+
+__all__ = [
+    "Aio",
+    "AsyncTransaction",
+    "AuroraError",
+    "Cluster",
+    "Commit",
+    "EnvironmentFault",
+    "Expr",
+    "Float32",
+    "Float64",
+    "Instant",
+    "Int8",
+    "Int16",
+    "Int32",
+    "Int64",
+    "Json",
+    "NodeStatus",
+    "OutcomeUnknown",
+    "Reader",
+    "Retryable",
+    "Row",
+    "RowIterator",
+    "Scan",
+    "Schema",
+    "Status",
+    "Table",
+    "Transaction",
+    "UsageError",
+    "View",
+    "__version__",
+    "asdict",
+    "astuple",
+    "col",
+    "desc",
+    "exceptions",
+    "open",
+    "precision",
+    "replace",
+    "zoned",
+]

@@ -1,0 +1,353 @@
+"""Every error of aurora-engine, in one tree grouped by what the caller does next.
+
+========================  ==========================================================================
+Group                     What to do
+========================  ==========================================================================
+:class:`Retryable`        Run the whole transaction again. ``Cluster.run`` does it for you.
+:class:`OutcomeUnknown`   The commit may or may not have happened: ask by its token, then decide.
+:class:`UsageError`       Change the program or its input: a retry gives the same answer.
+:class:`EnvironmentFault` Look at the machine: disks, directories, other processes, configuration.
+========================  ==========================================================================
+
+Each error carries what its message says as attributes, so that no caller parses text.
+"""
+
+# ruff: noqa: N818 - an error is named after what happened
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from typing import Any
+
+
+class AuroraError(Exception):
+    """The root of the tree. ``details`` holds every attribute by name."""
+
+    details: dict[str, Any]
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+        for name in _attributes(type(self)):
+            setattr(self, name, details.get(name))
+
+    @property
+    def message(self) -> str:
+        """The text of the error."""
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.details)
+
+
+def _attributes(cls: type) -> list[str]:
+    """The names of the attributes that a class and its bases declare."""
+    names: list[str] = []
+    for base in cls.__mro__:
+        names += [name for name in inspect.get_annotations(base) if name != "details"]
+    return names
+
+
+def _rebuild(cls: type[AuroraError], message: str, details: dict[str, Any]) -> AuroraError:
+    return cls(message, **details)
+
+
+# ------------------------------------------------------------------------------------------- retry
+
+
+class Retryable(AuroraError):
+    """Nothing was changed. The same transaction, run again from its start, may succeed."""
+
+
+class WriteConflict(Retryable):
+    """Another transaction committed a change of the row after this one's snapshot."""
+
+    table: str
+    key: str
+    snapshot: int
+    by: int
+
+
+class SnapshotTooOld(Retryable):
+    """What the read point needs is no longer kept; a new transaction or view reads at a newer one."""
+
+    snapshot: int
+    floor: int
+
+
+class LoadConflict(Retryable):
+    """Rows came into the table while it was being loaded."""
+
+    table: str
+
+
+class BackPressure(Retryable):
+    """The volume takes no more changes until the copies have caught up."""
+
+
+# ----------------------------------------------------------------------------------------- unknown
+
+
+class OutcomeUnknown(AuroraError):
+    """The operation may have taken effect. Reading it back, or its token, tells."""
+
+
+class CommitUnknown(OutcomeUnknown):
+    """The commit was numbered, but its durability was not confirmed.
+
+    ``Cluster.run(fn, token=...)`` resolves it by the token once the cluster can be asked.
+    """
+
+    lsn: int
+    token: str | None
+
+
+# ------------------------------------------------------------------------------------------- usage
+
+
+class UsageError(AuroraError):
+    """The call or its data is wrong: change it."""
+
+
+class InvalidOption(UsageError, ValueError):
+    """An argument has a value that is not accepted."""
+
+    option: str
+    expected: str
+    got: Any
+
+
+class SchemaError(UsageError):
+    """A row class or an Arrow schema does not describe a table."""
+
+    column: str | None
+    expected: str | None
+    got: str | None
+
+
+class SchemaMismatch(SchemaError):
+    """The table exists with another schema than the one asked for."""
+
+    table: str
+
+
+class UnknownColumn(SchemaError, LookupError):
+    """The table has no column of that name."""
+
+    table: str | None
+
+
+class UnknownTable(UsageError, LookupError):
+    """No table of that name at the read point."""
+
+    table: str
+
+
+class TableExists(UsageError):
+    """A table of that name is there already; ``exist_ok=True`` opens it."""
+
+    table: str
+
+
+class InvalidValue(UsageError):
+    """A value cannot be stored in its column."""
+
+    column: str | None
+    expected: str | None
+    got: str | None
+
+
+class TypeMismatch(InvalidValue, TypeError):
+    """A value has another type than its column."""
+
+
+class ValueOutOfRange(InvalidValue, ValueError):
+    """A value has the type of its column, but not its range or precision."""
+
+
+class NullViolation(InvalidValue, ValueError):
+    """``None`` for a column that is not nullable."""
+
+
+class KeyTooLong(InvalidValue, ValueError):
+    """The encoded key is longer than a key may be."""
+
+    limit: int
+
+
+class RowTooLarge(InvalidValue, ValueError):
+    """A row, or one value of it, is larger than may be stored."""
+
+    limit: int
+
+
+class DuplicateKey(UsageError):
+    """A row with that key is there already. ``seen`` is the LSN at which it was found."""
+
+    table: str
+    key: str
+    seen: int
+
+
+class RowNotFound(UsageError, LookupError):
+    """No row with that key."""
+
+    table: str
+    key: Any
+
+
+class KeyUpdate(UsageError):
+    """An update names a key column: delete the row and insert another."""
+
+    table: str
+    column: str
+
+
+class TransactionTooLarge(UsageError):
+    """A transaction holds more than one may; ``Cluster.load`` is for bulk data."""
+
+    what: str
+    limit: int
+    got: int
+
+
+class TokenUsed(UsageError):
+    """A commit with this token has happened: what the transaction was to do is done.
+
+    ``Cluster.run`` takes it as success.
+    """
+
+    token: str
+    time: dt.datetime
+
+
+class TransactionClosed(UsageError):
+    """The transaction or view has ended, or has not been entered."""
+
+
+class ReadOnlyTransaction(UsageError):
+    """A write inside a read-only transaction or view."""
+
+
+class TableNotEmpty(UsageError):
+    """A sealed bulk load goes into an empty table."""
+
+    table: str
+
+
+class LoadOrder(UsageError, ValueError):
+    """The rows of a bulk load are not in ascending key order, or a key comes twice."""
+
+    table: str
+    last: str
+    got: str
+
+
+class AsyncMisuse(UsageError, RuntimeError):
+    """A blocking transaction was mixed with an event loop in a way that would stop one of them."""
+
+
+class OutsideWindow(UsageError, LookupError):
+    """The asked LSN or time is before the window of kept versions, or is not yet here."""
+
+    what: str
+    expected: str
+    got: str
+
+
+# ------------------------------------------------------------------------------------- environment
+
+
+class EnvironmentFault(AuroraError):
+    """The program is right, what it runs on is not: a person or an operator acts."""
+
+
+class AlreadyOpen(EnvironmentFault):
+    """Another owner holds the directory. ``takeover=True`` ends it first."""
+
+    path: str
+    pid: int | None
+
+
+class NotACluster(EnvironmentFault):
+    """The directory is not a cluster, or a node directory belongs to another one."""
+
+    path: str
+    expected: str | None
+    got: str | None
+
+
+class NewerFormat(EnvironmentFault):
+    """Written by a newer version of aurora-engine."""
+
+    path: str | None
+    expected: int
+    got: int
+
+
+class RegionMismatch(EnvironmentFault):
+    """A cluster lives in one region."""
+
+    expected: str
+    got: str
+
+
+class ReadOnlyCluster(EnvironmentFault):
+    """The cluster was opened read-only, or has become so; ``reason`` says why."""
+
+    reason: str
+
+
+class QuorumLost(EnvironmentFault):
+    """Too few copies are left to write. Reads are still answered where they can be."""
+
+    have: int
+    of: int
+    need: int
+    missing: list[str]
+    hint: str
+
+
+class DiskFull(EnvironmentFault):
+    """No space is left on a device of the cluster."""
+
+    path: str | None
+
+
+class DiskFailed(EnvironmentFault):
+    """The operating system refused a file operation."""
+
+    path: str | None
+
+
+class LogFailed(EnvironmentFault):
+    """The log could not be written and is not tried again: open the cluster again to go on."""
+
+
+class Corrupt(EnvironmentFault):
+    """Stored bytes are not what was written, on every copy that could be asked."""
+
+
+class Fenced(EnvironmentFault):
+    """Another owner has taken a newer volume epoch: this one may write no more."""
+
+    by: int
+
+
+class ClusterClosed(EnvironmentFault):
+    """The cluster has been closed."""
+
+
+class ForkedProcess(EnvironmentFault):
+    """The cluster was opened in the parent of this process.
+
+    Its threads, locks and files did not come along. Open it in the child, or start workers with
+    ``multiprocessing.set_start_method("spawn")``.
+    """
+
+    opened_by: int
+    pid: int
+
+
+class InternalError(EnvironmentFault):
+    """A defect in aurora-engine: please report it with the message."""

@@ -1,0 +1,237 @@
+"""Typed rows: a class describes a table, its instances are the table's rows.
+
+.. code-block:: python
+
+    class Account(au.Row, key="id"):
+        id: int
+        owner: str
+        balance: Annotated[Decimal, au.precision(18, 2)] = Decimal(0)
+
+Rows are values: they compare and hash by their columns and cannot be changed. To change what is stored, update it
+in a transaction. A row has no public names but its columns, so that any column name is free; :func:`asdict`,
+:func:`astuple` and :func:`replace` are functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import keyword
+import sys
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
+
+from aurora_engine._engine import Schema
+from aurora_engine.exceptions import SchemaError
+from aurora_engine.types import annotation_of, stored_type
+
+
+@dataclass(frozen=True, slots=True)
+class Descending:
+    """A key column whose largest value comes first."""
+
+    column: str
+
+
+def desc(column: str) -> Descending:
+    """Orders a key column from its largest value down: ``key=("region", au.desc("at"))``."""
+    return Descending(column)
+
+
+KeyColumn = str | Descending
+Key = KeyColumn | tuple[KeyColumn, ...]
+
+# Slots and methods that every row has; a column of such a name would replace it.
+_RESERVED = frozenset({"__slots__", "__schema__", "__columns__", "__match_args__"})
+
+
+def _own_columns(namespace: dict[str, Any]) -> list[str]:
+    """The columns that a class body adds, in its order."""
+    columns = [name for name, kind in _annotations(namespace).items() if not _is_class_variable(kind)]
+    for name in columns:
+        if name in _RESERVED or keyword.iskeyword(name) or not name.isidentifier() or name.startswith("__"):
+            raise SchemaError(
+                f"column {name!r}: expected a Python identifier that is no keyword and does not begin with __",
+                column=name, expected="an identifier", got=name,
+            )  # fmt: skip
+    return columns
+
+
+def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
+    if "__annotations__" in namespace or sys.version_info < (3, 14):
+        return dict(namespace.get("__annotations__", {}))
+    import annotationlib  # noqa: PLC0415 - Python 3.14 and later keep annotations unevaluated
+
+    annotate = annotationlib.get_annotate_from_class_namespace(namespace)
+    if annotate is None:
+        return {}
+    return dict(annotationlib.call_annotate_function(annotate, annotationlib.Format.FORWARDREF))
+
+
+def _is_class_variable(kind: Any) -> bool:
+    if isinstance(kind, str):
+        return kind.removeprefix("typing.").startswith("ClassVar")
+    return kind is ClassVar or typing.get_origin(kind) is ClassVar
+
+
+def _schema_of(cls: RowType, key: Key) -> Schema:
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise SchemaError(f"row class {cls.__name__}: {error}; annotate columns with names of the module") from error
+    columns = [(name, *stored_type(hints[name], name)) for name in cls.__columns__]
+    parts = key if isinstance(key, tuple) else (key,)
+    return Schema(columns, [(p.column, True) if isinstance(p, Descending) else (p, False) for p in parts])
+
+
+def _make_init(cls: RowType) -> Any:
+    """``__init__`` with one parameter per column, as a dataclass would have it.
+
+    The class refuses ``setattr``, so each column is set by its slot.
+    """
+    columns = cls.__columns__
+    scope: dict[str, Any] = {}
+    parameters = ["self"]
+    seen: str | None = None
+    for index, name in enumerate(columns):
+        scope[f"_set_{index}"] = _slot(cls, name).__set__
+        if name in cls.__defaults__:
+            seen = name
+            scope[f"_default_{index}"] = cls.__defaults__[name]
+            parameters.append(f"{name}=_default_{index}")
+        elif seen is not None:
+            raise SchemaError(
+                f"column {name!r} has no default but follows {seen!r}, which has one",
+                column=name, expected="a default, or a place before the columns that have one", got="no default",
+            )  # fmt: skip
+        else:
+            parameters.append(name)
+    this = "_self" if "self" in columns else "self"
+    parameters[0] = this
+    body = [f"    _set_{index}({this}, {name})" for index, name in enumerate(columns)] or ["    pass"]
+    exec("\n".join([f"def __init__({', '.join(parameters)}):", *body]), scope)
+    init = scope["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    init.__module__ = cls.__module__
+    init.__annotations__ = {"return": None}
+    return init
+
+
+def _slot(cls: type, name: str) -> Any:
+    """The descriptor of a column's slot."""
+    return next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
+
+
+@dataclass_transform(eq_default=True, frozen_default=True, kw_only_default=False)
+class RowType(type):
+    """The metaclass of rows: turns annotations into columns, one slot each."""
+
+    __schema__: Schema | None
+    __columns__: tuple[str, ...]
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, key: Key | None = None, **extra: Any
+    ) -> Self:
+        """Makes a row class. ``key`` names its key column or columns; without one it is a base for others."""
+        if extra:
+            raise SchemaError(f"row class {name}: expected the argument key, got {', '.join(sorted(extra))}")
+        own = _own_columns(namespace)
+        defaults = {column: namespace.pop(column) for column in own if column in namespace}
+        namespace["__slots__"] = tuple(own)
+        made = super().__new__(cls, name, bases, namespace)
+        inherited = next((base for base in made.__mro__[1:] if isinstance(base, RowType)), None)
+        columns = (*inherited.__columns__, *own) if inherited else tuple(own)
+        made.__columns__ = columns
+        made.__match_args__ = columns
+        made.__defaults__ = {**(inherited.__defaults__ if inherited else {}), **defaults}
+        if inherited:
+            made.__init__ = _make_init(made)  # type: ignore[misc]
+        made.__schema__ = _schema_of(made, key) if key is not None else None
+        return made
+
+    __defaults__: dict[str, Any]
+    __match_args__: tuple[str, ...]
+
+    def __init__(cls, *args: Any, **_kwargs: Any) -> None:
+        super().__init__(*args)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A row, its columns in the order of the class."""
+        if not cls.__columns__:
+            raise SchemaError(f"row class {cls.__name__} has no columns")
+        return super().__call__(*args, **kwargs)
+
+
+class Row(metaclass=RowType):
+    """The base of typed rows: subclass it with annotated columns and ``key=``."""
+
+    __schema__: ClassVar[Schema | None]
+    __columns__: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, *, key: Key | None = None) -> None:
+        """``key`` names the key column, or a tuple of them; :func:`desc` turns one around."""
+        super().__init_subclass__()
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(
+            f"rows are values: {type(self).__name__}.{name} cannot be set; change what is stored with tx.update(), "
+            "or make another row with au.replace()"
+        )
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"rows are values: {type(self).__name__}.{name} cannot be deleted")
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self).__columns__)
+        return f"{type(self).__name__}({columns})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in type(self).__columns__)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *astuple(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), astuple(self)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> Self:
+        return self
+
+    def __replace__(self, **changes: Any) -> Self:
+        """The same row with some columns changed; ``copy.replace`` of Python 3.13 calls it."""
+        return replace(self, **changes)
+
+
+R = TypeVar("R", bound=Row)
+
+
+def astuple(row: Row) -> tuple[Any, ...]:
+    """The row's values in the order of its columns."""
+    return tuple([getattr(row, name) for name in type(row).__columns__])
+
+
+def asdict(row: Row) -> dict[str, Any]:
+    """The row's values by column name."""
+    return {name: getattr(row, name) for name in type(row).__columns__}
+
+
+def replace(row: R, **changes: Any) -> R:
+    """A row like this one but for the named columns."""
+    return type(row)(**{**asdict(row), **changes})
+
+
+@functools.lru_cache(maxsize=1024)
+def row_class(name: str, schema: Schema) -> type[Row]:
+    """The row class of a table that was made from an Arrow schema, or is opened without its class."""
+    title = "".join(part.capitalize() for part in name.split("_")) or "Record"
+    annotations = {column: annotation_of(kind, nullable=nullable) for column, kind, nullable in schema.columns}
+    key = tuple(desc(column) if descending else column for column, descending in schema.key)
+    namespace = {"__annotations__": annotations, "__module__": __name__, "__doc__": f"A row of table {name!r}."}
+    if not title.isidentifier():
+        title = "Record"
+    return RowType(title, (Row,), namespace, key=key)
