@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benches.groups.commit16 import THREADS
@@ -22,7 +23,7 @@ def run(context: Context) -> Iterator[Row]:
     try:
         shutil.rmtree(context.folder / "wounded" / "az3")
         slots = {
-            name: lambda steps=[ours.committer(i, THREADS) for i in range(THREADS)]: run_threads(steps, context.seconds)
+            name: partial(run_threads, [ours.committer(i, THREADS) for i in range(THREADS)], context.seconds)
             for name, ours in (("healthy", healthy), ("wounded", wounded))
         }
         results = interleave(slots, 2 * context.rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benches.measure import interleave, median, paired_ratio, run_one
@@ -21,7 +22,7 @@ def run(context: Context) -> Iterator[Row]:
     engines = [Ours(context.folder / "ours"), ProbePeer(context.folder), SqlitePeer(context.folder)]
     try:
         steps = {engine.name: engine.committer(0, 1) for engine in engines}
-        slots = {name: lambda step=step: run_one(step, context.seconds) for name, step in steps.items()}
+        slots = {name: partial(run_one, step, context.seconds) for name, step in steps.items()}
         results = interleave(slots, context.rounds)
     finally:
         for engine in engines:
@@ -32,8 +33,8 @@ def run(context: Context) -> Iterator[Row]:
         ("p99", "p99_us", Budget("<=", 2.0)),
     ):
         a, b = ([getattr(sample, field) for sample in samples] for samples in (ours, probe))
-        what = f"commit, 1 thread, six copies, {what}"
-        yield Row("commit1", what, median(a), "us", ProbePeer.name, median(b), paired_ratio(a, b), budget)
+        name = f"commit, 1 thread, six copies, {what}"
+        yield Row("commit1", name, median(a), "us", ProbePeer.name, median(b), paired_ratio(a, b), budget)
     a, b = ([sample.rate for sample in samples] for samples in (ours, sqlite))
     what = "commits/s, 1 thread"
     yield Row("commit1", what, median(a), "/s", SqlitePeer.name, median(b), paired_ratio(a, b), Budget(">=", 0.9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benches.measure import interleave, median, paired_ratio, run_threads
@@ -9,7 +10,7 @@ from benches.ours import Ours
 from benches.peers.lmdb_peer import LmdbPeer
 from benches.peers.probe_peer import ProbePeer
 from benches.peers.rocksdb_peer import RocksdbPeer
-from benches.peers.sqlite_peer import SqlitePeer
+from benches.peers.sqlite_peer import SqlitePeer, SqliteTurnsPeer
 from benches.report import Budget, Row
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ THREADS = 16
 
 def run(context: Context) -> Iterator[Row]:
     """Compare the rate with the probe's, and with that of the fastest engine."""
-    kinds = (Ours, ProbePeer, LmdbPeer, RocksdbPeer, SqlitePeer)
+    kinds = (Ours, ProbePeer, LmdbPeer, RocksdbPeer, SqlitePeer, SqliteTurnsPeer)
     engines = [kind(context.folder / kind.__name__) for kind in kinds]
     try:
         steps = {engine.name: [engine.committer(i, THREADS) for i in range(THREADS)] for engine in engines}
-        slots = {name: lambda each=each: run_threads(each, context.seconds) for name, each in steps.items()}
+        slots = {name: partial(run_threads, each, context.seconds) for name, each in steps.items()}
         results = interleave(slots, context.rounds)
     finally:
         for engine in engines:
