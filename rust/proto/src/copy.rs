@@ -9,9 +9,9 @@
 //!    acknowledgement: acknowledging what is not on disk does not compile [8].
 //! 4. Hand the fresh records, and only those, to the page store.
 //!
-//! The SCL may be any LSN up to which the copy lacks nothing, not only that of a record: cutting a History at the VDL
-//! leaves it at the VDL. A record follows when its link to the record before it in its group does not reach above the
-//! SCL.
+//! The SCL is an LSN up to which the copy lacks nothing: mostly that of a record, but after a deep cut of the History
+//! it may lie between two. So a record follows when its link to the record before it in its group does not reach above
+//! the SCL.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,34 +37,8 @@ pub struct Ack {
 
 /// Proof that something is on disk. Only the store implements it, on a token whose constructor is its own [8].
 pub trait Persisted {
-    /// What was persisted: [`batch_ticket`] or [`fence_ticket`].
+    /// The number that the copy gave out for what was persisted.
     fn ticket(&self) -> u64;
-}
-
-const FENCE_TICKET: u64 = 1 << 63;
-
-/// Names the content of a batch, so that its token can be told from those of other batches of the same copy. Equal
-/// records give equal tickets: a duplicate on disk proves the original.
-pub fn batch_ticket(batch: &PgBatch) -> u64 {
-    let mut hash = batch.records.len() as u64;
-    for record in &batch.records {
-        hash = mix(hash ^ record.lsn.0).wrapping_add(record.origin.0);
-    }
-    mix(hash) & !FENCE_TICKET
-}
-
-/// Names the promise of an epoch.
-pub fn fence_ticket(epoch: u64) -> u64 {
-    epoch | FENCE_TICKET
-}
-
-/// A bijection of u64 in which every input bit reaches every output bit.
-fn mix(mut x: u64) -> u64 {
-    x ^= x >> 32;
-    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^= x >> 32;
-    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^ (x >> 32)
 }
 
 /// What the protocol knows of a record: its place and its link.
@@ -216,7 +190,7 @@ pub struct Gap {
     pub upto: Lsn,
 }
 
-/// A record above the SCL or the VDL hint; `ticket` names the batch on its way to disk, 0 once it is there.
+/// A record above the SCL or the VDL hint; `ticket` is that of the batch on its way to disk, 0 once it is there.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     link: Link,
@@ -225,12 +199,11 @@ struct Held {
 
 const ON_DISK: u64 = 0;
 
-/// A batch on its way to disk.
+/// Something on its way to disk.
 #[derive(Clone, Copy, Debug)]
-struct InFlight {
-    ticket: u64,
-    first: Lsn,
-    last: Lsn,
+enum Pending {
+    Batch { first: Lsn, last: Lsn },
+    Stretch { after: Lsn, upto: Lsn },
 }
 
 /// One copy of one protection group.
@@ -241,7 +214,11 @@ pub struct Copy {
     held: VecDeque<Held>,
     /// Index in `held` of the first record above the SCL.
     above: usize,
-    in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<(u64, Pending)>,
+    /// Numbers are given out in order and never twice, 0 never.
+    last_ticket: u64,
+    /// The ticket of the newest promise.
+    promise: u64,
 }
 
 impl Copy {
@@ -262,7 +239,7 @@ impl Copy {
             .collect();
         held.sort_unstable_by_key(|held| held.link.lsn);
         held.dedup_by_key(|held| held.link.lsn);
-        let mut copy = Copy { state, held: held.into(), above: 0, in_flight: VecDeque::new() };
+        let mut copy = Copy { state, held: held.into(), above: 0, in_flight: VecDeque::new(), last_ticket: 0, promise: 0 };
         copy.recount();
         copy
     }
@@ -292,7 +269,7 @@ impl Copy {
         Ack { pg: self.state.pg, node: self.state.node, epoch: self.state.epoch, scl: self.state.scl }
     }
 
-    /// What is known to exist and is neither here nor on its way to disk.
+    /// What is known to exist and is neither here nor on its way to disk, oldest first.
     pub fn missing(&self) -> Vec<Gap> {
         let mut after = self.state.scl;
         let mut gaps = Vec::new();
@@ -314,10 +291,13 @@ impl Copy {
         if batch.epoch > epoch || installed != epoch {
             return Err(Refuse::NotInstalled { have: installed, got: batch.epoch });
         }
-        self.take(batch)
+        let accepted = self.take(batch)?;
+        self.hear_vdl(batch.vdl);
+        Ok(accepted)
     }
 
-    /// Takes a batch that a recovery re-replicates under its own fence.
+    /// Takes a batch that a recovery re-replicates under its own fence. The VDL in it is a plan and not yet true: were
+    /// it believed, a second recovery after a crash would count on records that are nowhere [11].
     pub fn receive_fenced(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
         let CopyState { epoch, .. } = self.state;
         if batch.epoch < epoch {
@@ -329,27 +309,48 @@ impl Copy {
         self.take(batch)
     }
 
-    /// The batch's token came back: it is on disk.
+    /// A token came back: what it names is on disk.
     pub fn persisted(&mut self, token: impl Persisted) -> Ack {
         let ticket = token.ticket();
-        if let Some(position) = self.in_flight.iter().position(|batch| batch.ticket == ticket) {
-            let InFlight { first, last, .. } = self.in_flight.remove(position).expect("position is in range");
-            let start = self.held.partition_point(|held| held.link.lsn < first);
-            for held in self.held.range_mut(start..).take_while(|held| held.link.lsn <= last) {
-                if held.ticket == ticket {
-                    held.ticket = ON_DISK;
-                }
+        if let Some(position) = self.in_flight.iter().position(|(number, _)| *number == ticket) {
+            match self.in_flight.remove(position) {
+                Some((_, Pending::Batch { first, last })) => self.on_disk(ticket, first, last),
+                Some((_, Pending::Stretch { after, upto })) => self.complete(after, upto),
+                None => {}
             }
-            self.advance();
         }
         self.ack()
     }
 
-    /// Everything of the group up to `upto` was put here as pages and records by hydration, and is on disk.
-    pub fn hydrated(&mut self, upto: Lsn, _token: impl Persisted) -> Ack {
-        self.state.scl = self.state.scl.max(self.state.history.floor(upto));
-        self.recount();
-        self.ack()
+    /// Announces that everything of the group above `after` and up to `upto`, all of it durable, has come here or is on
+    /// its way to disk: as pages, as records, or because there is nothing in that stretch. Ends a hydration or a
+    /// re-replication. Gives the ticket whose token says that all of it is on disk.
+    pub fn hydrating(&mut self, after: Lsn, upto: Lsn) -> u64 {
+        let ticket = self.next_ticket();
+        self.in_flight.push_back((ticket, Pending::Stretch { after, upto }));
+        ticket
+    }
+
+    fn on_disk(&mut self, ticket: u64, first: Lsn, last: Lsn) {
+        let start = self.held.partition_point(|held| held.link.lsn < first);
+        for held in self.held.range_mut(start..).take_while(|held| held.link.lsn <= last) {
+            if held.ticket == ticket {
+                held.ticket = ON_DISK;
+            }
+        }
+        self.advance();
+    }
+
+    fn complete(&mut self, after: Lsn, upto: Lsn) {
+        if after <= self.state.scl && upto > self.state.scl {
+            self.state.scl = self.state.history.floor(upto);
+            self.recount();
+        }
+    }
+
+    fn next_ticket(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.last_ticket
     }
 
     /// Promises never again to take anything of an older epoch [12], and takes over the History of the manifest that
@@ -362,12 +363,13 @@ impl Copy {
         }
         self.state.epoch = epoch;
         self.align(history);
-        Ok(FenceTicket { ticket: fence_ticket(epoch) })
+        self.promise = self.next_ticket();
+        Ok(FenceTicket { ticket: self.promise })
     }
 
     /// The promise is on disk: the answer to the fence. `None` if the token is of another promise.
     pub fn fenced(&mut self, token: impl Persisted) -> Option<Inventory> {
-        (token.ticket() == fence_ticket(self.state.epoch)).then(|| self.inventory())
+        (token.ticket() == self.promise && !self.is_open()).then(|| self.inventory())
     }
 
     fn inventory(&self) -> Inventory {
@@ -405,22 +407,27 @@ impl Copy {
     /// Completeness is a statement about a History: where two part, it ends.
     fn align(&mut self, history: &Arc<History>) {
         let agreed = self.state.history.common_prefix(history);
-        self.state.scl = self.state.scl.min(agreed);
+        if self.state.scl > agreed {
+            // The first record beyond the cut links to the last one before it, unless that is known no more.
+            let beyond = self.held.partition_point(|held| held.link.lsn <= agreed);
+            self.state.scl = self.held.get(beyond).map_or(agreed, |held| held.link.prev.min(agreed));
+        }
         self.state.vdl_hint = self.state.vdl_hint.min(agreed);
         self.held.retain(|held| history.contains(held.link.origin, held.link.lsn));
+        // Pages that are newer than the cut do not serve reads below it.
+        self.in_flight.retain(|(_, pending)| !matches!(pending, Pending::Stretch { upto, .. } if *upto > agreed));
         self.state.history = Arc::clone(history);
         self.recount();
     }
 
     fn take(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
         self.check(batch)?;
-        let ticket = batch_ticket(batch);
+        let ticket = self.next_ticket();
         let accepted = Accepted { ticket, fresh: self.hold(batch, ticket) };
         if !accepted.is_duplicate() {
             let first = batch.records.first().map_or(Lsn::NONE, |record| record.lsn);
-            self.in_flight.push_back(InFlight { ticket, first, last: batch.last_lsn() });
+            self.in_flight.push_back((ticket, Pending::Batch { first, last: batch.last_lsn() }));
         }
-        self.hear_vdl(batch.vdl);
         Ok(accepted)
     }
 

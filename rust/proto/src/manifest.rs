@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aurora_page::{Lsn, VolumeId};
+use aurora_page::{Geometry, Lsn, VolumeId};
 use aurora_redo::{History, PgId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -194,6 +194,11 @@ impl Manifest {
             config: new.config,
             created_us: new.created_us,
         }
+    }
+
+    /// Sizes of pages, segments and extents.
+    pub fn geometry(&self) -> Geometry {
+        Geometry::new(self.page_bytes as usize, self.segment_pages)
     }
 
     /// The node with this id.

@@ -1,6 +1,6 @@
 //! What a database engine sees of storage: numbers for its mini-transactions, and points to read at.
 
-use aurora_page::{Lsn, VolumeId};
+use aurora_page::{Geometry, Lsn, VolumeId};
 use aurora_redo::Mtr;
 use thiserror::Error;
 
@@ -14,6 +14,8 @@ pub trait Volume: Send + Sync {
     fn vdl(&self) -> Lsn;
     /// The newest LSN that was given out and belongs to a whole MTR; the VDL of the opening before any was.
     fn numbered(&self) -> Lsn;
+    /// Sizes of pages, segments and extents.
+    fn geometry(&self) -> Geometry;
     /// How many segments the volume has now.
     fn segments(&self) -> u64;
     /// Gives the records of an MTR their LSNs and hands them to the writer. They are durable once the VDL has reached
