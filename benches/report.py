@@ -54,7 +54,9 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the budget is kept; None where there is none."""
+        """Whether the budget is kept; None where there is none. What could not be measured is not met."""
+        if self.ours is None:
+            return False
         return self.budget.met(self) if self.budget else None
 
     def cells(self) -> list[str]:
@@ -129,7 +131,7 @@ def write(path: Path, rows: list[Row], env: dict[str, Any], options: dict[str, A
 
 def summary(rows: list[Row]) -> str:
     """Say how many budgets are kept."""
-    judged = [row for row in rows if row.budget]
+    judged = [row for row in rows if row.met is not None]
     missed = [row.what for row in judged if not row.met]
     text = f"{len(judged) - len(missed)} of {len(judged)} budgets met"
     return text + (f"; missed: {'; '.join(missed)}" if missed else "")
