@@ -137,6 +137,19 @@ def summary(rows: list[Row]) -> str:
     return text + (f"; missed: {'; '.join(missed)}" if missed else "")
 
 
+MARKS = ("<!-- bench-table -->\n", "<!-- /bench-table -->")
+
+
+def put_into(text: str, rows: list[Row], env: dict[str, Any]) -> str:
+    """Return a document with the table between its marks replaced by this one."""
+    head, begin, rest = text.partition(MARKS[0])
+    _, end, tail = rest.partition(MARKS[1])
+    if not begin or not end:
+        raise ValueError(f"expected the marks {MARKS[0].strip()} and {MARKS[1]}, got a document without them")
+    measured = f"Measured {env['time'][:10]} on {env['cores']} cores of {env['cpu']}, {env['filesystem']}."
+    return f"{head}{begin}{table(rows)}\n\n{measured} {summary(rows)}.\n{end}{tail}"
+
+
 def progress(text: str) -> None:
     """Tell on stderr what is being measured; the table alone goes to stdout."""
     print(text, file=sys.stderr, flush=True)

@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
         "--data", type=Path, default=ROOT / ".bench-data", help="where the files lie (the disk measured)"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-report.json")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md too")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a budget is missed")
     return parser.parse_args()
 
@@ -68,7 +69,11 @@ def main() -> int:
     notes = [f"- {row.what}: {row.note}" for row in rows if row.note]
     print("\n".join(["", *notes, "", report.summary(rows)]))
     options = {"only": args.only, "rounds": args.rounds, "seconds": args.seconds}
-    report.write(args.out, rows, report.environment(args.data), options)
+    environment = report.environment(args.data)
+    report.write(args.out, rows, environment, options)
+    if args.readme:
+        readme = ROOT / "README.md"
+        readme.write_text(report.put_into(readme.read_text(), rows, environment))
     failed = any(row.ours is None for row in rows)
     missed = args.strict and any(row.met is False for row in rows)
     return 1 if failed or missed else 0

@@ -65,6 +65,15 @@ def test_the_report_is_json_with_every_row(tmp_path):
     assert written["environment"]["cores"] >= 1
 
 
+def test_the_readme_gets_the_table_between_its_marks():
+    env = report.environment(ROOT)
+    text = report.put_into((ROOT / "README.md").read_text(), [row(budget=Budget("<=", 0.1))], env)
+    assert "0 of 1 budgets met; missed: w." in text
+    assert report.put_into(text, [row()], env).count(report.MARKS[0]) == 1
+    with pytest.raises(ValueError, match="expected the marks"):
+        report.put_into("nothing", [], env)
+
+
 def test_rounds_take_turns_and_the_first_one_warms_up():
     order = []
     slots = {name: lambda name=name: order.append(name) for name in "abc"}
