@@ -79,16 +79,29 @@ pub enum KeyError {
 
 /// The key of a full row.
 pub fn encode_key(schema: &Schema, row: &[Value]) -> Result<KeyBuf, KeyError> {
-    if row.len() != schema.columns().len() {
+    encode_key_of(schema, row.len(), |column| row[column].as_ref())
+}
+
+/// The key of a full row of borrowed values.
+pub fn encode_key_from(schema: &Schema, row: &[ValueRef<'_>]) -> Result<KeyBuf, KeyError> {
+    encode_key_of(schema, row.len(), |column| row[column])
+}
+
+fn encode_key_of<'v>(
+    schema: &Schema,
+    row_len: usize,
+    value: impl Fn(usize) -> ValueRef<'v>,
+) -> Result<KeyBuf, KeyError> {
+    if row_len != schema.columns().len() {
         let count = ValueError::Count {
             expected: schema.columns().len(),
-            got: row.len(),
+            got: row_len,
         };
         return Err(count.into());
     }
     let mut key = KeyBuf::new();
     for part in schema.key() {
-        let value = row[usize::from(part.column)].as_ref();
+        let value = value(usize::from(part.column));
         encode_checked(&mut key, schema.key_column(*part), value, part.descending)?;
     }
     check_length(key)

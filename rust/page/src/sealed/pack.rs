@@ -1,0 +1,243 @@
+//! Packing one column: the narrowest frame of reference or dictionary, never wider than the column itself.
+
+use std::collections::BTreeMap;
+
+use super::entry::{Encoding, Entry};
+use crate::bytes_at::array_at;
+use crate::cell::Cell;
+use crate::types::DataType;
+use crate::zone::{ZONE_EMPTY, cell_zone};
+
+/// Arrays begin at multiples of this, so that kernels load whole words.
+const ALIGNMENT: usize = 8;
+
+/// Most entries of a dictionary: codes have one or two bytes.
+const DICTIONARY_MAX: usize = 1 << 16;
+
+/// Fixed values narrower than this are not worth a dictionary.
+const DICTIONARY_WIDTH_MIN: usize = 4;
+
+/// Appends the columns' arrays to a body, each aligned.
+pub(super) struct Body {
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Body {
+    /// Pads to the alignment; the offset at which the next array begins.
+    pub(super) fn align(&mut self) -> u32 {
+        self.bytes
+            .resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+        self.bytes.len() as u32
+    }
+
+    fn array(&mut self, width: u8, elements: impl Iterator<Item = u128>) -> u32 {
+        let at = self.align();
+        match width {
+            0 => {}
+            1 => self.bytes.extend(elements.map(|element| element as u8)),
+            2 => elements.for_each(|element| {
+                self.bytes
+                    .extend_from_slice(&(element as u16).to_le_bytes())
+            }),
+            4 => elements.for_each(|element| {
+                self.bytes
+                    .extend_from_slice(&(element as u32).to_le_bytes())
+            }),
+            8 => elements.for_each(|element| {
+                self.bytes
+                    .extend_from_slice(&(element as u64).to_le_bytes())
+            }),
+            _ => elements.for_each(|element| self.bytes.extend_from_slice(&element.to_le_bytes())),
+        }
+        at
+    }
+
+    /// A bitmap of the rows for which `is_set`; 0 if there is none.
+    fn bitmap(&mut self, rows: usize, is_set: impl Fn(usize) -> bool) -> u32 {
+        if !(0..rows).any(&is_set) {
+            return 0;
+        }
+        let at = self.align();
+        self.bytes.resize(at as usize + rows.div_ceil(8), 0);
+        for row in (0..rows).filter(|row| is_set(*row)) {
+            self.bytes[at as usize + row / 8] |= 1 << (row % 8);
+        }
+        at
+    }
+}
+
+/// Packs a column of these cells, in key order.
+pub(super) fn pack(body: &mut Body, data_type: DataType, cells: &[Cell<'_>]) -> Entry {
+    let mut entry = match data_type.fixed_width() {
+        Some(native) => pack_fixed(body, data_type, native, cells),
+        None => pack_var(body, data_type, cells),
+    };
+    entry.nulls_at = body.bitmap(cells.len(), |row| cells[row] == Cell::Null);
+    entry.overflow_at = body.bitmap(cells.len(), |row| matches!(cells[row], Cell::Overflow(_)));
+    entry.zone = zone(data_type, cells);
+    entry
+}
+
+fn zone(data_type: DataType, cells: &[Cell<'_>]) -> (u64, u64) {
+    let zones = cells
+        .iter()
+        .filter_map(|cell| cell_zone(data_type.code(), *cell));
+    zones.fold(ZONE_EMPTY, |(min, max), (low, high)| {
+        (min.min(low), max.max(high))
+    })
+}
+
+/// The bytes of a fixed value as a number; its low bytes are the value's again.
+fn ordinal(bytes: &[u8]) -> i128 {
+    match bytes.len() {
+        1 => i8::from_le_bytes(array_at(bytes, 0)).into(),
+        2 => i16::from_le_bytes(array_at(bytes, 0)).into(),
+        4 => i32::from_le_bytes(array_at(bytes, 0)).into(),
+        8 => i64::from_le_bytes(array_at(bytes, 0)).into(),
+        _ => i128::from_le_bytes(array_at(bytes, 0)),
+    }
+}
+
+fn pack_fixed(body: &mut Body, data_type: DataType, native: usize, cells: &[Cell<'_>]) -> Entry {
+    let ordinals: Vec<Option<i128>> = cells
+        .iter()
+        .map(|cell| match cell {
+            Cell::Fixed(bytes) => Some(ordinal(bytes)),
+            _ => None,
+        })
+        .collect();
+    let known = || ordinals.iter().flatten().copied();
+    let min = known().min().unwrap_or(0);
+    let max = known().max().unwrap_or(0);
+    let width = width_for(max.wrapping_sub(min) as u128).min(native);
+    if width >= DICTIONARY_WIDTH_MIN
+        && let Some(entry) = fixed_dictionary(body, data_type, &ordinals, width)
+    {
+        return entry;
+    }
+    // At full width the array is the plain column, ready to be used as it is.
+    let base = if width == native { 0 } else { min };
+    let mut entry = Entry::new(data_type, Encoding::Packed);
+    entry.base = base;
+    entry.width = width as u8;
+    let elements = ordinals
+        .iter()
+        .map(|ordinal| ordinal.unwrap_or(base).wrapping_sub(base) as u128);
+    entry.data_at = body.array(entry.width, elements);
+    entry
+}
+
+fn width_for(span: u128) -> usize {
+    match span {
+        0 => 0,
+        1..=0xFF => 1,
+        0x100..=0xFFFF => 2,
+        0x1_0000..=0xFFFF_FFFF => 4,
+        0x1_0000_0000..=0xFFFF_FFFF_FFFF_FFFF => 8,
+        _ => 16,
+    }
+}
+
+fn code_width(dictionary_len: usize) -> usize {
+    width_for(dictionary_len.saturating_sub(1) as u128)
+}
+
+/// Codes of the distinct values in ascending order; `None` if there are too many to be worth it.
+fn codes<T: Ord + Copy>(values: impl Iterator<Item = T>, rows: usize) -> Option<BTreeMap<T, u32>> {
+    let most = (rows / 2).clamp(1, DICTIONARY_MAX);
+    let mut codes = BTreeMap::new();
+    for value in values {
+        codes.entry(value).or_insert(0);
+        if codes.len() > most {
+            return None;
+        }
+    }
+    codes
+        .values_mut()
+        .zip(0..)
+        .for_each(|(code, index)| *code = index);
+    Some(codes)
+}
+
+fn fixed_dictionary(
+    body: &mut Body,
+    data_type: DataType,
+    ordinals: &[Option<i128>],
+    packed_width: usize,
+) -> Option<Entry> {
+    let native = data_type.fixed_width()?;
+    let rows = ordinals.len();
+    let codes = codes(ordinals.iter().flatten().copied(), rows)?;
+    let width = code_width(codes.len());
+    if rows * width + codes.len() * native >= rows * packed_width {
+        return None;
+    }
+    let mut entry = Entry::new(data_type, Encoding::Dictionary);
+    entry.width = width as u8;
+    let code = |ordinal: &Option<i128>| ordinal.map_or(0, |ordinal| codes[&ordinal].into());
+    entry.data_at = body.array(entry.width, ordinals.iter().map(code));
+    entry.dictionary_len = codes.len() as u32;
+    entry.dictionary_at = body.array(native as u8, codes.keys().map(|ordinal| *ordinal as u128));
+    Some(entry)
+}
+
+fn pack_var(body: &mut Body, data_type: DataType, cells: &[Cell<'_>]) -> Entry {
+    let values: Vec<Option<&[u8]>> = cells
+        .iter()
+        .map(|cell| match cell {
+            Cell::Var(bytes) => Some(*bytes),
+            Cell::Overflow(reference) => Some(&reference[..]),
+            Cell::Null | Cell::Fixed(_) => None,
+        })
+        .collect();
+    if let Some(entry) = var_dictionary(body, data_type, &values) {
+        return entry;
+    }
+    let values: Vec<&[u8]> = values.into_iter().map(Option::unwrap_or_default).collect();
+    let mut entry = Entry::new(data_type, Encoding::Var);
+    entry.width = offset_width(values.iter().map(|value| value.len()).sum());
+    entry.data_at = body.array(entry.width, offsets(values.iter().copied()));
+    append_bytes(body, &mut entry, values.iter().copied());
+    entry
+}
+
+fn var_dictionary(body: &mut Body, data_type: DataType, values: &[Option<&[u8]>]) -> Option<Entry> {
+    let rows = values.len();
+    let codes = codes(values.iter().flatten().copied(), rows)?;
+    let plain_bytes: usize = values.iter().flatten().map(|value| value.len()).sum();
+    let dictionary_bytes: usize = codes.keys().map(|value| value.len()).sum();
+    let width = code_width(codes.len());
+    let offset_width = offset_width(dictionary_bytes);
+    let plain = (rows + 1) * usize::from(offset_width) + plain_bytes;
+    if rows * width + (codes.len() + 1) * usize::from(offset_width) + dictionary_bytes > plain {
+        return None;
+    }
+    let mut entry = Entry::new(data_type, Encoding::VarDictionary);
+    entry.width = width as u8;
+    entry.offset_width = offset_width;
+    let code = |value: &Option<&[u8]>| value.map_or(0, |value| codes[value].into());
+    entry.data_at = body.array(entry.width, values.iter().map(code));
+    entry.dictionary_len = codes.len() as u32;
+    entry.dictionary_at = body.array(offset_width, offsets(codes.keys().copied()));
+    append_bytes(body, &mut entry, codes.keys().copied());
+    Some(entry)
+}
+
+/// Where each value begins, and where the last one ends.
+fn offsets<'v>(values: impl Iterator<Item = &'v [u8]>) -> impl Iterator<Item = u128> {
+    let ends = values.scan(0, |end, value| {
+        *end += value.len();
+        Some(*end as u128)
+    });
+    std::iter::once(0).chain(ends)
+}
+
+fn offset_width(bytes: usize) -> u8 {
+    if u16::try_from(bytes).is_ok() { 2 } else { 4 }
+}
+
+fn append_bytes<'v>(body: &mut Body, entry: &mut Entry, values: impl Iterator<Item = &'v [u8]>) {
+    entry.bytes_at = body.align();
+    values.for_each(|value| body.bytes.extend_from_slice(value));
+    entry.bytes_len = body.bytes.len() as u32 - entry.bytes_at;
+}
