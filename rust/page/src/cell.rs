@@ -42,18 +42,50 @@ pub(crate) mod code {
     pub(crate) const JSON: u8 = DataType::Json.code();
 }
 
-/// Width of the values of a type code; `Some(None)` where it varies, `None` if there is no such code.
-pub(crate) fn width_of_code(code: u8) -> Option<Option<usize>> {
-    let param = if code == code::DECIMAL {
-        DataType::Decimal {
-            precision: 1,
-            scale: 0,
+/// How values of a type code are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Storage {
+    /// There is no such code.
+    Unknown,
+    /// So many bytes in place.
+    Fixed(usize),
+    /// In the heap.
+    Var,
+}
+
+const STORAGES: [Storage; 64] = {
+    let mut storages = [Storage::Unknown; 64];
+    let mut code = 0;
+    while code < storages.len() {
+        // The parameter does not decide the storage, but decimals have none without a precision.
+        let param = if code as u8 == code::DECIMAL { 1 } else { 0 };
+        if let Some(data_type) = DataType::from_code(code as u8, param) {
+            storages[code] = match data_type.fixed_width() {
+                Some(width) => Storage::Fixed(width),
+                None => Storage::Var,
+            };
         }
-        .param()
-    } else {
-        0
-    };
-    DataType::from_code(code, param).map(DataType::fixed_width)
+        code += 1;
+    }
+    storages
+};
+
+/// How values of a type code are stored.
+#[inline(always)]
+pub(crate) fn storage_of(code: u8) -> Storage {
+    STORAGES
+        .get(usize::from(code))
+        .copied()
+        .unwrap_or(Storage::Unknown)
+}
+
+/// Bytes of a value with this type code, `None` where they vary.
+#[inline(always)]
+pub(crate) fn width_of(code: u8) -> Option<usize> {
+    match storage_of(code) {
+        Storage::Fixed(width) => Some(width),
+        Storage::Var | Storage::Unknown => None,
+    }
 }
 
 impl<'a> Cell<'a> {

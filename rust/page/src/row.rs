@@ -13,7 +13,7 @@
 //! ```
 //! A row is read with the columns of a schema or of a leaf at hand. Changes carry type codes, so they are read alone.
 
-use crate::cell::{Cell, cell_of, width_of_code};
+use crate::cell::{Cell, Storage, cell_of, storage_of};
 use crate::error::RowError;
 use crate::schema::Schema;
 use crate::types::DataType;
@@ -31,6 +31,12 @@ pub trait Columns {
 
     /// The type of one.
     fn column_type(&self, column: usize) -> DataType;
+
+    /// Bytes of a value of one, `None` where they vary.
+    #[inline]
+    fn column_width(&self, column: usize) -> Option<usize> {
+        self.column_type(column).fixed_width()
+    }
 }
 
 impl Columns for Schema {
@@ -119,9 +125,7 @@ pub fn row_heap_bytes(columns: &impl Columns, bytes: &[u8]) -> Result<usize, Row
     let mut cursor = RowCursor::new(columns.column_count(), bytes);
     let mut total = 0;
     for column in 0..columns.column_count() {
-        total += cursor
-            .next(columns.column_type(column).fixed_width())?
-            .heap_bytes();
+        total += cursor.next(columns.column_width(column))?.heap_bytes();
     }
     cursor.finish()?;
     Ok(total)
@@ -329,17 +333,19 @@ impl<'c> Changes<'c> {
         self.column_min = column + 1;
         let tag = take(self.bytes, &mut self.at, 1)?[0];
         let code = tag & CODE_MASK;
-        let Some(width) = width_of_code(code) else {
-            return Err(RowError::TypeCode { column, got: code });
-        };
-        let cell = match (tag & NULL_FLAG != 0, tag & OVERFLOW_FLAG != 0, width) {
-            (true, false, _) => Cell::Null,
-            (false, false, Some(width)) => Cell::Fixed(take(self.bytes, &mut self.at, width)?),
-            (false, false, None) => {
+        let storage = storage_of(code);
+        let cell = match (tag & NULL_FLAG != 0, tag & OVERFLOW_FLAG != 0, storage) {
+            (true, false, Storage::Fixed(_) | Storage::Var) => Cell::Null,
+            (false, false, Storage::Fixed(width)) => {
+                Cell::Fixed(take(self.bytes, &mut self.at, width)?)
+            }
+            (false, false, Storage::Var) => {
                 let len = read_varint(self.bytes, &mut self.at)?;
                 Cell::Var(take_len(self.bytes, &mut self.at, len)?)
             }
-            (false, true, None) => Cell::Overflow(take_reference(self.bytes, &mut self.at)?),
+            (false, true, Storage::Var) => {
+                Cell::Overflow(take_reference(self.bytes, &mut self.at)?)
+            }
             _ => return Err(RowError::TypeCode { column, got: tag }),
         };
         Ok(Change { column, code, cell })

@@ -1,7 +1,7 @@
 //! Where the regions of a leaf lie, and how a leaf comes to be.
 
 use crate::bytes_at::{array_at, bit_at, put, put_u16, put_u32, put_u64, u16_at, u32_at};
-use crate::cell::code;
+use crate::cell::{code, width_of};
 use crate::error::{PageError, RowTooWide};
 use crate::header::HEADER_BYTES;
 use crate::ids::{ObjectId, PageId};
@@ -68,9 +68,16 @@ impl Descriptor {
         DataType::from_code(self.code, self.param).unwrap_or(DataType::Bytes)
     }
 
+    /// Bytes of a value, `None` where they vary.
+    #[inline(always)]
+    pub(super) fn width(&self) -> Option<usize> {
+        width_of(self.code)
+    }
+
     /// Bytes per slot in the column's values.
+    #[inline(always)]
     pub(super) fn slot_bytes(&self) -> usize {
-        self.data_type().fixed_width().unwrap_or(POINTER_BYTES)
+        self.width().unwrap_or(POINTER_BYTES)
     }
 
     #[inline(always)]

@@ -3,7 +3,8 @@
 use super::layout::Descriptor;
 use super::read::LeafRef;
 use crate::bytes_at::bit_at;
-use crate::error::PageError;
+use crate::cell::Cell;
+use crate::error::{PageError, RowError};
 use crate::types::DataType;
 use crate::zone::cell_zone;
 
@@ -72,6 +73,14 @@ impl LeafRef<'_> {
                     self.verify_pointer(descriptor, slot, &mut spans)?;
                 }
                 let cell = self.cell(slot, column);
+                if matches!(cell, Cell::Overflow(_))
+                    && self.key_parts().any(|(part, _)| part == column)
+                {
+                    return Err(PageError::Row {
+                        page: self.page.id(),
+                        source: RowError::KeyOverflow { column },
+                    });
+                }
                 cell.check(column, descriptor.code)
                     .map_err(|source| PageError::Row {
                         page: self.page.id(),

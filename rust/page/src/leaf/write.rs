@@ -4,7 +4,7 @@ use super::layout::{
     HEAP_LIVE_AT, HEAP_LOW_AT, LEN_AT, OVERFLOW_FLAG, POINTER_BYTES, Shape, reset_zone,
 };
 use super::read::LeafRef;
-use crate::bytes_at::{put, put_bit, put_u16, put_u32, put_u64, u16_at};
+use crate::bytes_at::{put, put_bit, put_u16, put_u32, put_u64, slice_at, u16_at};
 use crate::cell::Cell;
 use crate::error::{PageError, RowError};
 use crate::page::Page;
@@ -144,7 +144,7 @@ impl<'a> LeafMut<'a> {
         let mut needed = 0;
         for column in 0..self.shape.columns {
             let descriptor = self.shape.descriptor(self.page.bytes(), column);
-            let cell = cursor.next(descriptor.data_type().fixed_width())?;
+            let cell = cursor.next(descriptor.width())?;
             check_cell(cell, column, descriptor.code, descriptor.nullable)?;
             if matches!(cell, Cell::Overflow(_))
                 && self.view().key_parts().any(|(part, _)| part == column)
@@ -191,7 +191,7 @@ impl<'a> LeafMut<'a> {
         let mut cursor = RowCursor::new(self.shape.columns, row);
         for column in 0..self.shape.columns {
             let descriptor = self.shape.descriptor(self.page.bytes(), column);
-            let cell = cursor.next(descriptor.data_type().fixed_width())?;
+            let cell = cursor.next(descriptor.width())?;
             if descriptor.is_var() {
                 // The slot's last row may have left a pointer; its bytes are not this row's.
                 put(
@@ -365,15 +365,26 @@ impl<'a> LeafMut<'a> {
     }
 
     fn lowest_free_slot(&self) -> Result<usize, PageError> {
-        let bitmap = self.view().live_bitmap();
-        let free = bitmap.iter().position(|byte| *byte != u8::MAX);
-        let slot = free.map_or(self.shape.capacity, |at| {
-            at * 8 + bitmap[at].trailing_ones() as usize
+        let shape = self.shape;
+        // The bitmap's region is whole words; bits behind the capacity are never set.
+        let bitmap = slice_at(
+            self.page.bytes(),
+            shape.live_at,
+            shape.slots_at - shape.live_at,
+        );
+        let (words, _) = bitmap.as_chunks();
+        let free = words
+            .iter()
+            .map(|word| u64::from_le_bytes(*word))
+            .enumerate()
+            .find(|(_, word)| *word != u64::MAX);
+        let slot = free.map_or(shape.capacity, |(at, word)| {
+            at * 64 + word.trailing_ones() as usize
         });
-        if slot < self.shape.capacity {
+        if slot < shape.capacity {
             return Ok(slot);
         }
-        let (expected, got) = (self.shape.len as u64, self.shape.capacity as u64);
+        let (expected, got) = (shape.len as u64, shape.capacity as u64);
         Err(PageError::Corrupt {
             page: self.page.id(),
             what: "live slots",
@@ -449,7 +460,7 @@ struct UpdatePlan {
     fresh: usize,
 }
 
-fn check_cell(cell: Cell<'_>, column: usize, code: u8, nullable: bool) -> Result<(), RowError> {
+pub(super) fn check_cell(cell: Cell<'_>, column: usize, code: u8, nullable: bool) -> Result<(), RowError> {
     if cell == Cell::Null && !nullable {
         return Err(RowError::Null { column });
     }
