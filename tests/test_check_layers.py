@@ -1,5 +1,6 @@
 """tools/check_layers.py: a check that cannot fail is worth nothing, so each rule is shown a planted violation."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -179,3 +180,23 @@ def test_clippy_names_each_banned_call_with_its_replacement():
     assert all(method["reason"] for method in methods)
     for shell in check_layers.SHELLS:
         assert "disallowed-methods" not in tomllib.loads((ROOT / f"rust/{shell}/clippy.toml").read_text())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "std::time::Instant::now()",
+        "std::thread::sleep(std::time::Duration::from_secs(1))",
+        "std::thread::spawn(|| ())",
+        'std::env::var("SEED")',
+        "std::collections::HashMap::<u8, u8>::new()",
+        'std::fs::File::open("x")',
+    ],
+)
+def test_clippy_fails_on_a_planted_call(tmp_path, call):
+    plant(tmp_path, f"pub fn planted() {{ let _ = {call}; }}\n")
+    environment = {**os.environ, "CLIPPY_CONF_DIR": str(ROOT), "CARGO_TARGET_DIR": str(tmp_path / "target")}
+    command = ["cargo", "clippy", "--quiet", "--offline", "--", "-D", "warnings"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "use of a disallowed method" in result.stderr
