@@ -23,14 +23,17 @@
 //! The heap may have holes. Room is what live values leave ([`LeafRef::fits`]), and when the free middle is too small
 //! for a change that fits, the heap is compacted in key order first.
 
+mod compact;
 mod fill;
 mod layout;
 mod read;
 mod search;
+mod var_column;
 mod verify;
 mod write;
 
 pub(crate) use fill::{Cells, fill_leaf};
 pub use layout::{format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_max};
 pub use read::LeafRef;
+pub use var_column::{VarCell, VarColumn};
 pub use write::LeafMut;

@@ -167,7 +167,7 @@ impl<'a> LeafRef<'a> {
         ))
     }
 
-    fn var_cell(&self, descriptor: Descriptor, slot: usize) -> Cell<'a> {
+    pub(super) fn var_cell(&self, descriptor: Descriptor, slot: usize) -> Cell<'a> {
         let (offset, len, in_overflow) = self.pointer(descriptor, slot);
         let bytes = slice_at(self.bytes, offset, len);
         match bytes.first_chunk() {

@@ -1,7 +1,7 @@
 //! Changing a leaf. What is asked is checked in full before the first byte is written.
 
 use super::layout::{
-    HEAP_LIVE_AT, HEAP_LOW_AT, LEN_AT, OVERFLOW_FLAG, POINTER_BYTES, Shape, reset_zone,
+    Descriptor, HEAP_LIVE_AT, HEAP_LOW_AT, LEN_AT, OVERFLOW_FLAG, POINTER_BYTES, Shape, reset_zone,
 };
 use super::read::LeafRef;
 use crate::bytes_at::{put, put_bit, put_u16, put_u32, put_u64, slice_at, u16_at};
@@ -14,8 +14,8 @@ use crate::zone::cell_zone;
 /// Changes a leaf in place. Deterministic: a new row takes the lowest free slot, and the heap is compacted in key order,
 /// when the free middle is too small.
 pub struct LeafMut<'a> {
-    page: &'a mut Page,
-    shape: Shape,
+    pub(super) page: &'a mut Page,
+    pub(super) shape: Shape,
 }
 
 impl<'a> LeafMut<'a> {
@@ -77,7 +77,8 @@ impl<'a> LeafMut<'a> {
         }
         for change in read_changes(changes) {
             let change = change.map_err(|source| self.row_error(source))?;
-            self.put_cell(slot, change.column, change.cell);
+            let descriptor = self.shape.descriptor(self.page.bytes(), change.column);
+            self.put_cell(slot, change.column, descriptor, change.cell);
         }
         self.set_heap_live(plan.live);
         Ok(())
@@ -200,40 +201,31 @@ impl<'a> LeafMut<'a> {
                     &[0; POINTER_BYTES],
                 );
             }
-            self.put_cell(slot, column, cell);
+            self.put_cell(slot, column, descriptor, cell);
         }
         Ok(())
     }
 
     /// Writes one value and widens its column's zone. There is room for it.
-    fn put_cell(&mut self, slot: usize, column: usize, cell: Cell<'_>) {
-        let descriptor = self.shape.descriptor(self.page.bytes(), column);
-        match cell {
-            Cell::Null => {}
-            Cell::Fixed(value) => put(
-                self.page.bytes_mut(),
-                descriptor.values_at + slot * value.len(),
-                value,
-            ),
-            Cell::Var(_) | Cell::Overflow(_) => {}
-        }
+    #[inline]
+    fn put_cell(&mut self, slot: usize, column: usize, descriptor: Descriptor, cell: Cell<'_>) {
         if descriptor.is_var() {
-            self.put_var(slot, column, cell);
+            self.put_var(slot, descriptor, cell);
+        } else if let Cell::Fixed(value) = cell {
+            let at = descriptor.values_at + slot * value.len();
+            put(self.page.bytes_mut(), at, value);
         }
         if descriptor.nullable {
-            put_bit(
-                self.page.bytes_mut(),
-                descriptor.nulls_at,
-                slot,
-                cell == Cell::Null,
-            );
+            let is_null = matches!(cell, Cell::Null);
+            put_bit(self.page.bytes_mut(), descriptor.nulls_at, slot, is_null);
         }
-        self.widen_zone(column, cell_zone(descriptor.code, cell));
+        if let Some(zone) = cell_zone(descriptor.code, cell) {
+            self.widen_zone(column, zone);
+        }
     }
 
-    /// Writes a value of varying length: over the old one where it is no longer, else into fresh space.
-    fn put_var(&mut self, slot: usize, column: usize, cell: Cell<'_>) {
-        let descriptor = self.shape.descriptor(self.page.bytes(), column);
+    /// Writes a value of varying length: over the old one if that was as long, else into fresh space.
+    fn put_var(&mut self, slot: usize, descriptor: Descriptor, cell: Cell<'_>) {
         let (value, flag): (&[u8], u16) = match cell {
             Cell::Var(value) => (value, 0),
             Cell::Overflow(reference) => (reference, OVERFLOW_FLAG),
@@ -244,22 +236,17 @@ impl<'a> LeafMut<'a> {
             offset = self.view().heap_low().saturating_sub(value.len());
             put_u32(self.page.bytes_mut(), HEAP_LOW_AT, offset as u32);
         }
+        // An empty value has no place: 65,536, the end of a large page, would not fit the offset.
+        let stored = if value.is_empty() { 0 } else { offset as u16 };
         let pointer_at = descriptor.values_at + slot * POINTER_BYTES;
         let bytes = self.page.bytes_mut();
         put(bytes, offset, value);
-        // An empty value has no place: 65,536, the end of a large page, would not fit the offset.
-        put_u16(
-            bytes,
-            pointer_at,
-            if value.is_empty() { 0 } else { offset as u16 },
-        );
+        put_u16(bytes, pointer_at, stored);
         put_u16(bytes, pointer_at + 2, value.len() as u16 | flag);
     }
 
-    fn widen_zone(&mut self, column: usize, zone: Option<(u64, u64)>) {
-        let Some((smallest, largest)) = zone else {
-            return;
-        };
+    #[inline]
+    fn widen_zone(&mut self, column: usize, (smallest, largest): (u64, u64)) {
         let (low, high) = self.view().zone(column);
         let at = self.shape.zone_at(column);
         let bytes = self.page.bytes_mut();
@@ -296,49 +283,6 @@ impl<'a> LeafMut<'a> {
         } else {
             Ok(())
         }
-    }
-
-    /// Rewrites the heap without holes, in key order.
-    fn compact(&mut self) -> Result<(), PageError> {
-        let (heap, pointers) = self.compacted()?;
-        let low = self.page.bytes().len() - heap.len();
-        let bytes = self.page.bytes_mut();
-        put(bytes, low, &heap);
-        for (at, offset) in pointers {
-            put_u16(bytes, at, (low + offset) as u16);
-        }
-        put_u32(bytes, HEAP_LOW_AT, low as u32);
-        Ok(())
-    }
-
-    /// The live values one after the other, and where each pointer lies with its value's place among them.
-    fn compacted(&self) -> Result<(Vec<u8>, Vec<(usize, usize)>), PageError> {
-        let leaf = self.view();
-        let mut heap = Vec::with_capacity(leaf.heap_live());
-        let mut pointers = Vec::new();
-        for column in 0..self.shape.columns {
-            let descriptor = leaf.descriptor(column);
-            if !descriptor.is_var() {
-                continue;
-            }
-            for slot in leaf.slots().map(usize::from) {
-                let (offset, len, _) = leaf.pointer(descriptor, slot);
-                if len > 0 {
-                    pointers.push((descriptor.values_at + slot * POINTER_BYTES, heap.len()));
-                    heap.extend_from_slice(leaf.bytes.get(offset..offset + len).unwrap_or(&[]));
-                }
-            }
-        }
-        if heap.len() > leaf.heap_capacity() {
-            let (expected, got) = (leaf.heap_capacity() as u64, heap.len() as u64);
-            return Err(PageError::Corrupt {
-                page: self.page.id(),
-                what: "live bytes of the heap, at most",
-                expected,
-                got,
-            });
-        }
-        Ok((heap, pointers))
     }
 
     /// Empties the pointers of the columns that are about to change.
@@ -460,7 +404,12 @@ struct UpdatePlan {
     fresh: usize,
 }
 
-pub(super) fn check_cell(cell: Cell<'_>, column: usize, code: u8, nullable: bool) -> Result<(), RowError> {
+pub(super) fn check_cell(
+    cell: Cell<'_>,
+    column: usize,
+    code: u8,
+    nullable: bool,
+) -> Result<(), RowError> {
     if cell == Cell::Null && !nullable {
         return Err(RowError::Null { column });
     }
