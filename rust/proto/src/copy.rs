@@ -7,7 +7,7 @@
 //! 2. Write the batch to the log. The store answers with a token that only it can make.
 //! 3. [`Copy::persisted`] takes the token and gives the [`Ack`]. There is no other way from a batch to its
 //!    acknowledgement: acknowledging what is not on disk does not compile [8].
-//! 4. Hand the fresh records, and only those, to the page store.
+//! 4. Hand the fresh records, and only those, to the page store, before the copy's next gossip.
 //!
 //! The SCL is an LSN up to which the copy lacks nothing: mostly that of a record, but after a deep cut of the History
 //! it may lie between two. So a record follows when its link to the record before it in its group does not reach above
@@ -271,15 +271,18 @@ impl Copy {
 
     /// What is known to exist and is neither here nor on its way to disk, oldest first.
     pub fn missing(&self) -> Vec<Gap> {
-        let mut after = self.state.scl;
-        let mut gaps = Vec::new();
-        for held in self.held.iter().skip(self.above) {
-            if held.link.prev > after {
-                gaps.push(Gap { after, upto: held.link.prev });
-            }
-            after = held.link.lsn;
-        }
-        gaps
+        gaps(self.state.scl, self.held.iter().skip(self.above))
+    }
+
+    /// What is known to exist and is not on disk here, oldest first.
+    pub(crate) fn missing_on_disk(&self) -> Vec<Gap> {
+        gaps(self.state.scl, self.held.iter().skip(self.above).filter(|held| held.ticket == ON_DISK))
+    }
+
+    /// The newest record that is on disk here, complete or not.
+    pub(crate) fn highest_on_disk(&self) -> Lsn {
+        let newest = self.held.iter().rev().find(|held| held.ticket == ON_DISK);
+        newest.map_or(self.state.scl, |held| held.link.lsn.max(self.state.scl))
     }
 
     /// Takes a batch from the writer or a peer.
@@ -492,4 +495,17 @@ impl Copy {
             self.above -= 1;
         }
     }
+}
+
+/// The stretches between records whose links say that there is something.
+fn gaps<'a>(scl: Lsn, held: impl Iterator<Item = &'a Held>) -> Vec<Gap> {
+    let mut after = scl;
+    let mut gaps = Vec::new();
+    for Held { link, .. } in held {
+        if link.prev > after {
+            gaps.push(Gap { after, upto: link.prev });
+        }
+        after = link.lsn;
+    }
+    gaps
 }

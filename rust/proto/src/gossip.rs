@@ -56,13 +56,13 @@ pub struct Answer {
     pub complete_to: Lsn,
 }
 
-/// What this copy can tell its peers.
+/// What this copy can tell its peers: what is on disk.
 pub fn summary(copy: &Copy) -> Summary {
     let state = copy.state();
-    let mut gaps = copy.missing();
+    let mut gaps = copy.missing_on_disk();
     let upto = match gaps.get(SUMMARY_GAPS_MAX) {
         Some(beyond) => beyond.after,
-        None => copy.highest(),
+        None => copy.highest_on_disk(),
     };
     gaps.truncate(SUMMARY_GAPS_MAX);
     Summary { pg: state.pg, node: state.node, epoch: state.epoch, scl: state.scl, upto, gaps }
