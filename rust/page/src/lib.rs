@@ -47,7 +47,7 @@ pub use header::{FORMAT_VERSION, HEADER_BYTES, MAGIC};
 pub use ids::{Lsn, ObjectId, PageId, VolumeId};
 pub use inner::{InnerMut, InnerRef, format_inner};
 pub use key::*;
-pub use leaf::{LeafMut, LeafRef, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_max};
+pub use leaf::{LeafMut, LeafRef, VarCell, VarColumn, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_max};
 pub use overflow::{OverflowView, chunk_capacity, format_overflow, inline_limit};
 pub use page::{Page, PageKind, is_page_bytes};
 pub use row::{

@@ -173,7 +173,7 @@ impl Entry {
             && (!self.encoding.is_var() || within(self.bytes_at, self.bytes_len as usize, 1))
     }
 
-    pub(super) fn bitmap<'b>(body: &'b [u8], at: u32, rows: usize) -> Option<&'b [u8]> {
+    pub(super) fn bitmap(body: &[u8], at: u32, rows: usize) -> Option<&[u8]> {
         (at != 0).then(|| slice_at(body, at as usize, rows.div_ceil(8)))
     }
 }

@@ -9,6 +9,7 @@ use crate::bytes_at::{array_at, bit_at, slice_at, u16_at, u32_at};
 use crate::cell::{Cell, fixed_value};
 use crate::error::PageError;
 use crate::ids::PageId;
+use crate::leaf::VarCell;
 use crate::page::PageKind;
 use crate::row::Columns;
 use crate::types::DataType;
@@ -191,6 +192,16 @@ impl<'a> SealedColumn<'a> {
                 Cell::Fixed(&fixed[..width])
             }
             None => self.var_cell(rank),
+        }
+    }
+
+    /// The value at a rank of a column of varying length, whatever its bytes mean.
+    #[inline]
+    pub fn var_value(&self, rank: usize) -> VarCell<'a> {
+        if self.is_null(rank) {
+            VarCell::Null
+        } else {
+            VarCell::of(self.var_cell(rank))
         }
     }
 
