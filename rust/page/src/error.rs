@@ -44,7 +44,7 @@ pub enum PageError {
         /// The page that was found.
         got: PageId,
     },
-    /// The bytes are not those that were written [7].
+    /// The bytes are not those that were written \[7\].
     #[error("page {page}: expected CRC-32C {expected:08x} (computed), got {got:08x} (stored)")]
     Crc {
         /// The damaged page.

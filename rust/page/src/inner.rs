@@ -208,7 +208,23 @@ pub struct InnerMut<'a> {
 impl<'a> InnerMut<'a> {
     /// Takes a page as an inner one.
     pub fn new(page: &'a mut Page) -> Result<InnerMut<'a>, PageError> {
-        let len = InnerRef::new(page)?.len;
+        let inner = InnerRef::new(page)?;
+        let (low, len) = (inner.heap_low(), inner.len);
+        if low < entry_at(len)
+            || low > page.bytes().len()
+            || inner.heap_live() > page.bytes().len() - low
+        {
+            let (what, expected) = (
+                "low end of an inner page's heap, at least",
+                entry_at(len) as u64,
+            );
+            return Err(PageError::Corrupt {
+                page: page.id(),
+                what,
+                expected,
+                got: low as u64,
+            });
+        }
         Ok(InnerMut { page, len })
     }
 

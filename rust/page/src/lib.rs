@@ -3,7 +3,7 @@
 //! Everything above works through this contract:
 //!
 //! - A [`Page`] is always in plain form in memory. [`Page::from_disk`] is the only way in from outside and checks magic,
-//!   format, number, length and CRC [7]; [`Page::to_disk`] is the only way out. (`seal` and `unseal` are their pair for
+//!   format, number, length and CRC \[7\]; [`Page::to_disk`] is the only way out. (`seal` and `unseal` are their pair for
 //!   the packed form.)
 //! - Views read a page without copying: [`LeafRef`], [`InnerRef`], [`OverflowView`], [`ExtentRef`]. Making one costs a few
 //!   nanoseconds. Reading is total: a page with wrong insides gives wrong values, never a panic; `verify` finds them.

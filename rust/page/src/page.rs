@@ -79,7 +79,7 @@ impl Page {
         Page { bytes }
     }
 
-    /// The page in bytes that came from a disk or a network: magic, format, id, length and CRC are checked [7].
+    /// The page in bytes that came from a disk or a network: magic, format, id, length and CRC are checked \[7\].
     pub fn from_disk(bytes: Box<[u8]>, id: PageId) -> Result<Page, PageError> {
         check_length(&bytes, id)?;
         let magic = array_at(&bytes, 0);
@@ -201,7 +201,7 @@ impl Page {
         Lsn(u64_at(&self.bytes, PREV_LSN_AT))
     }
 
-    /// Notes the record that was just applied; the LSN so far becomes the previous one [5].
+    /// Notes the record that was just applied; the LSN so far becomes the previous one \[5\].
     pub fn stamp(&mut self, origin: VolumeId, lsn: Lsn) {
         let prev = self.lsn();
         put_u64(&mut self.bytes, PREV_LSN_AT, prev.0);

@@ -114,8 +114,7 @@ fn check_search(schema: &Schema, values: &[Value]) {
         assert_eq!(leaf.lower_bound(key), rank);
     }
     assert_eq!(leaf.lower_bound(&[]), 0);
-    let beyond =
-        prefix_end(keys.last().unwrap()).map_or_else(|| KeyBuf::from_slice(&[255; 17]), |end| end);
+    let beyond = prefix_end(keys.last().unwrap()).unwrap_or_else(|| KeyBuf::from_slice(&[255; 17]));
     assert_eq!(leaf.lower_bound(&beyond), present.len());
 }
 
@@ -319,4 +318,55 @@ fn changes_come_back_in_order_and_the_last_of_a_column_counts() {
     assert_eq!(read, expected);
     let one = encode_changes(&schema, &[(0, Value::Int(1))]);
     assert_eq!(one.len(), 10, "a changed int64 is small in the log");
+}
+
+#[test]
+fn append_is_all_or_nothing() {
+    let schema = int_schema(DataType::Int64, false);
+    let mut page = leaf(&schema, 1024, 3);
+    let row = |k| encode_row(&schema, &[Value::Int(k), Value::Text("some".into())]);
+    let rows = [row(1), row(2), row(3)];
+    let mut leaf = LeafMut::new(&mut page).unwrap();
+    leaf.insert(0, &row(0)).unwrap();
+    assert!(leaf.append_rows(rows.iter().map(Vec::as_slice)).is_err());
+    assert_eq!(
+        leaf.view().row(0),
+        [Value::Int(0), Value::Text("some".into())]
+    );
+    assert_eq!(leaf.view().len(), 1);
+    leaf.view().verify().unwrap();
+    leaf.append_rows(rows[..2].iter().map(Vec::as_slice))
+        .unwrap();
+    assert_eq!(leaf.view().len(), 3);
+}
+
+/// The heap is full to the last byte with holes in it, and the row that grows is the one whose old value makes room.
+#[test]
+fn an_update_may_use_the_room_of_what_it_replaces() {
+    let schema = int_schema(DataType::Int64, false);
+    let mut page = leaf(&schema, 1024, 3);
+    let heap = LeafRef::new(&page).unwrap().heap_capacity();
+    let text = |c: char, len: usize| Value::Text(c.to_string().repeat(len));
+    let rows = [
+        encode_row(&schema, &[Value::Int(1), text('a', heap / 2)]),
+        encode_row(&schema, &[Value::Int(2), text('b', heap - heap / 2)]),
+    ];
+    let mut leaf = LeafMut::new(&mut page).unwrap();
+    leaf.append_rows(rows.iter().map(Vec::as_slice)).unwrap();
+    let change = |value: &Value| encode_changes(&schema, &[(1, value.clone())]);
+    // A shorter value leaves a hole of one byte; the other row may grow by that byte, and by no more.
+    leaf.update(0, &change(&text('c', heap / 2 - 1))).unwrap();
+    let grown = text('d', heap - heap / 2 + 1);
+    assert!(
+        !leaf
+            .view()
+            .fits_changes(1, &change(&text('d', heap - heap / 2 + 2)))
+    );
+    leaf.update(1, &change(&grown)).unwrap();
+    leaf.view().verify().unwrap();
+    assert_eq!(
+        leaf.view().value_at(0, 1).to_owned(),
+        text('c', heap / 2 - 1)
+    );
+    assert_eq!(leaf.view().value_at(1, 1).to_owned(), grown);
 }

@@ -173,7 +173,7 @@ fn check(schema: &Schema, page_bytes: usize, capacity: u16, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_type(steps in prop::collection::vec(step(&wide_schema()), 1..60)) {

@@ -65,7 +65,7 @@ impl Descriptor {
     }
 
     pub(super) fn data_type(&self) -> DataType {
-        DataType::from_code(self.code, self.param).unwrap_or(DataType::Bytes)
+        DataType::from_code(self.code, self.param).unwrap_or_else(|| plain_type(self.code))
     }
 
     /// Bytes of a value, `None` where they vary.
@@ -86,6 +86,13 @@ impl Descriptor {
     }
 }
 
+/// What a type code stands for when its parameter cannot be: values are still read as they are stored.
+#[cold]
+fn plain_type(code: u8) -> DataType {
+    let param = u16::from(code == code::DECIMAL);
+    DataType::from_code(code, param).unwrap_or(DataType::Bytes)
+}
+
 impl Shape {
     /// Reads the numbers that everything else is computed from; refuses those that cannot be.
     #[inline]
@@ -102,7 +109,8 @@ impl Shape {
             heap_start,
             ..Shape::plan(columns, key_parts, capacity)
         };
-        if shape.columns_at() > heap_start || heap_start > bytes.len() || len > capacity {
+        let is_possible = columns > 0 && len <= capacity && heap_start <= bytes.len();
+        if !is_possible || shape.columns_at() > heap_start {
             return Err(shape.impossible(page.id(), bytes.len()));
         }
         Ok(shape)
@@ -116,6 +124,9 @@ impl Shape {
             expected: expected as u64,
             got: got as u64,
         };
+        if self.columns == 0 {
+            return wrong("columns of a leaf, at least", 1, 0);
+        }
         if self.len > self.capacity {
             return wrong(
                 "rows of a leaf, at most its capacity",
@@ -175,11 +186,18 @@ impl Shape {
         }
     }
 
-    /// Column and direction of a part of the key.
+    /// Column and direction of a part of the key, as the page has them.
     #[inline(always)]
-    pub(super) fn key_part(&self, bytes: &[u8], part: usize) -> (usize, bool) {
+    pub(super) fn stored_key_part(&self, bytes: &[u8], part: usize) -> (usize, bool) {
         let raw = u16_at(bytes, key_parts_at(self.columns) + part * 2);
         (usize::from(raw & !DESCENDING), raw & DESCENDING != 0)
+    }
+
+    /// Column and direction of a part of the key; always a column that exists.
+    #[inline(always)]
+    pub(super) fn key_part(&self, bytes: &[u8], part: usize) -> (usize, bool) {
+        let (column, descending) = self.stored_key_part(bytes, part);
+        (column.min(self.columns - 1), descending)
     }
 
     #[inline(always)]

@@ -33,7 +33,8 @@ impl LeafRef<'_> {
             at += (self.shape.capacity * descriptor.slot_bytes()).next_multiple_of(8);
         }
         self.expect("start of the heap", at, self.shape.heap_start)?;
-        for (column, _) in self.key_parts() {
+        for part in 0..self.shape.key_parts {
+            let (column, _) = self.shape.stored_key_part(self.bytes, part);
             if column >= self.shape.columns {
                 return Err(self.corrupt(
                     "column of a key part, below",

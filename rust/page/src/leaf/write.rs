@@ -21,8 +21,48 @@ pub struct LeafMut<'a> {
 impl<'a> LeafMut<'a> {
     /// Takes a page as a leaf.
     pub fn new(page: &'a mut Page) -> Result<LeafMut<'a>, PageError> {
-        let shape = Shape::of(page)?;
-        Ok(LeafMut { page, shape })
+        let leaf = LeafMut {
+            shape: Shape::of(page)?,
+            page,
+        };
+        leaf.check_heap()?;
+        Ok(leaf)
+    }
+
+    /// Writing relies on the heap's ends where reading does not.
+    fn check_heap(&self) -> Result<(), PageError> {
+        let (leaf, page_bytes) = (self.view(), self.page.bytes().len());
+        let wrong = |what, expected: usize, got: usize| {
+            let (expected, got) = (expected as u64, got as u64);
+            Err(PageError::Corrupt {
+                page: self.page.id(),
+                what,
+                expected,
+                got,
+            })
+        };
+        if leaf.heap_low() < self.shape.heap_start {
+            return wrong(
+                "low end of a leaf's heap, at least",
+                self.shape.heap_start,
+                leaf.heap_low(),
+            );
+        }
+        if leaf.heap_low() > page_bytes {
+            return wrong(
+                "low end of a leaf's heap, at most",
+                page_bytes,
+                leaf.heap_low(),
+            );
+        }
+        if leaf.heap_live() > page_bytes - leaf.heap_low() {
+            return wrong(
+                "live bytes of a leaf's heap, at most",
+                page_bytes - leaf.heap_low(),
+                leaf.heap_live(),
+            );
+        }
+        Ok(())
     }
 
     /// The leaf as it is now.
