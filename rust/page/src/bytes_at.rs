@@ -1,7 +1,7 @@
 //! Reading and writing numbers at offsets of a page.
 //!
 //! Readers are total: outside the page they give zero. A page that came from a disk has been checked by its CRC
-//! [7], so this is no way to find damage ([`crate::LeafRef::verify`] is); it keeps a wrong offset from being a panic.
+//! \[7\], so this is no way to find damage ([`crate::LeafRef::verify`] is); it keeps a wrong offset from being a panic.
 
 /// `N` bytes at an offset; zeros where the page ends before.
 #[inline(always)]

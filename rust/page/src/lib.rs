@@ -41,23 +41,27 @@ mod zone;
 pub use crc::{crc32c, crc32c_append};
 pub use error::{PageError, RowError, RowTooWide};
 pub use extent::{
-    EXTENT_PAGES_MAX, ExtentEntry, ExtentMut, ExtentRef, ExtentState, Geometry, extents_per_map_page, format_extent_map,
+    EXTENT_PAGES_MAX, ExtentEntry, ExtentMut, ExtentRef, ExtentState, Geometry,
+    extents_per_map_page, format_extent_map,
 };
 pub use header::{FORMAT_VERSION, HEADER_BYTES, MAGIC};
 pub use ids::{Lsn, ObjectId, PageId, VolumeId};
 pub use inner::{InnerMut, InnerRef, format_inner};
 pub use key::*;
-pub use leaf::{LeafMut, LeafRef, VarCell, VarColumn, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_max};
+pub use leaf::{
+    LeafMut, LeafRef, VarCell, VarColumn, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout,
+    row_heap_max,
+};
 pub use overflow::{OverflowView, chunk_capacity, format_overflow, inline_limit};
 pub use page::{Page, PageKind, is_page_bytes};
 pub use row::{
-    Change, Changes, Columns, RowValues, decode_row, encode_changes, encode_row, encode_row_from, read_changes, read_row,
-    row_heap_bytes,
+    Change, Changes, Columns, RowValues, decode_row, encode_changes, encode_row, encode_row_from,
+    read_changes, read_row, row_heap_bytes,
 };
 pub use schema::*;
 pub use sealed::{
-    Compression, PackedArray, SEALED_FORMAT_VERSION, SEALED_HEADER_BYTES, SealedColumn, SealedData, SealedHeader, SealedRef,
-    canonical, seal, seal_with, sealed_header, unseal,
+    Compression, PackedArray, SEALED_FORMAT_VERSION, SEALED_HEADER_BYTES, SealedColumn, SealedData,
+    SealedHeader, SealedRef, canonical, seal, seal_with, sealed_header, unseal,
 };
 pub use source::PageSource;
 pub use types::*;
