@@ -285,6 +285,21 @@ impl Copy {
         newest.map_or(self.state.scl, |held| held.link.lsn.max(self.state.scl))
     }
 
+    /// How far this copy has everything of a stretch, from its beginning, on disk; `None` if it has nothing of it. What it
+    /// told in a summary may have been on its way to disk and lost in a crash since, so an answer to a peer goes no
+    /// further than this.
+    pub fn vouches(&self, gap: &Gap) -> Option<Lsn> {
+        let mut reached = gap.after.max(self.state.scl);
+        let start = self.held.partition_point(|held| held.link.lsn <= reached);
+        for held in self.held.range(start..) {
+            if held.ticket != ON_DISK || held.link.prev > reached {
+                break;
+            }
+            reached = held.link.lsn;
+        }
+        (reached > gap.after).then(|| reached.min(gap.upto))
+    }
+
     /// Takes a batch from the writer or a peer.
     pub fn receive(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
         let CopyState { epoch, installed, .. } = self.state;
@@ -373,6 +388,12 @@ impl Copy {
     /// The promise is on disk: the answer to the fence. `None` if the token is of another promise.
     pub fn fenced(&mut self, token: impl Persisted) -> Option<Inventory> {
         (token.ticket() == self.promise && !self.is_open()).then(|| self.inventory())
+    }
+
+    /// What this copy would answer to a fence of `epoch`, without the promise: for a reader that opens nothing. An owner
+    /// that is still writing may be ahead of it.
+    pub fn survey(&self, epoch: u64) -> Inventory {
+        Inventory { epoch, ..self.inventory() }
     }
 
     fn inventory(&self) -> Inventory {

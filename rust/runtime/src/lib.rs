@@ -1,1 +1,52 @@
-//! placeholder
+//! The shell: threads, files and clocks that drive the state machines of an embedded cluster.
+//!
+//! Everything below is pure: `proto` decides, `store` keeps pages over a disk that it is given, `engine` is a database whose steps
+//! stop when they need something. Only this crate blocks, starts threads, reads the clock and opens files.
+//!
+//! ```text
+//!   Cluster ── run / settle ──> Engine ── append ──> EmbeddedVolume ── round ──> Device (log) ──> NodeStore x 6
+//!      │  a Stop asks for a page        │                │  the waiting thread leads      acks ──> VDL ──> waiters
+//!      └──────── Fetcher <──────────────┘                └─ maintenance: flush, compact, collect, scrub, repair
+//! ```
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`Cluster`] | opening, closing, the loop that serves the engine's stops |
+//! | `open`, `create`, `recover`, `restore` | from a directory to a volume that has every acknowledged commit [11][13] |
+//! | `volume`, `device`, `waiters` | the commit path: group commit without a hop [8][9] |
+//! | `fetch` | one read from one copy, another when it fails |
+//! | `maintenance`, `hydrate` | the background |
+//! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
+//!
+//! Locks, in the order in which they may be taken: the manifest; the lead; a device's `io`; then one of: the writer, a node's copies,
+//! the waiters, the completions. Nothing is called under the latter, and no reader takes the first three.
+
+mod clock;
+mod cluster;
+mod completions;
+mod create;
+mod device;
+mod error;
+mod fetch;
+mod hydrate;
+mod layout;
+mod lock;
+mod maintenance;
+mod metastore;
+mod node;
+mod open;
+mod options;
+mod osdisk;
+mod recover;
+mod restore;
+mod status;
+mod volume;
+mod waiters;
+
+pub use cluster::Cluster;
+pub use completions::{Completion, CompletionQueue};
+pub use error::Error;
+pub use options::{NodePlacement, OpenOptions};
+pub use osdisk::OsDisk;
+pub use status::{BackgroundStatus, CacheStatus, NodeState, NodeStatus, Status};
+pub use volume::EmbeddedVolume;

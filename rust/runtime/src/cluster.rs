@@ -1,0 +1,396 @@
+//! A cluster inside this process: what a caller holds, and the loop that serves the engine's stops.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aurora_engine::{Attempt, Engine, EngineConfig, EngineError, Stop};
+use aurora_page::{Geometry, Lsn};
+use aurora_proto::{Manifest, MetaStore, Refused, Volume, Writer};
+use aurora_store::Disk;
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::clock::wall_us;
+use crate::completions::CompletionQueue;
+use crate::create::WINDOW_KEY;
+use crate::fetch::Fetcher;
+use crate::lock::DirectoryLock;
+use crate::maintenance::Maintenance;
+use crate::metastore::DirMetaStore;
+use crate::open;
+use crate::options::{OpenOptions, VOLUME_BYTES_MAX};
+use crate::recover::first_acks;
+use crate::volume::{EmbeddedVolume, Failure};
+
+/// How far back reads reach unless the cluster's maker said otherwise: a day.
+const WINDOW_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+/// How long a step waits under back-pressure before it asks again.
+const PRESSURE_WAIT: Duration = Duration::from_millis(2);
+
+/// The manifest as this owner last wrote it, and where to write the next.
+pub(crate) struct Meta {
+    pub(crate) store: DirMetaStore,
+    pub(crate) manifest: Manifest,
+}
+
+/// What the handle and the threads share.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) in_memory: bool,
+    pub(crate) options: OpenOptions,
+    pub(crate) volume: Arc<EmbeddedVolume>,
+    pub(crate) engine: Engine<EmbeddedVolume>,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) meta: Mutex<Meta>,
+    pub(crate) read_only: Option<String>,
+    pub(crate) maintenance: Maintenance,
+    pub(crate) stop: AtomicBool,
+}
+
+/// The last handle closes the cluster.
+struct Handle {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<DirectoryLock>>,
+    pid: u32,
+}
+
+/// An open cluster. Cheap to clone; the cluster closes when [`Cluster::close`] is called or the last clone is dropped.
+#[derive(Clone)]
+pub struct Cluster {
+    handle: Arc<Handle>,
+}
+
+impl Cluster {
+    /// Opens a cluster, or makes it; see [`OpenOptions`].
+    ///
+    /// # Errors
+    /// [`Error::NotACluster`], [`Error::AlreadyOpen`], [`Error::NewerFormat`], [`Error::QuorumLost`], [`Error::DiskFull`],
+    /// [`Error::InvalidOption`], [`Error::Corrupt`]: each says what was expected and what was found, and has changed nothing that
+    /// a later open needs.
+    pub fn open(options: OpenOptions) -> Result<Cluster, Error> {
+        let opened = open::open(&options)?;
+        let manifest = opened.manifest;
+        let mut writer = Writer::new(opened.writer);
+        first_acks(&mut writer, &opened.nodes);
+        writer.set_lost(manifest.nodes.iter().map(|n| n.id).filter(|id| opened.nodes.iter().all(|n| n.id() != *id)).collect());
+        let geometry = Geometry::new(manifest.page_bytes as usize, manifest.segment_pages);
+        let history = Arc::new(manifest.history.clone());
+        let volume = EmbeddedVolume::new(writer, geometry, history.clone(), opened.nodes, opened.devices, &manifest.nodes)?;
+        if let Some(reason) = &opened.read_only {
+            volume.fail(Failure::ReadOnly { reason: reason.clone() });
+        }
+        let volume = Arc::new(volume);
+        let mut last_time_us = manifest.created_us;
+        for node in &volume.nodes {
+            if let Some(latest) = node.store.latest(&history)? {
+                last_time_us = last_time_us.max(latest.time_us);
+            }
+        }
+        let config = EngineConfig { cache_bytes: options.cache_bytes, last_time_us, ..EngineConfig::default() };
+        let engine = Engine::new(volume.clone(), config)?;
+        let shared = Arc::new(Shared {
+            disk: opened.disk,
+            dir: opened.dir,
+            in_memory: options.path.is_none(),
+            options,
+            volume,
+            engine,
+            fetcher: Fetcher::new(),
+            meta: Mutex::new(Meta { store: opened.meta, manifest }),
+            read_only: opened.read_only,
+            maintenance: Maintenance::new(opened.jobs),
+            stop: AtomicBool::new(false),
+        });
+        let threads = start_threads(&shared)?;
+        let lock = Mutex::new(opened.lock);
+        let cluster = Cluster { handle: Arc::new(Handle { shared, threads, lock, pid: std::process::id() }) };
+        if cluster.read_only().is_none() {
+            cluster.run(&|| false, |engine| engine.bootstrap(wall_us()))?;
+        }
+        Ok(cluster)
+    }
+
+    /// Closes the cluster: what was committed is durable already, so this only stops threads and gives the directory free. Later
+    /// calls on any clone answer [`Error::Closed`]; closing twice is harmless.
+    pub fn close(&self) -> Result<(), Error> {
+        self.handle.close()
+    }
+
+    /// True after [`Cluster::close`].
+    pub fn is_closed(&self) -> bool {
+        self.handle.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// The process that opened the cluster; a fork must not use it.
+    pub fn pid(&self) -> u32 {
+        self.handle.pid
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// The engine, for calls that may be ready at once; what stops is served by [`Cluster::settle`].
+    pub fn engine(&self) -> &Engine<EmbeddedVolume> {
+        &self.handle.shared.engine
+    }
+
+    /// The volume durable LSN.
+    pub fn vdl(&self) -> Lsn {
+        self.handle.shared.volume.vdl()
+    }
+
+    /// The wall clock in microseconds since 1970.
+    pub fn now_us(&self) -> i64 {
+        wall_us()
+    }
+
+    /// Why nothing may be written, if so.
+    pub fn read_only(&self) -> Option<&str> {
+        self.handle.shared.read_only.as_deref()
+    }
+
+    /// Refuses a write to a cluster that cannot take it, before it buffers anything.
+    pub fn check_writable(&self) -> Result<(), Error> {
+        match &self.handle.shared.read_only {
+            Some(reason) => Err(Error::ReadOnly { reason: reason.clone() }),
+            None => self.handle.shared.volume.check_or_retry(),
+        }
+    }
+
+    /// Does what a stopped step asks for; the caller then tries again.
+    ///
+    /// # Errors
+    /// The step's own failure, or what storage answered. [`Error::Interrupted`] when `interrupt`, polled about every 50 ms while
+    /// waiting, says so.
+    pub fn settle(&self, stop: Stop, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.check_open()?;
+        self.handle.shared.settle(stop, interrupt)
+    }
+
+    /// Runs a step to its end.
+    ///
+    /// # Errors
+    /// As [`Cluster::settle`].
+    pub fn run<T>(
+        &self,
+        interrupt: &dyn Fn() -> bool,
+        step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>,
+    ) -> Result<T, Error> {
+        self.check_open()?;
+        self.handle.shared.run(interrupt, step)
+    }
+
+    /// Refuses work on a closed cluster.
+    pub fn check_open(&self) -> Result<(), Error> {
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Waits until `lsn` is durable. The calling thread may lead the group commit meanwhile.
+    ///
+    /// # Errors
+    /// The volume's failure or [`Error::Interrupted`]: what was numbered has an unknown fate then.
+    pub fn wait_durable(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.handle.shared.volume.wait(lsn, interrupt)
+    }
+
+    /// Has `id` appear in [`Cluster::completions`] when `lsn` is durable, or the volume has failed.
+    pub fn notify_durable(&self, lsn: Lsn, id: u64) {
+        self.handle.shared.volume.notify(lsn, id);
+    }
+
+    /// The commits that event loops wait for.
+    pub fn completions(&self) -> &CompletionQueue {
+        &self.handle.shared.volume.completions
+    }
+
+    /// The last commit at or before a time, in the present History.
+    ///
+    /// # Errors
+    /// [`Error::OutsideWindow`] for a time in the future, or before the oldest that can still be read.
+    pub fn lsn_at(&self, time_us: i64) -> Result<Lsn, Error> {
+        self.handle.shared.lsn_at(time_us)
+    }
+
+    /// The lowest LSN that can still be read.
+    pub fn floor(&self) -> Lsn {
+        self.handle.shared.floor()
+    }
+}
+
+impl Shared {
+    fn settle(&self, stop: Stop, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        match stop {
+            Stop::NeedPage { page, at } => {
+                let found = self.fetcher.page(&self.volume, page, at)?;
+                Ok(self.engine.install(page, found, at)?)
+            }
+            Stop::NeedSegment => self.grow(),
+            Stop::WaitLsn(lsn) => self.volume.wait(lsn, interrupt),
+            Stop::Failed(error) => self.failed(error, interrupt),
+        }
+    }
+
+    /// An error that rests on another's row is raised once that row is durable [15]; back-pressure is waited out.
+    fn failed(&self, error: EngineError, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        match error {
+            EngineError::DuplicateKey { seen, .. } if seen > self.volume.vdl() => {
+                self.volume.wait(seen.min(self.volume.numbered()), interrupt)?;
+                Err(error.into())
+            }
+            EngineError::Volume(Refused::BackPressure { vdl, .. }) => {
+                let relieved = self.volume.wait_past(vdl, PRESSURE_WAIT, interrupt);
+                self.maintenance.wake();
+                relieved
+            }
+            EngineError::Volume(Refused::QuorumLost { .. }) => Err(self.volume.quorum_lost()),
+            EngineError::Volume(Refused::Fenced { by, .. }) => Err(Error::Fenced { by }),
+            other => Err(other.into()),
+        }
+    }
+
+    fn run<T>(
+        &self,
+        interrupt: &dyn Fn() -> bool,
+        mut step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>,
+    ) -> Result<T, Error> {
+        loop {
+            match step(&self.engine) {
+                Ok(done) => return Ok(done),
+                Err(stop) => self.settle(stop, interrupt)?,
+            }
+            if interrupt() {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+
+    /// Runs a step of the background; it ends when the cluster closes.
+    pub(crate) fn serve<T>(&self, step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>) -> Result<T, Error> {
+        self.run(&|| self.stop.load(Ordering::Acquire), step)
+    }
+
+    /// Grows the volume by a segment: one compare-and-swap of the manifest [4].
+    pub(crate) fn grow(&self) -> Result<(), Error> {
+        let seen = self.volume.segments();
+        let mut meta = self.meta.lock();
+        if self.volume.segments() > seen {
+            return Ok(());
+        }
+        let segment_bytes = meta.manifest.segment_pages * u64::from(meta.manifest.page_bytes);
+        if (seen + 1) * segment_bytes > VOLUME_BYTES_MAX {
+            return Err(Error::VolumeFull { bytes_max: VOLUME_BYTES_MAX });
+        }
+        let members = meta.manifest.next_members();
+        let next = meta.manifest.add_segment(members.clone()).map_err(|error| Error::Corrupt { detail: error.to_string() })?;
+        meta.store.cas(meta.manifest.version, &next)?;
+        meta.manifest = next;
+        self.volume.add_segment(members);
+        Ok(())
+    }
+
+    pub(crate) fn lsn_at(&self, time_us: i64) -> Result<Lsn, Error> {
+        let now = wall_us();
+        let created_us = self.meta.lock().manifest.created_us;
+        if time_us > now || time_us < created_us {
+            let expected = format!("{created_us} to {now} (microseconds since 1970)");
+            return Err(Error::OutsideWindow { what: "time", expected, got: time_us.to_string() });
+        }
+        let history = self.volume.history();
+        let vdl = self.volume.vdl();
+        let mut best = None;
+        for node in self.volume.nodes.iter().filter(|node| !node.is_lost()) {
+            if let Ok(Some(point)) = node.store.lsn_at(time_us, &history) {
+                best = best.max(Some(point.lsn));
+            }
+        }
+        // A commit above the VDL is not readable yet; the VDL is a commit too, and an earlier one.
+        let lsn = best.unwrap_or(self.floor()).min(vdl);
+        let floor = self.floor();
+        if lsn < floor {
+            let expected = format!("a time of LSN {floor} or later");
+            return Err(Error::OutsideWindow { what: "time", expected, got: time_us.to_string() });
+        }
+        Ok(lsn)
+    }
+
+    /// The lowest LSN that every living node can still serve.
+    pub(crate) fn floor(&self) -> Lsn {
+        self.meta.lock().manifest.collection_floor
+    }
+
+    /// How far back reads reach.
+    pub(crate) fn window(&self) -> Duration {
+        let kept = self.meta.lock().manifest.config.get(WINDOW_KEY).and_then(|us| us.parse().ok());
+        self.options.window.or(kept.map(Duration::from_micros)).unwrap_or(WINDOW_DEFAULT)
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), Error> {
+        if self.shared.stop.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if self.pid != std::process::id() {
+            // A fork: the threads and the lock are the parent's.
+            return Ok(());
+        }
+        self.shared.volume.flush_pending();
+        self.shared.volume.fail(Failure::Closed);
+        self.shared.volume.wake_threads();
+        self.shared.maintenance.wake();
+        for thread in self.threads.lock().drain(..) {
+            // A thread that panicked has been reported on standard error; closing goes on.
+            let _ = thread.join();
+        }
+        let closed = self.shared.mark_closed();
+        *self.lock.lock() = None;
+        closed
+    }
+}
+
+impl Shared {
+    /// The owner leaves in good order; the next one recovers all the same, so a failure here loses nothing.
+    fn mark_closed(&self) -> Result<(), Error> {
+        if self.read_only.is_some() || self.in_memory {
+            return Ok(());
+        }
+        let mut meta = self.meta.lock();
+        if let Ok(next) = meta.manifest.closed() {
+            meta.store.cas(meta.manifest.version, &next)?;
+            meta.manifest = next;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error, and the next open recovers.
+        let _ = self.close();
+    }
+}
+
+fn start_threads(shared: &Arc<Shared>) -> Result<Mutex<Vec<JoinHandle<()>>>, Error> {
+    let mut threads = Vec::new();
+    let mut start = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+        thread.map(|thread| threads.push(thread)).map_err(|source| Error::io(Path::new(name), source))
+    };
+    let log = shared.clone();
+    start("aurora-log", Box::new(move || log.volume.run_log_thread(&log.stop)))?;
+    let maintained = shared.clone();
+    start("aurora-maint", Box::new(move || maintained.maintain()))?;
+    if shared.volume.devices.len() > 1 {
+        for device in &shared.volume.devices {
+            let (device, shared) = (device.clone(), shared.clone());
+            start("aurora-device", Box::new(move || device.run(&shared.volume, &shared.stop)))?;
+        }
+    }
+    Ok(Mutex::new(threads))
+}

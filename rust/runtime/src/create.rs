@@ -1,0 +1,106 @@
+//! Making a cluster: six empty copies, their log, and the first manifest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aurora_page::VolumeId;
+use aurora_proto::{ClusterId, Copy, Manifest, MetaStore, NewCluster, NodeId, NodeInfo, WriterStart};
+use aurora_redo::PgId;
+use aurora_store::{LogConfig, LogDevice, NodeStore};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::Error;
+use crate::clock::wall_us;
+use crate::device::Device;
+use crate::layout;
+use crate::metastore::DirMetaStore;
+use crate::node::Node;
+use crate::open::{BYTES_IN_FLIGHT_MAX, Opened, Site, identity, node_config, salt};
+use crate::options::{OpenOptions, SEGMENT_BYTES_DEFAULT};
+
+/// LSNs that may be handed out above the VDL, as in Aurora [P17].
+const LAL_WINDOW: u64 = 10_000_000;
+/// Region of a cluster whose maker names none.
+const REGION_DEFAULT: &str = "local";
+/// Page size of a cluster whose maker names none.
+const PAGE_BYTES_DEFAULT: usize = 32 << 10;
+/// The setting that keeps the read window, in microseconds.
+pub(crate) const WINDOW_KEY: &str = "window_us";
+
+/// Makes a cluster in an empty directory. Its manifest is written last: a directory without one was never a cluster.
+pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error> {
+    let manifest = first_manifest(&site, options)?;
+    let history = Arc::new(manifest.history.clone());
+    let mut nodes = Vec::new();
+    for info in &manifest.nodes {
+        let dir = layout::node_dir(&site.dir, info);
+        let store = NodeStore::create(site.disk.clone(), &dir, identity(&manifest, info), node_config(&manifest))?;
+        let copies = vec![Copy::new(PgId(0), info.id, manifest.epoch, history.clone())];
+        nodes.push(Arc::new(Node::new(info.clone(), dir, info.device, store, copies)));
+    }
+    let mut devices = Vec::new();
+    for (path, members) in layout::logs(&site.dir, &manifest) {
+        let log = LogDevice::create(site.disk.clone(), &path, members, salt(&manifest), LogConfig::default())?;
+        devices.push(Arc::new(Device::new(log)));
+    }
+    let meta = DirMetaStore::new(site.disk.clone(), layout::places(&site.dir, &manifest.nodes));
+    meta.cas(0, &manifest)?;
+    let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
+    let Site { disk, dir, lock } = site;
+    Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: None })
+}
+
+fn first_manifest(site: &Site, options: &OpenOptions) -> Result<Manifest, Error> {
+    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
+    let nodes = make_directories(site, options)?;
+    let mut config = layout::assign_logs(&site.disk, &site.dir, &nodes)?;
+    if let Some(window) = options.window {
+        config.insert(WINDOW_KEY.into(), window.as_micros().to_string());
+    }
+    Ok(Manifest::create(NewCluster {
+        cluster: ClusterId(u128::from(random_u64()?) << 64 | u128::from(random_u64()?)),
+        origin: VolumeId(random_u64()?.max(1)),
+        region: options.region.clone().unwrap_or_else(|| REGION_DEFAULT.into()),
+        page_bytes: page_bytes as u32,
+        segment_pages: options.segment_bytes.unwrap_or(SEGMENT_BYTES_DEFAULT) / page_bytes as u64,
+        window: LAL_WINDOW,
+        nodes,
+        config,
+        created_us: wall_us(),
+    }))
+}
+
+fn make_directories(site: &Site, options: &OpenOptions) -> Result<Vec<NodeInfo>, Error> {
+    let places = options.nodes.clone().unwrap_or_else(layout::default_nodes);
+    let mut nodes = Vec::with_capacity(places.len());
+    for (index, place) in places.into_iter().enumerate() {
+        let path = place.path.to_str().ok_or_else(|| Error::InvalidOption {
+            option: "nodes",
+            expected: "paths in UTF-8".into(),
+            got: place.path.display().to_string(),
+        })?;
+        let dir = site.dir.join(path);
+        let make = || {
+            site.disk.create_dir_all(&dir)?;
+            if !site.disk.list(&dir)?.is_empty() {
+                return Ok(None);
+            }
+            site.disk.device_of(&dir).map(Some)
+        };
+        let device = make().map_err(|source| Error::io(&dir, source))?.ok_or_else(|| Error::NotACluster {
+            path: dir.clone(),
+            expected: "an empty directory for a new node".into(),
+            got: "a directory with entries".into(),
+        })?;
+        nodes.push(NodeInfo { id: NodeId(index as u16), az: place.az, path: path.into(), device, incarnation: 1 });
+    }
+    Ok(nodes)
+}
+
+/// A number that nobody else has.
+pub(crate) fn random_u64() -> Result<u64, Error> {
+    let mut bytes = [0_u8; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|source| Error::io(Path::new("getrandom(2)"), source.into()))?;
+    Ok(u64::from_le_bytes(bytes))
+}

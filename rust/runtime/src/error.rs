@@ -1,0 +1,185 @@
+//! What can go wrong with a cluster, grouped by what the caller does next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aurora_engine::EngineError;
+use aurora_proto::MetaError;
+use aurora_store::{LogError, StoreError};
+use thiserror::Error;
+
+/// An error of the embedded cluster. Each says what was expected and what was found.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The caller's interrupt asked to stop; nothing was lost, the call may be made again.
+    #[error("interrupted")]
+    Interrupted,
+    /// An error of the engine: a statement, a conflict, a limit.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An option has a value that cannot be.
+    #[error("option {option}: expected {expected}, got {got}")]
+    InvalidOption {
+        /// The option's name.
+        option: &'static str,
+        /// What it accepts.
+        expected: String,
+        /// What it got.
+        got: String,
+    },
+    /// Another process owns the directory.
+    #[error("{} is already open in process {}; close it there, or open with takeover=True to end that process", path.display(), pid.map_or("(unknown)".into(), |p| p.to_string()))]
+    AlreadyOpen {
+        /// The cluster's directory.
+        path: PathBuf,
+        /// The owner, when its lock file says.
+        pid: Option<u32>,
+    },
+    /// The directory holds something else, or nothing.
+    #[error("{} is not a cluster: expected {expected}, got {got}", path.display())]
+    NotACluster {
+        /// The directory.
+        path: PathBuf,
+        /// What makes a cluster's directory.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// The files were written by a newer release.
+    #[error("{} has format {got}, this release reads up to {expected}; open it with a newer aurora-engine", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The newest format this release knows.
+        expected: u32,
+        /// The format found.
+        got: u32,
+    },
+    /// Too few copies are left for the operation.
+    #[error("{have} of {of} copies left, {need} needed: missing {}; {hint}", missing.join(", "))]
+    QuorumLost {
+        /// Living copies.
+        have: usize,
+        /// Copies of the group.
+        of: usize,
+        /// Copies the operation needs.
+        need: usize,
+        /// The missing nodes' directories.
+        missing: Vec<String>,
+        /// What would bring them back.
+        hint: String,
+    },
+    /// A write to a cluster that was opened, or has become, read-only.
+    #[error("the cluster is read-only: {reason}")]
+    ReadOnly {
+        /// Why.
+        reason: String,
+    },
+    /// The disk has no room; what was acknowledged is safe, the write was refused.
+    #[error("no space left for {}: free some and open the cluster again", path.display())]
+    DiskFull {
+        /// What was being written.
+        path: PathBuf,
+    },
+    /// Bytes on disk are not what was written, on every copy that could be asked.
+    #[error("corrupt: {detail}")]
+    Corrupt {
+        /// File, offset, expected and got, for each copy tried.
+        detail: String,
+    },
+    /// A newer epoch owns the volume; this handle can never write again.
+    #[error("fenced: another owner opened the volume with epoch {by}")]
+    Fenced {
+        /// The newer volume epoch.
+        by: u64,
+    },
+    /// The log device failed: commits that were waiting have an unknown outcome until the cluster is opened again.
+    #[error("the log failed and is not written again: {detail}; open the cluster again to learn which commits are durable")]
+    LogFailed {
+        /// The first failure.
+        detail: String,
+    },
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The window does not reach back so far, or the time is not yet here.
+    #[error("{what} is outside the window: expected {expected}, got {got}")]
+    OutsideWindow {
+        /// `LSN` or `time`.
+        what: &'static str,
+        /// The window's limits.
+        expected: String,
+        /// What was asked for.
+        got: String,
+    },
+    /// The volume has its largest size.
+    #[error("the volume is full: expected at most {bytes_max} bytes, and every extent is in use")]
+    VolumeFull {
+        /// Bytes a volume may have.
+        bytes_max: u64,
+    },
+    /// The cluster was closed.
+    #[error("the cluster is closed")]
+    Closed,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::Full { path, .. } => Error::DiskFull { path },
+            StoreError::Io { path, source } => Error::io(&path, source),
+            StoreError::NewerFormat { path, expected, got } => {
+                Error::NewerFormat { path, expected: expected.into(), got: got.into() }
+            }
+            other => Error::Corrupt { detail: other.to_string() },
+        }
+    }
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Error {
+        match error {
+            LogError::Full { path, .. } => Error::DiskFull { path },
+            LogError::Io { path, source } => Error::io(&path, source),
+            LogError::NewerFormat { path, expected, got } => {
+                Error::NewerFormat { path, expected: expected.into(), got: got.into() }
+            }
+            other @ LogError::Poisoned { .. } => Error::LogFailed { detail: other.to_string() },
+            other => Error::Corrupt { detail: other.to_string() },
+        }
+    }
+}
+
+impl From<MetaError> for Error {
+    fn from(error: MetaError) -> Error {
+        match error {
+            MetaError::TooFew { got, needed, of } => Error::QuorumLost {
+                have: got,
+                of,
+                need: needed,
+                missing: Vec::new(),
+                hint: "the manifest is kept in the cluster's directory and its six nodes': bring missing ones back".into(),
+            },
+            other => Error::Corrupt { detail: other.to_string() },
+        }
+    }
+}
+
+impl Error {
+    /// Wraps a system error with the path it is about; a full disk has an error of its own.
+    pub fn io(path: &Path, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path: path.to_path_buf() },
+            io::ErrorKind::ReadOnlyFilesystem => {
+                Error::ReadOnly { reason: format!("{} is on a read-only file system", path.display()) }
+            }
+            _ => Error::Io { path: path.to_path_buf(), source },
+        }
+    }
+}

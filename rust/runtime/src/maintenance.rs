@@ -1,0 +1,348 @@
+//! Work in the background: flush, compact, collect, scrub, repair. It has a byte budget per second and yields.
+//!
+//! ```text
+//!   hot log --flush--> delta layers --compact--> larger ones, images --collect--> below the floor, gone
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use aurora_page::{Lsn, PageId};
+use aurora_proto::{Job, MetaStore, NodeId, Volume, gossip};
+use aurora_redo::{History, PgId};
+use aurora_store::{Damage, Roots, StoreError};
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::clock::wall_us;
+use crate::cluster::Shared;
+use crate::device::Device;
+use crate::node::Node;
+use crate::recover;
+use crate::status::BackgroundStatus;
+use crate::waiters::Parker;
+
+/// How often there is a look at what is to be done.
+const TICK: Duration = Duration::from_millis(100);
+/// A device's log is put into layers when it has grown to this, so that opening never has more than 64 MiB to read.
+const FLUSH_AT_BYTES: u64 = 40 << 20;
+/// Scrub reads this share of the background budget.
+const SCRUB_SHARE: u64 = 16;
+/// The collection floor is moved at most this often: each move is a compare-and-swap of the manifest.
+const FLOOR_EVERY: Duration = Duration::from_secs(5);
+/// How long a commit's token is kept: a day.
+const TOKEN_KEPT_US: i64 = 24 * 3600 * 1_000_000;
+/// Records a copy may get by gossip at a time.
+const GOSSIP_BYTES: usize = 4 << 20;
+
+/// What the maintenance thread has to do and has done.
+pub(crate) struct Maintenance {
+    jobs: Mutex<VecDeque<Job>>,
+    thread: Mutex<Option<Arc<Parker>>>,
+    flushed_bytes: AtomicU64,
+    compacted_bytes: AtomicU64,
+    scrubbed_bytes: AtomicU64,
+    repaired_records: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Maintenance {
+    pub(crate) fn new(jobs: Vec<Job>) -> Maintenance {
+        Maintenance {
+            jobs: Mutex::new(jobs.into()),
+            thread: Mutex::new(None),
+            flushed_bytes: AtomicU64::new(0),
+            compacted_bytes: AtomicU64::new(0),
+            scrubbed_bytes: AtomicU64::new(0),
+            repaired_records: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    /// Has the thread look at once.
+    pub(crate) fn wake(&self) {
+        if let Some(thread) = self.thread.lock().as_ref() {
+            thread.wake();
+        }
+    }
+
+    /// Whether a node is still being given what it lacks.
+    pub(crate) fn repairs(&self, node: NodeId) -> bool {
+        self.jobs.lock().iter().any(|job| job.to == node)
+    }
+
+    pub(crate) fn status(&self) -> BackgroundStatus {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        BackgroundStatus {
+            flushed_bytes: get(&self.flushed_bytes),
+            compacted_bytes: get(&self.compacted_bytes),
+            scrubbed_bytes: get(&self.scrubbed_bytes),
+            repaired_records: get(&self.repaired_records),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+
+    fn note(&self, error: impl ToString) {
+        *self.last_error.lock() = Some(error.to_string());
+    }
+}
+
+/// What the thread remembers from one look to the next.
+struct Turn {
+    floor_moved: Instant,
+    started: Instant,
+    scrub_next: usize,
+}
+
+impl Shared {
+    /// The body of the maintenance thread.
+    pub(crate) fn maintain(&self) {
+        let parker = Parker::current();
+        *self.maintenance.thread.lock() = Some(parker.clone());
+        let now = Instant::now();
+        let mut turn = Turn { floor_moved: now, started: now, scrub_next: 0 };
+        while !self.stop.load(Ordering::Acquire) {
+            if self.read_only.is_none() {
+                self.maintain_once(&mut turn);
+            }
+            parker.park(TICK);
+        }
+    }
+
+    fn maintain_once(&self, turn: &mut Turn) {
+        self.prepare_and_flush();
+        self.volume.flush_pending();
+        self.repair_copies();
+        self.gossip();
+        self.repair_damage();
+        if turn.floor_moved.elapsed() >= FLOOR_EVERY {
+            turn.floor_moved = Instant::now();
+            self.move_floor().unwrap_or_else(|error| self.maintenance.note(error));
+            self.engine_upkeep();
+        }
+        let elapsed = turn.started.elapsed().min(Duration::from_secs(1));
+        turn.started = Instant::now();
+        let budget = (self.options.background_bytes_per_s as f64 * elapsed.as_secs_f64()) as u64;
+        self.rewrite(budget);
+        self.scrub(budget / SCRUB_SHARE, turn);
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.volume.nodes.iter().filter(|node| !node.is_lost())
+    }
+
+    /// Keeps spare log files ready and the log within its bound.
+    fn prepare_and_flush(&self) {
+        for device in &self.volume.devices {
+            if let Err(error) = device.log.prepare() {
+                self.maintenance.note(error);
+            }
+            if device.log.used_bytes() >= FLUSH_AT_BYTES
+                && let Err(error) = self.flush(device)
+            {
+                self.maintenance.note(error);
+            }
+        }
+    }
+
+    /// Puts what the nodes of a device hold in memory into layers, then gives up that part of the log.
+    pub(crate) fn flush(&self, device: &Device) -> Result<(), Error> {
+        let nodes: Vec<_> = self.living().filter(|node| device.nodes.contains(node.id())).collect();
+        let (position, states) = {
+            // Everything before a position that is read under this lock has reached the page stores.
+            let _io = device.io.lock();
+            let states: Vec<Vec<_>> = nodes
+                .iter()
+                .map(|node| node.with_copies(|copies| copies.iter().map(|copy| copy.state().clone()).collect()))
+                .collect();
+            (device.log.position(), states)
+        };
+        for (node, states) in nodes.iter().zip(&states) {
+            match node.store.flush(states) {
+                Ok(bytes) => drop(self.maintenance.flushed_bytes.fetch_add(bytes, Ordering::Relaxed)),
+                Err(error @ StoreError::Full { .. }) => return Err(error.into()),
+                Err(error) => {
+                    // A node that cannot write its layers has lost them; its peers have theirs.
+                    self.volume.lose(node);
+                    self.maintenance.note(error);
+                }
+            }
+        }
+        Ok(device.log.trim(position)?)
+    }
+
+    /// What collection must keep.
+    fn roots(&self) -> Roots {
+        let histories: Vec<Arc<History>> = self.meta.lock().manifest.histories().cloned().map(Arc::new).collect();
+        Roots { histories, vdl: self.volume.vdl(), floor: self.floor() }
+    }
+
+    /// Compacts and collects each node within its share of the budget.
+    fn rewrite(&self, budget: u64) {
+        let roots = self.roots();
+        let share = budget / self.volume.nodes.len().max(1) as u64;
+        for node in self.living() {
+            let written = node.store.compact(share, &roots).and_then(|compacted| {
+                node.store.collect(share.saturating_sub(compacted), &roots).map(|collected| compacted + collected)
+            });
+            match written {
+                Ok(bytes) => drop(self.maintenance.compacted_bytes.fetch_add(bytes, Ordering::Relaxed)),
+                Err(error) => self.maintenance.note(error),
+            }
+        }
+    }
+
+    fn scrub(&self, budget: u64, turn: &mut Turn) {
+        let nodes: Vec<_> = self.living().collect();
+        let Some(node) = nodes.get(turn.scrub_next % nodes.len().max(1)) else { return };
+        match node.store.scrub(budget) {
+            Ok(report) => {
+                self.maintenance.scrubbed_bytes.fetch_add(report.bytes, Ordering::Relaxed);
+                if report.finished {
+                    turn.scrub_next += 1;
+                }
+                for blob in report.blobs {
+                    self.refetch_blob(node, blob);
+                }
+            }
+            Err(error) => self.maintenance.note(error),
+        }
+    }
+
+    fn refetch_blob(&self, node: &Node, blob: aurora_redo::BlobId) {
+        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+            if let Ok(pages) = peer.store.blob_pages(blob) {
+                match node.store.put_blob(blob, self.volume.epoch(), &pages) {
+                    Ok(_) => return,
+                    Err(error) => self.maintenance.note(error),
+                }
+            }
+        }
+    }
+
+    /// Rebuilds damaged parts of layers from peers.
+    fn repair_damage(&self) {
+        drop(self.fetcher.take_damaged());
+        for node in self.living() {
+            for damage in node.store.damage() {
+                if let Err(error) = self.repair_one(node, &damage) {
+                    self.maintenance.note(error);
+                }
+            }
+        }
+    }
+
+    fn repair_one(&self, node: &Node, damage: &Damage) -> Result<(), Error> {
+        let mut failed = None;
+        for peer in self.living().filter(|peer| peer.id() != node.id() && !self.maintenance.repairs(peer.id())) {
+            let mut exports = Vec::new();
+            let mut next: Option<PageId> = Some(*damage.pages.start());
+            let fetched = loop {
+                let Some(page) = next else { break Ok(()) };
+                match peer.store.export(page..=*damage.pages.end(), GOSSIP_BYTES as u64) {
+                    Ok(export) => {
+                        next = export.next;
+                        exports.push(export);
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            match fetched.and_then(|()| node.store.repair(damage, &exports)) {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.map_or_else(|| self.volume.quorum_lost(), Error::from))
+    }
+
+    /// Does one job of those left by the recovery.
+    fn repair_copies(&self) {
+        let Some(job) = self.maintenance.jobs.lock().front().copied() else { return };
+        let manifest = self.meta.lock().manifest.clone();
+        let volume = &self.volume;
+        let done = recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false);
+        let mut jobs = self.maintenance.jobs.lock();
+        jobs.pop_front();
+        match done {
+            Ok(ack) => {
+                drop(jobs);
+                volume.acknowledge_one(ack);
+            }
+            Err(error) => {
+                jobs.push_back(job);
+                self.maintenance.note(error);
+            }
+        }
+    }
+
+    /// Gives each copy that lacks records what a peer has of them.
+    fn gossip(&self) {
+        for pg in (0..self.volume.segments() as u32).map(PgId) {
+            let tail = self.volume.tail(pg).min(self.volume.vdl());
+            let behind: Vec<_> = self.living().filter(|node| self.scl(node, pg) < tail).cloned().collect();
+            for node in behind.iter().filter(|node| !self.maintenance.repairs(node.id())) {
+                if let Err(error) = self.gossip_to(node, pg) {
+                    self.maintenance.note(error);
+                }
+            }
+        }
+    }
+
+    fn scl(&self, node: &Node, pg: PgId) -> Lsn {
+        node.with_copies(|copies| copies.get(pg.0 as usize).map_or(Lsn::NONE, |copy| copy.scl()))
+    }
+
+    fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
+        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+            let Some(summary) = peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary)) else { continue };
+            let asks = node.with_copies(|copies| copies.get(pg.0 as usize).map(|copy| gossip::asks(copy, &summary)));
+            for ask in asks.into_iter().flatten() {
+                let gap = ask.gap;
+                // Above the VDL the writer's own batches may still be on their way.
+                let upto = gap.upto.min(self.volume.vdl());
+                if upto <= gap.after {
+                    continue;
+                }
+                let job = Job { pg, from: peer.id(), to: node.id(), after: gap.after, upto, pages: gap.after < self.floor() };
+                let manifest = self.meta.lock().manifest.clone();
+                let volume = &self.volume;
+                let ack = recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false)?;
+                self.maintenance.repaired_records.fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
+                volume.acknowledge_one(ack);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the collection floor to what the window and the open read points allow. The manifest first, then the nodes: a floor
+    /// that is not on record must not be collected to.
+    fn move_floor(&self) -> Result<(), Error> {
+        let window_us = i64::try_from(self.window().as_micros()).unwrap_or(i64::MAX);
+        let oldest = self.engine.oldest_read_point();
+        let mut meta = self.meta.lock();
+        let start_us = wall_us().saturating_sub(window_us);
+        if start_us <= meta.manifest.created_us {
+            return Ok(());
+        }
+        let history = self.volume.history();
+        let points = self.living().filter_map(|node| node.store.lsn_at(start_us, &history).ok().flatten());
+        let Some(windowed) = points.map(|point| point.lsn).max() else { return Ok(()) };
+        let floor = windowed.min(oldest).min(self.volume.vdl());
+        if let Some(next) = meta.manifest.with_floor(floor) {
+            meta.store.cas(meta.manifest.version, &next)?;
+            meta.manifest = next;
+        }
+        Ok(())
+    }
+
+    /// The engine's own chores: old commit tokens, extents of loads that never ended.
+    fn engine_upkeep(&self) {
+        let before_us = wall_us() - TOKEN_KEPT_US;
+        let chores = [self.serve(|engine| engine.purge_tokens(before_us, wall_us()).map(|_| ())), self.serve(|engine| engine.sweep(wall_us()).map(|_| ()))];
+        for error in chores.into_iter().filter_map(Result::err) {
+            self.maintenance.note(error);
+        }
+    }
+}

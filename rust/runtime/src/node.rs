@@ -1,0 +1,93 @@
+//! A storage node inside this process: its page store and its copies of protection groups.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aurora_proto::{Accepted, Ack, Copy, Fresh, NodeId, NodeInfo, Refuse};
+use aurora_redo::{History, PgBatch, PgId};
+use aurora_store::{NodeStore, PersistedToken, StoreError};
+use parking_lot::Mutex;
+
+/// One storage node.
+pub(crate) struct Node {
+    pub(crate) info: NodeInfo,
+    pub(crate) dir: PathBuf,
+    /// The device its directory lies on.
+    pub(crate) device: u64,
+    pub(crate) store: NodeStore,
+    /// By protection group; every node of an embedded cluster is a member of every group.
+    copies: Mutex<Vec<Copy>>,
+    lost: AtomicBool,
+}
+
+impl Node {
+    pub(crate) fn new(info: NodeInfo, dir: PathBuf, device: u64, store: NodeStore, copies: Vec<Copy>) -> Node {
+        Node { info, dir, device, store, copies: Mutex::new(copies), lost: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.info.id
+    }
+
+    /// True once the node's directory was found gone or its files refused: it acknowledges nothing more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// True when this call is the one that found the node lost.
+    pub(crate) fn lose(&self) -> bool {
+        !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the node's directory is still there; asked before every acknowledgement, for a node whose directory is gone is a
+    /// lost copy whatever the log still holds.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.is_lost() && self.store.is_alive()
+    }
+
+    /// Offers a batch to the copy of its group.
+    pub(crate) fn receive(&self, batch: &PgBatch) -> Result<Accepted, Refuse> {
+        let mut copies = self.copies.lock();
+        match copies.get_mut(batch.pg.0 as usize) {
+            Some(copy) => copy.receive(batch),
+            None => Err(Refuse::WrongPg { expected: PgId(copies.len() as u32), got: batch.pg }),
+        }
+    }
+
+    /// Makes the accepted records readable. They are on disk, so a read may show them once the VDL has passed them.
+    pub(crate) fn ingest(&self, batch: &Arc<PgBatch>, fresh: &Fresh) {
+        match fresh {
+            Fresh::All => self.store.ingest(batch.clone()),
+            Fresh::Some(indices) if indices.is_empty() => {}
+            Fresh::Some(indices) => {
+                let records = indices.iter().map(|&index| batch.records[index].clone()).collect();
+                self.store.ingest(Arc::new(PgBatch { records, ..**batch }));
+            }
+        }
+    }
+
+    /// Exchanges the store's token for the acknowledgement [8].
+    pub(crate) fn persisted(&self, token: PersistedToken) -> Option<Ack> {
+        let mut copies = self.copies.lock();
+        copies.get_mut(token.pg().0 as usize).map(|copy| copy.persisted(token))
+    }
+
+    /// Runs `f` on the copies, for opening, repair and status.
+    pub(crate) fn with_copies<T>(&self, f: impl FnOnce(&mut Vec<Copy>) -> T) -> T {
+        f(&mut self.copies.lock())
+    }
+
+    /// The volume has grown: this node gets an empty copy of the new group.
+    pub(crate) fn add_copy(&self, pg: PgId, epoch: u64, history: &Arc<History>) {
+        let mut copies = self.copies.lock();
+        if copies.len() == pg.0 as usize {
+            copies.push(Copy::new(pg, self.id(), epoch, history.clone()));
+        }
+    }
+}
+
+/// Whether a node with this error must count as lost, or may go on and be read again.
+pub(crate) fn is_fatal(error: &StoreError) -> bool {
+    !matches!(error, StoreError::Full { .. } | StoreError::BelowFloor { .. } | StoreError::Corrupt { .. })
+}

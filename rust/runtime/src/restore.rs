@@ -1,0 +1,70 @@
+//! A node's copies as they were: from its store's last checkpoint and from what the log has accepted since.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aurora_page::Lsn;
+use aurora_proto::{Copy, CopyState, Manifest, NodeId};
+use aurora_redo::{History, PgId};
+use aurora_store::{LogEntry, NodeStore};
+
+use crate::Error;
+
+/// Restores the copies of every protection group at one node, and gives its store what only the log has.
+pub(crate) fn restore_copies(
+    manifest: &Manifest,
+    node: NodeId,
+    store: &NodeStore,
+    entries: &[LogEntry],
+) -> Result<Vec<Copy>, Error> {
+    let mut states: BTreeMap<PgId, CopyState> = store.states().into_iter().map(|state| (state.pg, state)).collect();
+    let origin_history = Arc::new(History::new(manifest.origin));
+    for pg in (0..manifest.pgs.len() as u32).map(PgId) {
+        states.entry(pg).or_insert_with(|| CopyState {
+            pg,
+            node,
+            epoch: 0,
+            installed: 0,
+            history: origin_history.clone(),
+            scl: Lsn::NONE,
+            vdl_hint: Lsn::NONE,
+        });
+    }
+    for entry in entries.iter().filter(|entry| entry.nodes().contains(node)) {
+        replay(entry, &mut states, store);
+    }
+    let mut copies = Vec::with_capacity(manifest.pgs.len());
+    for (_, state) in states.into_iter().take(manifest.pgs.len()) {
+        let links = store.links(state.pg, state.scl.min(state.vdl_hint))?;
+        copies.push(Copy::restore(state, links));
+    }
+    Ok(copies)
+}
+
+fn replay(entry: &LogEntry, states: &mut BTreeMap<PgId, CopyState>, store: &NodeStore) {
+    match entry {
+        LogEntry::Batch { batch, .. } => {
+            if let Some(state) = states.get_mut(&batch.pg) {
+                state.vdl_hint = state.vdl_hint.max(batch.vdl);
+            }
+            if !batch.records.is_empty() {
+                store.ingest(batch.clone());
+            }
+        }
+        LogEntry::Fence { epoch, .. } => {
+            for state in states.values_mut() {
+                state.epoch = state.epoch.max(*epoch);
+            }
+        }
+        LogEntry::Install { epoch, history, .. } => {
+            let history = Arc::new(history.clone());
+            for state in states.values_mut().filter(|state| state.epoch <= *epoch) {
+                // Completeness is a statement about a History: where two part, it ends.
+                let agreed = state.history.common_prefix(&history);
+                state.scl = state.scl.min(agreed);
+                state.vdl_hint = state.vdl_hint.min(agreed);
+                (state.epoch, state.installed, state.history) = (*epoch, *epoch, history.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! The volume of an embedded cluster, and its group commit.
+//!
+//! ```text
+//!   append (in the engine's commit section)   numbers an MTR, no I/O
+//!   wait                                      one waiting thread leads: it takes every pending batch, offers it to the copies,
+//!                                             writes and syncs each log device once, hands the store's tokens to the copies, and
+//!                                             their acknowledgements to the writer; the VDL moves; everybody it covers wakes
+//! ```
+//! With one log device the leader writes it itself: a commit then costs one write and one sync, and no thread hop. With several,
+//! each has a thread, and the commit waits for the quorum and not for the slowest [9].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aurora_page::{Geometry, Lsn, VolumeId};
+use aurora_proto::{Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer};
+use aurora_redo::{History, Mtr, PgBatch, PgId};
+use aurora_store::{LogEntry, LogError, Ticket};
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+
+use crate::Error;
+use crate::completions::CompletionQueue;
+use crate::device::{Device, Offered};
+use crate::node::Node;
+use crate::waiters::{Parker, Waiters};
+
+/// How long a thread waits before it asks its interrupt again.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(50);
+
+/// Why no more commits become durable.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// A newer epoch owns the volume.
+    Fenced { by: u64 },
+    /// Too few copies are left.
+    QuorumLost,
+    /// No room for the log; goes on when there is.
+    DiskFull { path: std::path::PathBuf },
+    /// The log device failed and is not written again.
+    LogFailed { detail: String },
+    /// It was opened for reading.
+    ReadOnly { reason: String },
+    /// The cluster was closed.
+    Closed,
+}
+
+/// The volume: protocol cores and the devices they are written to.
+pub struct EmbeddedVolume {
+    origin: VolumeId,
+    epoch: u64,
+    geometry: Geometry,
+    writer: Mutex<Writer>,
+    vdl: AtomicU64,
+    numbered: AtomicU64,
+    segments: AtomicU64,
+    history: RwLock<Arc<History>>,
+    /// The nodes that are here.
+    pub(crate) nodes: Vec<Arc<Node>>,
+    /// The nodes there should be.
+    members: Vec<NodeInfo>,
+    pub(crate) devices: Vec<Arc<Device>>,
+    /// Held by the one thread that sends.
+    lead: Mutex<()>,
+    waiters: Waiters,
+    pub(crate) completions: CompletionQueue,
+    failure: RwLock<Option<Failure>>,
+    failed: AtomicBool,
+    /// The thread that leads for commits that no thread waits for.
+    log_thread: Mutex<Option<Arc<Parker>>>,
+}
+
+impl EmbeddedVolume {
+    pub(crate) fn new(
+        writer: Writer,
+        geometry: Geometry,
+        history: Arc<History>,
+        nodes: Vec<Arc<Node>>,
+        devices: Vec<Arc<Device>>,
+        members: &[NodeInfo],
+    ) -> Result<EmbeddedVolume, Error> {
+        let completions = CompletionQueue::new().map_err(|source| Error::io("eventfd".as_ref(), source))?;
+        Ok(EmbeddedVolume {
+            origin: writer.origin(),
+            epoch: writer.epoch(),
+            geometry,
+            vdl: AtomicU64::new(writer.vdl().0),
+            numbered: AtomicU64::new(writer.numbered().0),
+            segments: AtomicU64::new(writer.pgs() as u64),
+            writer: Mutex::new(writer),
+            history: RwLock::new(history),
+            nodes,
+            members: members.to_vec(),
+            devices,
+            lead: Mutex::default(),
+            waiters: Waiters::default(),
+            completions,
+            failure: RwLock::new(None),
+            failed: AtomicBool::new(false),
+            log_thread: Mutex::new(None),
+        })
+    }
+
+    /// The present History.
+    pub(crate) fn history(&self) -> Arc<History> {
+        self.history.read().clone()
+    }
+
+    /// The volume epoch of this owner.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// VDL, VCL, allocated and LAL.
+    pub(crate) fn points(&self) -> Points {
+        self.writer.lock().points()
+    }
+
+    /// The members of a group that can serve a read at `at`.
+    pub(crate) fn readable(&self, pg: PgId, at: Lsn) -> NodeSet {
+        self.writer.lock().readable(pg, at)
+    }
+
+    /// The newest record of a group.
+    pub(crate) fn tail(&self, pg: PgId) -> Lsn {
+        self.writer.lock().tail(pg)
+    }
+
+    /// Members that are not here, or were found lost.
+    pub(crate) fn lost(&self) -> NodeSet {
+        let here = |id: NodeId| self.node(id).is_some_and(|node| !node.is_lost());
+        self.members.iter().map(|info| info.id).filter(|id| !here(*id)).collect()
+    }
+
+    /// The volume grew: the manifest with the new group is written.
+    pub(crate) fn add_segment(&self, members: Membership) {
+        let history = self.history();
+        let mut writer = self.writer.lock();
+        let pg = PgId(writer.pgs() as u32);
+        for node in &self.nodes {
+            node.add_copy(pg, self.epoch, &history);
+        }
+        writer.add_pg(members);
+        self.segments.store(writer.pgs() as u64, Ordering::Release);
+    }
+
+    /// Why the volume takes no commits, if it does not.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        if self.failed.load(Ordering::Acquire) { self.failure.read().clone() } else { None }
+    }
+
+    /// The failure as an error for a caller.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.failure() {
+            None => Ok(()),
+            Some(failure) => Err(self.error_of(&failure)),
+        }
+    }
+
+    fn error_of(&self, failure: &Failure) -> Error {
+        match failure {
+            Failure::Fenced { by } => Error::Fenced { by: *by },
+            Failure::QuorumLost => self.quorum_lost(),
+            Failure::DiskFull { path } => Error::DiskFull { path: path.clone() },
+            Failure::LogFailed { detail } => Error::LogFailed { detail: detail.clone() },
+            Failure::ReadOnly { reason } => Error::ReadOnly { reason: reason.clone() },
+            Failure::Closed => Error::Closed,
+        }
+    }
+
+    /// The error that names the missing nodes.
+    pub(crate) fn quorum_lost(&self) -> Error {
+        let lost = self.lost();
+        let missing = self.members.iter().filter(|info| lost.contains(info.id));
+        Error::QuorumLost {
+            have: self.members.len() - lost.len(),
+            of: self.members.len(),
+            need: self.members.len() / 2 + 1,
+            missing: missing.map(|info| info.path.clone()).collect(),
+            hint: "open the cluster again to rebuild lost directories from the copies that are left, or bring the directories back first"
+                .into(),
+        }
+    }
+
+    /// Ends the volume: every waiter gets an error, nothing more becomes durable. The first reason stays.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let mut place = self.failure.write();
+        if place.is_none() || matches!(*place, Some(Failure::DiskFull { .. })) {
+            *place = Some(failure);
+            self.failed.store(true, Ordering::Release);
+        }
+        let reason = place.clone();
+        drop(place);
+        if let Some(reason) = reason {
+            self.completions.fail(self.vdl(), || self.error_of(&reason));
+        }
+        self.waiters.wake_all();
+    }
+
+    /// Refuses when no commit can become durable; after a full disk, tries the disk first.
+    pub(crate) fn check_or_retry(&self) -> Result<(), Error> {
+        if matches!(self.failure(), Some(Failure::DiskFull { .. })) {
+            self.flush_pending();
+        }
+        self.check()
+    }
+
+    /// Waits a little for the VDL to pass `vdl`, leading if it must: how back-pressure is waited out.
+    pub(crate) fn wait_past(&self, vdl: Lsn, limit: Duration, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.check()?;
+        if self.vdl() > vdl || self.try_lead() {
+            return Ok(());
+        }
+        let parker = Parker::current();
+        self.waiters.register(vdl.next(), &parker);
+        if self.vdl() <= vdl {
+            parker.park(limit);
+        }
+        self.waiters.unregister(&parker);
+        if interrupt() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Room was found again.
+    fn recovered(&self) {
+        if !self.failed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut place = self.failure.write();
+        if matches!(*place, Some(Failure::DiskFull { .. })) {
+            *place = None;
+            self.failed.store(false, Ordering::Release);
+        }
+    }
+
+    /// Waits until `lsn` is durable; the calling thread may lead the group commit meanwhile.
+    ///
+    /// # Errors
+    /// The failure of the volume, or [`Error::Interrupted`]; the commit's fate is then unknown until the cluster is opened again.
+    pub(crate) fn wait(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        loop {
+            if self.vdl() >= lsn {
+                return Ok(());
+            }
+            self.check()?;
+            if self.try_lead() {
+                continue;
+            }
+            let parker = Parker::current();
+            self.waiters.register(lsn, &parker);
+            // The second look: whatever a leader did before the registration shows here.
+            let led = self.vdl() < lsn && !self.failed.load(Ordering::Acquire) && self.try_lead();
+            let woken = led || self.vdl() >= lsn || parker.park(INTERRUPT_EVERY);
+            self.waiters.unregister(&parker);
+            if !woken && interrupt() {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+
+    /// Reports `lsn` to the completion queue under `id` when it is durable.
+    pub(crate) fn notify(&self, lsn: Lsn, id: u64) {
+        self.completions.register(lsn, id);
+        if self.vdl() >= lsn {
+            self.completions.advance(self.vdl());
+        } else if let Some(failure) = self.failure() {
+            self.completions.fail(self.vdl(), || self.error_of(&failure));
+        } else if let Some(thread) = self.log_thread.lock().as_ref() {
+            thread.wake();
+        }
+    }
+
+    /// The body of the log thread: leads whenever commits are pending that an event loop waits for.
+    pub(crate) fn run_log_thread(&self, stop: &AtomicBool) {
+        let parker = Parker::current();
+        *self.log_thread.lock() = Some(parker.clone());
+        while !stop.load(Ordering::Acquire) {
+            if !self.completions.is_waiting() || self.failure().is_some() || self.numbered() <= self.vdl() {
+                parker.park(INTERRUPT_EVERY);
+                continue;
+            }
+            let lead = self.lead.lock();
+            let sent = self.round();
+            drop(lead);
+            self.waiters.advance(self.vdl());
+            if !sent {
+                parker.park(INTERRUPT_EVERY);
+            }
+        }
+    }
+
+    /// Wakes every thread of the volume, so that it looks at its stop flag.
+    pub(crate) fn wake_threads(&self) {
+        self.wake_log_thread();
+        self.devices.iter().for_each(|device| device.wake());
+    }
+
+    /// Wakes the log thread, so that it looks at its stop flag.
+    fn wake_log_thread(&self) {
+        if let Some(thread) = self.log_thread.lock().as_ref() {
+            thread.wake();
+        }
+    }
+
+    /// Sends everything pending and waits for none: what closes a cluster, and what tries again after a full disk.
+    pub(crate) fn flush_pending(&self) {
+        let lead = self.lead.lock();
+        self.round();
+        drop(lead);
+        self.waiters.advance(self.vdl());
+    }
+
+    /// Leads one round if no other thread does; true when something was sent.
+    fn try_lead(&self) -> bool {
+        let Some(lead) = self.lead.try_lock() else { return false };
+        let sent = self.round();
+        drop(lead);
+        self.waiters.advance(self.vdl());
+        sent
+    }
+
+    /// Sends every pending batch to every device. With one device, its acknowledgements are in when this returns.
+    fn round(&self) -> bool {
+        let mut batches = Vec::new();
+        {
+            let mut writer = self.writer.lock();
+            while let Some(batch) = writer.poll_send() {
+                batches.push(batch);
+            }
+        }
+        match self.devices.as_slice() {
+            [only] if batches.is_empty() && !only.has_held() => false,
+            [only] => match self.write(only, &batches) {
+                Err(LogError::Full { path, .. }) => {
+                    self.fail(Failure::DiskFull { path });
+                    false
+                }
+                _ => true,
+            },
+            devices => {
+                devices.iter().for_each(|device| device.enqueue(&batches));
+                !batches.is_empty()
+            }
+        }
+    }
+
+    /// Writes batches to one device and acknowledges them: offer, persist, ingest, acknowledge, in this order [8].
+    ///
+    /// What the device had no room for is held with its tickets, and goes before everything else at the next attempt.
+    pub(crate) fn write(&self, device: &Device, batches: &[Arc<PgBatch>]) -> Result<(), LogError> {
+        let io = device.io.lock();
+        let mut offered = device.take_held();
+        self.offer(device, batches, &mut offered);
+        let appended = match device.log.append(&offered.entries) {
+            Ok(appended) => appended,
+            Err(error @ LogError::Full { .. }) => {
+                device.hold(offered);
+                return Err(error);
+            }
+            Err(error) => {
+                drop(io);
+                self.device_failed(device, &error);
+                return Err(error);
+            }
+        };
+        for (batch, node, fresh) in &offered.taken {
+            node.ingest(batch, fresh);
+        }
+        drop(io);
+        self.recovered();
+        let alive: SmallVec<[NodeId; 6]> = self.living(device).map(|node| node.id()).collect();
+        let mut acks: SmallVec<[Ack; 12]> = SmallVec::new();
+        for token in appended.tokens {
+            if alive.contains(&token.node())
+                && let Some(node) = self.node(token.node())
+            {
+                acks.extend(node.persisted(token));
+            }
+        }
+        self.acknowledge(&acks);
+        Ok(())
+    }
+
+    /// Offers batches to the copies on a device, and notes what they took.
+    fn offer(&self, device: &Device, batches: &[Arc<PgBatch>], offered: &mut Offered) {
+        for batch in batches {
+            let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
+            for node in device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| !node.is_lost()) {
+                match node.receive(batch) {
+                    // A copy that has all of it already waits for the token of the first time.
+                    Ok(accepted) if accepted.is_duplicate() => {}
+                    Ok(accepted) => {
+                        tickets.push(Ticket { node: node.id(), pg: batch.pg, number: accepted.ticket });
+                        offered.taken.push((batch.clone(), node.clone(), accepted.fresh));
+                    }
+                    Err(Refuse::StaleEpoch { have, .. }) => self.fenced(have),
+                    Err(_) => self.lose(node),
+                }
+            }
+            if !tickets.is_empty() {
+                offered.entries.push(LogEntry::batch(batch.clone(), tickets));
+            }
+        }
+    }
+
+    /// The nodes of a device whose directories are still there; those found gone are lost from now on.
+    fn living<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
+        let nodes = device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| !node.is_lost());
+        nodes.filter(|node| {
+            let alive = node.is_alive();
+            if !alive {
+                self.lose(node);
+            }
+            alive
+        })
+    }
+
+    fn acknowledge(&self, acks: &[Ack]) {
+        let mut writer = self.writer.lock();
+        for ack in acks {
+            writer.on_ack(ack.node, ack);
+        }
+        let fenced = writer.fenced_by();
+        let vdl = writer.vdl();
+        drop(writer);
+        if let Some(by) = fenced {
+            self.fenced(by);
+        }
+        if self.vdl.fetch_max(vdl.0, Ordering::AcqRel) < vdl.0 {
+            self.completions.advance(vdl);
+        }
+    }
+
+    /// What a copy of this node acknowledges outside a round: after gossip or hydration.
+    pub(crate) fn acknowledge_one(&self, ack: Ack) {
+        self.acknowledge(&[ack]);
+        self.waiters.advance(self.vdl());
+    }
+
+    /// After the VDL has moved on another thread.
+    pub(crate) fn wake_waiters(&self) {
+        self.waiters.advance(self.vdl());
+    }
+
+    fn fenced(&self, by: u64) {
+        self.writer.lock().on_fenced(by);
+        self.fail(Failure::Fenced { by });
+    }
+
+    fn device_failed(&self, device: &Device, error: &LogError) {
+        for node in device.nodes.iter().filter_map(|id| self.node(id)) {
+            node.lose();
+        }
+        if self.update_lost() {
+            self.fail(Failure::LogFailed { detail: error.to_string() });
+        }
+    }
+
+    /// A node is gone: it is not counted any more, and when too few are left, the volume takes no more commits.
+    pub(crate) fn lose(&self, node: &Node) {
+        if node.lose() && self.update_lost() {
+            self.fail(Failure::QuorumLost);
+        }
+    }
+
+    /// Tells the writer who is lost; true when a group cannot reach its write quorum any more.
+    fn update_lost(&self) -> bool {
+        let lost = self.lost();
+        let mut writer = self.writer.lock();
+        writer.set_lost(lost);
+        (0..writer.pgs()).any(|pg| {
+            let members = writer.membership(PgId(pg as u32));
+            members.is_some_and(|members| members.write_quorum().blocked(lost))
+        })
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.id() == id)
+    }
+}
+
+impl Volume for EmbeddedVolume {
+    fn origin(&self) -> VolumeId {
+        self.origin
+    }
+
+    fn vdl(&self) -> Lsn {
+        Lsn(self.vdl.load(Ordering::Acquire))
+    }
+
+    fn numbered(&self) -> Lsn {
+        Lsn(self.numbered.load(Ordering::Acquire))
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn segments(&self) -> u64 {
+        self.segments.load(Ordering::Acquire)
+    }
+
+    fn append(&self, mtr: Mtr) -> Result<Numbered, Refused> {
+        let mut writer = self.writer.lock();
+        let numbered = writer.append(mtr)?;
+        self.numbered.store(numbered.last.0, Ordering::Release);
+        Ok(numbered)
+    }
+}
