@@ -1,1 +1,71 @@
-//! placeholder
+//! The database engine over a volume: tables, B+trees, versions, transactions. No I/O, no clock, no threads.
+//!
+//! # The contract
+//!
+//! 1. **Steps can be started again.** Every operation answers [`Attempt`]: its result, or a [`Stop`] that says what the
+//!    shell must do before it calls again with the same arguments. A stopped step has changed nothing that others can
+//!    see [1].
+//! 2. **A transaction's changes are one MTR** [6], made at [`Engine::commit`] under one short lock: first committer
+//!    wins, apply to drafts of pages, number, publish. The commit is durable once the VDL has reached its LSN; the
+//!    shell waits for that, outside.
+//! 3. **A snapshot is an LSN.** Read-only work reads at the VDL or below; what is not durable is seen by read-write
+//!    transactions only, and their answers rest on [`Commit::after`], or on [`EngineError::rests_on`] [15].
+//! 4. **Pages are the same everywhere** [5]: every change goes through `redo::apply_op`, which is also how storage
+//!    nodes replay it.
+//!
+//! # What the shell owes
+//!
+//! 1. [`Stop::NeedPage`]: fetch the page as of that LSN and [`Engine::install`] it.
+//! 2. [`Stop::NeedSegment`]: grow the volume.
+//! 3. [`Stop::WaitLsn`]: wait for the VDL.
+//! 4. Tell a caller of a commit only after the VDL has reached [`Commit::lsn`], and of an error only after it has
+//!    reached [`EngineError::rests_on`].
+//! 5. Keep what [`Engine::oldest_read_point`] needs; call [`Engine::sweep`] and [`Engine::purge_tokens`] in the
+//!    background.
+//! 6. One engine writes a volume at a time, and drops its engine when the volume's History changes.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `pool` | page versions in memory by page and read point |
+//! | `work`, `edit` | an MTR in the making |
+//! | `btree` | trees: descend, insert, delete, split, merge |
+//! | `space`, `extents` | pages and extents for objects |
+//! | `catalogue`, `table`, `sweep` | tables, and what drops leave over |
+//! | `txn`, `write`, `read`, `cursor`, `row` | what a transaction does and sees |
+//! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
+//! | `overflow` | values too large for a leaf |
+//! | `load` | bulk load of sealed pages into an empty table |
+
+mod btree;
+mod catalogue;
+mod commit;
+mod conflicts;
+mod cursor;
+mod edit;
+mod engine;
+mod error;
+mod extents;
+mod overflow;
+mod pool;
+mod read;
+mod readpoints;
+mod row;
+mod space;
+mod sweep;
+mod table;
+mod tokens;
+mod txn;
+mod work;
+mod write;
+
+pub use catalogue::TABLE_NAME_BYTES_MAX;
+pub use cursor::{Block, Cursor, RangeSpec};
+pub use engine::{Engine, EngineConfig};
+pub use error::{Attempt, EngineError, ErrorClass, Stop};
+pub use extents::Run;
+pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
+pub use pool::CacheStats;
+pub use row::RowView;
+pub use table::Table;
+pub use tokens::{Purged, TOKEN_BYTES_MAX};
+pub use txn::{Commit, Mode, Txn};

@@ -1,0 +1,211 @@
+//! Commit: a transaction's changes become one MTR [6].
+//!
+//! ```text
+//!   under the commit lock                              without it
+//!   for each change: descend at the heads,             the caller waits until the VDL has reached
+//!     first committer wins?, change drafts             the commit's LSN
+//!   number (volume.append)
+//!   publish the drafts as heads
+//!   note the keys for later conflict checks
+//! ```
+//! A page that is missing stops the attempt; nothing has changed then. It is fetched, stays pinned until the commit has
+//! come through, and the attempt starts again.
+
+use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row, read_row};
+use aurora_page::{KeyBuf, LeafRef, PageError};
+use aurora_proto::Volume;
+
+use crate::btree::{Found, Pages};
+use crate::conflicts::{Conflicts, Verdict, key_hash};
+use crate::edit::Edit;
+use crate::engine::Engine;
+use crate::error::{Attempt, EngineError, Stop};
+use crate::overflow::Chains;
+use crate::table::Table;
+use crate::tokens;
+use crate::txn::{Commit, Row, Txn, Write};
+
+impl<V: Volume> Engine<V> {
+    /// Commits a transaction. The answer says which LSN must be durable before anybody may be told ([`Commit::lsn`]).
+    /// With a token, the commit can be asked for later (`token_status`), and happens once however often it is tried.
+    ///
+    /// After an error the transaction is as it was; its caller drops it, or tries again if the error was the volume's.
+    pub fn commit(&self, txn: &mut Txn, now_us: i64, token: Option<&str>) -> Attempt<Commit> {
+        txn.check_open("commit")?;
+        if !txn.writable || (txn.writes.is_empty() && token.is_none()) {
+            return Ok(self.close_unchanged(txn, now_us));
+        }
+        let attempt = self.try_commit(txn, now_us, token);
+        match attempt {
+            Err(Stop::NeedPage { page, at }) => {
+                txn.pins.add(page);
+                Err(Stop::NeedPage { page, at })
+            }
+            Err(stop) => Err(stop),
+            Ok(None) => Ok(self.close_unchanged(txn, now_us)),
+            Ok(Some(commit)) => {
+                let after = txn.newest_read();
+                txn.close();
+                Ok(Commit { after, ..commit })
+            }
+        }
+    }
+
+    fn close_unchanged(&self, txn: &mut Txn, now_us: i64) -> Commit {
+        let after = txn.newest_read();
+        txn.close();
+        Commit { lsn: after, time_us: now_us, after }
+    }
+
+    fn try_commit(&self, txn: &mut Txn, now_us: i64, token: Option<&str>) -> Attempt<Option<Commit>> {
+        let snapshot = txn.snapshot();
+        // Trimmed by what nobody can still ask about: read before the lock, so that it can only be too old.
+        let oldest = self.points.oldest_writer(self.published());
+        let (writes, chains) = (&txn.writes, &mut txn.chains);
+        let make = |edit: &mut Edit<'_>, conflicts: &Conflicts| {
+            writes.tables().try_for_each(|table| self.check_still_live(table, edit.at))?;
+            let mut hashes = Vec::with_capacity(writes.iter().size_hint().0);
+            for (object, key, write) in writes.iter() {
+                let Some(table) = writes.table(object) else { continue };
+                let hash = key_hash(object, key);
+                let mut change = Change { edit: &mut *edit, table, key, chains: &mut *chains };
+                change.apply(write, snapshot, conflicts, hash)?;
+                hashes.push(hash);
+            }
+            if let Some(token) = token {
+                tokens::insert(edit, token, now_us)?;
+            }
+            Ok(hashes)
+        };
+        let note = |conflicts: &mut Conflicts, lsn: Lsn, hashes: &Vec<u64>| {
+            hashes.iter().for_each(|hash| conflicts.note(*hash, lsn));
+            conflicts.trim(oldest);
+        };
+        Ok(self.mutate(now_us, make, note)?.1)
+    }
+}
+
+/// One change of one row, at the head.
+struct Change<'c, 'e> {
+    edit: &'c mut Edit<'e>,
+    table: &'c Table,
+    key: &'c KeyBuf,
+    chains: &'c mut Chains,
+}
+
+impl Change<'_, '_> {
+    fn apply(&mut self, write: &Write, snapshot: Lsn, conflicts: &Conflicts, hash: u64) -> Attempt<()> {
+        let found = self.edit.find(self.table, self.key)?;
+        self.check_first(&found, snapshot, conflicts, hash)?;
+        match (write, found.rank) {
+            (Write::Put { row, .. }, Err(rank)) => self.insert(&found, rank, row),
+            (Write::Put { row, new: false }, Ok(rank)) => self.replace(&found, rank, row),
+            (Write::Update { changes, spill }, Ok(rank)) => {
+                let mut values: Vec<Value> = Vec::new();
+                if spill.is_empty() {
+                    return self.update(&found, rank, changes);
+                }
+                for (column, value) in changes {
+                    values.push(if spill.contains(column) { self.store(value)? } else { value.clone() });
+                }
+                let changes: Vec<(u16, Value)> =
+                    changes.iter().map(|(column, _)| *column).zip(values).collect();
+                self.update(&found, rank, &changes)
+            }
+            (Write::Delete, Ok(rank)) => self.delete(&found, rank),
+            // Put over and then deleted by the transaction itself: there never was such a row.
+            (Write::Delete, Err(_)) => Ok(()),
+            (Write::Put { new: true, .. }, Ok(_)) | (Write::Update { .. }, Err(_)) => {
+                Err(self.conflict(snapshot, found.seen))
+            }
+        }
+    }
+
+    /// First committer wins: nobody may have changed the row since the snapshot.
+    fn check_first(&self, found: &Found, snapshot: Lsn, conflicts: &Conflicts, hash: u64) -> Attempt<()> {
+        if found.seen <= snapshot {
+            return Ok(());
+        }
+        match conflicts.since(hash, snapshot) {
+            Verdict::Unchanged => Ok(()),
+            Verdict::Changed(by) => Err(self.conflict(snapshot, by)),
+            Verdict::Unknown(floor) => Err(EngineError::SnapshotTooOld { snapshot, floor }.into()),
+        }
+    }
+
+    fn conflict(&self, snapshot: Lsn, by: Lsn) -> Stop {
+        let (table, key) = (self.table.name.clone(), self.table.show_key(self.key));
+        EngineError::WriteConflict { table, key, snapshot, by: by.min(self.edit.at) }.into()
+    }
+
+    fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+        match row {
+            Row::Inline(bytes) => self.edit.insert_at(self.table, self.key, found, rank, bytes),
+            Row::Spilled { values, spill } => {
+                let mut values = values.clone();
+                self.edit.spill_values(self.table, &mut values, spill)?;
+                let bytes = encode_row(&self.table.schema, &values);
+                self.edit.insert_at(self.table, self.key, found, rank, &bytes)
+            }
+        }
+    }
+
+    /// The row is there: only the columns that differ are changed.
+    fn replace(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+        let stored;
+        let bytes;
+        let values: Vec<ValueRef<'_>> = match row {
+            Row::Inline(inline) => {
+                bytes = inline;
+                let read = read_row(&self.table.schema, bytes).collect::<Result<_, _>>();
+                read.map_err(|source| PageError::Row { page: found.leaf, source })?
+            }
+            Row::Spilled { values, spill } => {
+                let mut values = values.clone();
+                self.edit.spill_values(self.table, &mut values, spill)?;
+                stored = values;
+                stored.iter().map(Value::as_ref).collect()
+            }
+        };
+        let mut changes = Vec::new();
+        {
+            let page = self.edit.page(found.leaf)?;
+            let leaf = LeafRef::new(&page)?;
+            for (column, value) in values.into_iter().enumerate() {
+                let in_key = self.table.key_columns().any(|key| usize::from(key) == column);
+                if !in_key && leaf.value_at(rank, column) != value {
+                    changes.push((column as u16, value.to_owned()));
+                }
+            }
+        }
+        if changes.is_empty() { Ok(()) } else { self.update(found, rank, &changes) }
+    }
+
+    fn update(&mut self, found: &Found, rank: usize, changes: &[(u16, Value)]) -> Attempt<()> {
+        let dropped = self.overflows(found, rank, changes.iter().map(|(column, _)| usize::from(*column)))?;
+        let bytes = encode_changes(&self.table.schema, changes);
+        self.edit.update_at(self.table, self.key, found, rank, &bytes)?;
+        dropped.into_iter().try_for_each(|value| self.edit.free_value(value, self.chains))
+    }
+
+    fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
+        let dropped = self.overflows(found, rank, 0..self.table.schema.columns().len())?;
+        self.edit.delete_at(self.table, found, rank)?;
+        dropped.into_iter().try_for_each(|value| self.edit.free_value(value, self.chains))
+    }
+
+    fn store(&mut self, value: &Value) -> Attempt<Value> {
+        let mut values = [value.clone()];
+        self.edit.spill_values(self.table, &mut values, &[0])?;
+        let [stored] = values;
+        Ok(stored)
+    }
+
+    /// The overflow values that the row has in these columns.
+    fn overflows(&self, found: &Found, rank: usize, columns: impl Iterator<Item = usize>) -> Attempt<Vec<OverflowRef>> {
+        let page = self.edit.page(found.leaf)?;
+        let leaf = LeafRef::new(&page)?;
+        let values = columns.map(|column| leaf.value_at(rank, column));
+        Ok(values.filter_map(|value| if let ValueRef::Overflow(reference) = value { Some(reference) } else { None }).collect())
+    }
+}

@@ -1,0 +1,225 @@
+//! The engine: what is shared by all transactions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aurora_page::{Geometry, KeyBuf, Lsn, Page, PageId};
+use aurora_proto::Volume;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
+
+use crate::catalogue::Names;
+use crate::conflicts::Conflicts;
+use crate::edit::{Edit, View};
+use crate::error::{Attempt, EngineError, Stop};
+use crate::pool::{CacheStats, Pins, Pool};
+use crate::readpoints::{ReadPoint, ReadPoints};
+use crate::space::Space;
+use crate::table::System;
+use crate::txn::{Commit, Mode, Txn};
+use crate::work::Work;
+
+/// Limits of an engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineConfig {
+    /// Bytes of page versions in memory.
+    pub cache_bytes: u64,
+    /// Most bytes in a transaction's write buffer; well below what the volume has in flight.
+    pub tx_bytes_max: u64,
+    /// Most rows that a transaction changes; well below the LAL window, as a change can be several records.
+    pub tx_records_max: u64,
+    /// Bytes for remembering which keys were changed lately.
+    pub conflict_bytes: u64,
+    /// The latest commit time in any kept History: commits are later.
+    pub last_time_us: i64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> EngineConfig {
+        EngineConfig {
+            cache_bytes: 128 * 1024 * 1024,
+            tx_bytes_max: 128 * 1024 * 1024,
+            tx_records_max: 1_000_000,
+            conflict_bytes: 16 * 1024 * 1024,
+            last_time_us: 0,
+        }
+    }
+}
+
+/// What commits need one at a time.
+pub(crate) struct Committing {
+    pub space: Space,
+    pub conflicts: Conflicts,
+    pub last_time_us: i64,
+    /// Bulk loads that are under way in this engine.
+    pub loads: FxHashSet<u32>,
+    /// Where the next round of background work begins.
+    pub purge_from: KeyBuf,
+    pub sweep_from: KeyBuf,
+}
+
+/// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
+///
+/// Locks, in the order in which they may be taken: the commit lock; then one of: a pool shard, the names, the read
+/// points. Under the latter nothing else is locked or called. Readers never take the commit lock.
+pub struct Engine<V: Volume> {
+    pub(crate) volume: Arc<V>,
+    pub(crate) config: EngineConfig,
+    pub(crate) geometry: Geometry,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) system: System,
+    pub(crate) names: RwLock<Names>,
+    pub(crate) points: ReadPoints,
+    /// The last LSN whose commit, and every one before it, is in the pool as a whole.
+    published: AtomicU64,
+    pub(crate) committing: Mutex<Committing>,
+}
+
+impl<V: Volume> Engine<V> {
+    /// An engine over a volume that nobody else writes. Reads nothing: pages come when they are needed.
+    pub fn new(volume: Arc<V>, config: EngineConfig) -> Result<Engine<V>, EngineError> {
+        let geometry = volume.geometry();
+        let (vdl, numbered) = (volume.vdl(), volume.numbered());
+        let committing = Committing {
+            space: Space::default(),
+            conflicts: Conflicts::new(config.conflict_bytes, numbered),
+            last_time_us: config.last_time_us,
+            loads: FxHashSet::default(),
+            purge_from: KeyBuf::new(),
+            sweep_from: KeyBuf::new(),
+        };
+        Ok(Engine {
+            pool: Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, vdl)),
+            system: System::new(geometry)?,
+            volume,
+            config,
+            geometry,
+            names: RwLock::default(),
+            points: ReadPoints::default(),
+            published: AtomicU64::new(numbered.0),
+            committing: Mutex::new(committing),
+        })
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Arc<V> {
+        &self.volume
+    }
+
+    /// Sizes of pages, segments and extents.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The newest state that is numbered and whole in memory: what read-write transactions read.
+    pub fn published(&self) -> Lsn {
+        Lsn(self.published.load(Ordering::Acquire))
+    }
+
+    /// The newest state that is durable, and whole in memory: what read-only work reads [15]. A commit can be durable
+    /// a moment before the last of its pages is published; until then readers stay before it.
+    pub fn readable(&self) -> Lsn {
+        // In this order: publishing comes after numbering, so what is published now is no older than the VDL was.
+        let published = self.published();
+        self.volume.vdl().min(published)
+    }
+
+    /// Begins a transaction. A read point above what is readable answers `WaitLsn`.
+    pub fn begin(&self, mode: Mode) -> Attempt<Txn> {
+        let pins = Pins::new(self.pool.clone());
+        let (at, writable) = match mode {
+            Mode::ReadWrite => (None, true),
+            Mode::ReadOnly { at } => (at, false),
+        };
+        if let Some(at) = at
+            && at > self.readable()
+        {
+            return Err(Stop::WaitLsn(at));
+        }
+        let choose = || match (writable, at) {
+            (true, _) => self.published(),
+            (false, Some(at)) => at,
+            (false, None) => self.readable(),
+        };
+        Ok(Txn::new(self.points.open(writable, choose), writable, pins))
+    }
+
+    /// Gives the engine a page that the shell fetched because of [`Stop::NeedPage`].
+    pub fn install(&self, page: PageId, version: Page, at: Lsn) -> Result<(), EngineError> {
+        self.pool.install(page, version, at, self.volume.vdl())
+    }
+
+    /// The oldest read point in use (PGMRPL): storage must serve it, and everything after it.
+    pub fn oldest_read_point(&self) -> Lsn {
+        let readable = self.readable();
+        self.points.oldest().map_or(readable, |oldest| oldest.min(readable))
+    }
+
+    /// What the buffer pool has done and holds.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.pool.stats()
+    }
+
+    /// Drops every page that may be dropped, to give memory back.
+    pub fn evict_all(&self) {
+        self.pool.evict_all(self.volume.vdl());
+    }
+
+    /// The head of every page in memory, for checks against storage.
+    pub fn cached_heads(&self) -> Vec<Arc<Page>> {
+        self.pool.heads()
+    }
+
+    #[inline]
+    pub(crate) fn view(&self, at: Lsn) -> View<'_> {
+        View { pool: &self.pool, at, vdl: self.volume.vdl() }
+    }
+
+    #[inline]
+    pub(crate) fn view_of(&self, point: &ReadPoint) -> View<'_> {
+        self.view(point.at)
+    }
+
+    /// Makes one MTR under the commit lock: `make` fills it, `noted` is told its LSN before the lock is given back. An
+    /// MTR with no records is not appended and has no commit.
+    pub(crate) fn mutate<T>(
+        &self,
+        now_us: i64,
+        make: impl FnOnce(&mut Edit<'_>, &Conflicts) -> Attempt<T>,
+        noted: impl FnOnce(&mut Conflicts, Lsn, &T),
+    ) -> Attempt<(T, Option<Commit>)> {
+        let mut committing = self.committing.lock();
+        let Committing { space, conflicts, last_time_us, .. } = &mut *committing;
+        let vdl = self.volume.vdl();
+        let mut edit = Edit {
+            work: Work::new(&self.pool, vdl, self.volume.origin(), self.geometry.page_bytes),
+            space,
+            system: &self.system,
+            geometry: self.geometry,
+            segments: self.volume.segments(),
+            at: self.published(),
+        };
+        let made = make(&mut edit, conflicts).and_then(|made| {
+            if edit.work.is_empty() {
+                return Ok((made, None));
+            }
+            let time_us = now_us.max(last_time_us.saturating_add(1));
+            let numbered = edit.work.append(&*self.volume, time_us)?;
+            *last_time_us = time_us;
+            Ok((made, Some(Commit { lsn: numbered.last, time_us, after: numbered.last })))
+        });
+        let (made, commit) = match made {
+            Ok(made) => made,
+            Err(stop) => {
+                edit.abandon();
+                return Err(stop);
+            }
+        };
+        if let Some(commit) = commit {
+            noted(conflicts, commit.lsn, &made);
+            // From here on transactions begin after this commit: all its pages are in the pool.
+            self.published.store(commit.lsn.0, Ordering::Release);
+        }
+        Ok((made, commit))
+    }
+}

@@ -1,0 +1,336 @@
+//! What stops an operation: something to fetch or to wait for, or an error.
+//!
+//! Every operation of the engine is a step that can be started again ([1]): it answers `Ok`, or a [`Stop`] that says
+//! what the shell must do before it calls again with the same arguments. A stopped step has changed nothing that a
+//! reader or another writer could see.
+
+use aurora_page::{KeyError, Lsn, ObjectId, PageError, PageId, SchemaError, ValueError};
+use aurora_proto::Refused;
+use aurora_redo::RedoError;
+use thiserror::Error;
+
+/// What a step answers.
+pub type Attempt<T> = Result<T, Stop>;
+
+/// Why a step did not come to its end. Only the shell blocks: it does what is asked and calls the step again.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Stop {
+    /// Fetch the page as of this LSN, `install` it, call again.
+    NeedPage {
+        /// The page.
+        page: PageId,
+        /// The read point: the page's newest version at or below it is wanted. Never above the VDL.
+        at: Lsn,
+    },
+    /// No extent is free: add a segment to the volume, call again.
+    NeedSegment,
+    /// Wait until the VDL has reached this LSN, call again.
+    WaitLsn(Lsn),
+    /// It failed; calling again with nothing changed fails again.
+    Failed(EngineError),
+}
+
+/// What the caller does next about an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErrorClass {
+    /// Begin the transaction again: it met another one.
+    Retry,
+    /// Change the call: its arguments or the order of calls are wrong.
+    Caller,
+    /// The volume cannot take writes.
+    Volume,
+    /// A page is not what its place says: restore it.
+    Corrupt,
+}
+
+/// What can go wrong, grouped by what the caller does next ([`EngineError::class`]).
+#[derive(Clone, PartialEq, Debug, Error)]
+pub enum EngineError {
+    // Retry.
+    /// Another transaction committed a change of the same row first.
+    #[error("table {table:?}, key {key}: expected no change since this transaction's snapshot {snapshot}, got one at {by} (first committer wins)")]
+    WriteConflict {
+        /// The table.
+        table: String,
+        /// The row's key.
+        key: String,
+        /// What this transaction reads.
+        snapshot: Lsn,
+        /// The other change, or the newest of its page.
+        by: Lsn,
+    },
+    /// The engine no longer knows what happened since so old a snapshot.
+    #[error("expected a snapshot of at least {floor}, got {snapshot}: the record of changes no longer reaches back so far")]
+    SnapshotTooOld {
+        /// What this transaction reads.
+        snapshot: Lsn,
+        /// The oldest snapshot that can still be checked.
+        floor: Lsn,
+    },
+    /// Rows came into the table while it was being loaded.
+    #[error("table {table:?}: expected it to stay empty during the load, got rows")]
+    LoadConflict {
+        /// The table.
+        table: String,
+    },
+
+    // Caller.
+    /// A row with this key is there already.
+    #[error("table {table:?}: expected no row with key {key}, got one")]
+    DuplicateKey {
+        /// The table.
+        table: String,
+        /// The row's key.
+        key: String,
+        /// The state that holds the row: the error is true for certain once the VDL has reached it [15].
+        seen: Lsn,
+    },
+    /// There is no such table at this read point.
+    #[error("table {table:?}: expected one at LSN {at}, got none")]
+    UnknownTable {
+        /// Its name.
+        table: String,
+        /// The read point.
+        at: Lsn,
+    },
+    /// A table of this name is there already.
+    #[error("table {table:?}: expected no table of this name, got one")]
+    TableExists {
+        /// Its name.
+        table: String,
+    },
+    /// A table of this name is there already, with another schema.
+    #[error("table {table:?}: expected the schema of the existing table, got another ({difference})")]
+    TableDiffers {
+        /// Its name.
+        table: String,
+        /// The first thing that differs.
+        difference: String,
+    },
+    /// A name that no table can have.
+    #[error("table name: expected {expected}, got {got:?}")]
+    TableName {
+        /// What a name must be.
+        expected: &'static str,
+        /// The name.
+        got: String,
+    },
+    /// A schema that no table can have.
+    #[error("table {table:?}: {source}")]
+    Schema {
+        /// Its name.
+        table: String,
+        /// What is wrong.
+        source: SchemaError,
+    },
+    /// A schema whose rows are too wide for a page.
+    #[error("table {table:?}: expected rows of which two fit into a page of {page_bytes} bytes, got {columns} columns that are too wide")]
+    SchemaTooWide {
+        /// Its name.
+        table: String,
+        /// Bytes of a page.
+        page_bytes: usize,
+        /// Columns of the schema.
+        columns: usize,
+    },
+    /// A value that its column does not take.
+    #[error("table {table:?}: {source}")]
+    Value {
+        /// The table.
+        table: String,
+        /// Column, expected and got.
+        source: ValueError,
+    },
+    /// A key that cannot be.
+    #[error("table {table:?}: {source}")]
+    Key {
+        /// The table.
+        table: String,
+        /// Column, expected and got.
+        source: KeyError,
+    },
+    /// A change names a column that is not there.
+    #[error("table {table:?}: expected a column index below {columns}, got {got}")]
+    UnknownColumn {
+        /// The table.
+        table: String,
+        /// Columns of the table.
+        columns: usize,
+        /// The index.
+        got: u16,
+    },
+    /// An update of a key column.
+    #[error("table {table:?}, column {column:?}: expected a column outside the key, got one of it (delete the row and insert another)")]
+    KeyColumn {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A value longer than values may be.
+    #[error("table {table:?}, column {column:?}: expected at most {limit} bytes, got {got}")]
+    ValueTooLarge {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Most bytes of a value.
+        limit: u64,
+        /// Its bytes.
+        got: u64,
+    },
+    /// A row that does not fit a page even with its long values outside.
+    #[error("table {table:?}, key {key}: expected a row of at most {limit} bytes beside its overflow values, got {got}")]
+    RowTooLarge {
+        /// The table.
+        table: String,
+        /// The row's key.
+        key: String,
+        /// Most bytes of a row.
+        limit: usize,
+        /// Its bytes.
+        got: usize,
+    },
+    /// More changes than one transaction may make.
+    #[error("expected a transaction of at most {limit} {what}, got {got}: use smaller transactions, or bulk load")]
+    TransactionTooLarge {
+        /// `bytes` or `changes`.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What the transaction would have.
+        got: u64,
+    },
+    /// A write through a read-only transaction.
+    #[error("expected a read-write transaction for {operation}, got a read-only one")]
+    ReadOnlyTransaction {
+        /// What was attempted.
+        operation: &'static str,
+    },
+    /// The transaction has been committed.
+    #[error("expected an open transaction for {operation}, got one that is closed")]
+    TransactionClosed {
+        /// What was attempted.
+        operation: &'static str,
+    },
+    /// A commit token that cannot be.
+    #[error("commit token: expected 1 to {limit} bytes, got {got}")]
+    Token {
+        /// Most bytes of a token.
+        limit: usize,
+        /// Its bytes.
+        got: usize,
+    },
+    /// The token was used by an earlier commit: that transaction has happened, this one must not happen again.
+    #[error("commit token {token:?}: expected an unused one, got one that was committed at time {time_us} us")]
+    TokenUsed {
+        /// The token.
+        token: String,
+        /// When the first transaction committed.
+        time_us: i64,
+        /// The state that holds the token: true for certain once the VDL has reached it [15].
+        seen: Lsn,
+    },
+    /// Bulk load into a table that has rows.
+    #[error("table {table:?}: expected an empty table to load into, got one with rows")]
+    TableNotEmpty {
+        /// The table.
+        table: String,
+    },
+    /// Rows of a bulk load out of order.
+    #[error("table {table:?}: expected rows in ascending key order without duplicates, got key {got} after {last}")]
+    LoadOrder {
+        /// The table.
+        table: String,
+        /// The key before.
+        last: String,
+        /// The key that is not after it.
+        got: String,
+    },
+    /// A step of a bulk load that is not due.
+    #[error("load of table {table:?}: expected {expected}, got {got}")]
+    LoadStep {
+        /// The table.
+        table: String,
+        /// The step that is due.
+        expected: &'static str,
+        /// What was called.
+        got: &'static str,
+    },
+
+    // Volume.
+    /// The volume does not take the change.
+    #[error("the volume refused the change: {0}")]
+    Volume(Refused),
+
+    // Corrupt.
+    /// A page is damaged.
+    #[error("damaged page: {0}")]
+    Page(#[from] PageError),
+    /// A record does not fit its page.
+    #[error("damaged page or record: {0}")]
+    Redo(#[from] RedoError),
+    /// A page is not what the page that led to it says.
+    #[error("page {page} at LSN {at}: expected {expected}, got {got}")]
+    Corrupt {
+        /// The page.
+        page: PageId,
+        /// The read point.
+        at: Lsn,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+}
+
+impl EngineError {
+    /// What the caller does next.
+    pub fn class(&self) -> ErrorClass {
+        use EngineError::*;
+        match self {
+            WriteConflict { .. } | SnapshotTooOld { .. } | LoadConflict { .. } => ErrorClass::Retry,
+            Volume(_) => ErrorClass::Volume,
+            Page(_) | Redo(_) | Corrupt { .. } => ErrorClass::Corrupt,
+            _ => ErrorClass::Caller,
+        }
+    }
+
+    /// The state on which the error rests, where it is another transaction's: the caller is told once the VDL has
+    /// reached it, because until then a crash could make the error untrue [15].
+    pub fn rests_on(&self) -> Lsn {
+        match self {
+            EngineError::DuplicateKey { seen, .. } | EngineError::TokenUsed { seen, .. } => *seen,
+            EngineError::WriteConflict { by, .. } => *by,
+            _ => Lsn::NONE,
+        }
+    }
+
+    pub(crate) fn corrupt(page: PageId, at: Lsn, expected: impl Into<String>, got: impl Into<String>) -> EngineError {
+        EngineError::Corrupt { page, at, expected: expected.into(), got: got.into() }
+    }
+
+    pub(crate) fn wrong_owner(page: &aurora_page::Page, at: Lsn, expected: ObjectId, what: &str) -> EngineError {
+        let expected = format!("{what} of object {expected}");
+        let got = format!("a page of kind {} of object {} (LSN {})", page.kind(), page.object(), page.lsn());
+        EngineError::corrupt(page.id(), at, expected, got)
+    }
+}
+
+impl From<EngineError> for Stop {
+    fn from(error: EngineError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+impl From<PageError> for Stop {
+    fn from(error: PageError) -> Stop {
+        Stop::Failed(EngineError::Page(error))
+    }
+}
+
+impl From<RedoError> for Stop {
+    fn from(error: RedoError) -> Stop {
+        Stop::Failed(EngineError::Redo(error))
+    }
+}

@@ -1,0 +1,228 @@
+//! The buffer pool: page versions in memory, within a byte budget.
+//!
+//! Readers ask for a page *as of a read point* and writers for its *head*, the newest numbered version. What is not
+//! here is fetched by the shell (`Stop::NeedPage`) and installed.
+//!
+//! - A version that was fetched at `at` is known to be right for the read points from its own LSN to `at`. It is the
+//!   head only if nothing can have changed the page after `at`: no frame of the page is here (a changed page stays
+//!   here until its head is durable), and no head above `at` was dropped since the engine started (each shard keeps
+//!   the highest such LSN, its *floor*).
+//! - A page is never dropped while its head is above the VDL: storage could not give it back [15].
+//! - Everything but the head is only a shortcut, dropped under pressure: storage serves any read point.
+//!
+//! Locks: one reader-writer lock per shard, held for a lookup or an exchange of pointers and never while anything
+//! else is called; rebuilding an older version happens outside.
+
+mod frame;
+mod shard;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aurora_page::{Lsn, Page, PageId};
+use aurora_redo::{Record, apply};
+use parking_lot::RwLock;
+
+use crate::error::{Attempt, EngineError, Stop};
+use frame::Lookup;
+use shard::Shard;
+
+/// Fewest pages that a pool holds, whatever its budget: paths of a tree and of its extent maps, for several threads.
+const PAGES_MIN: usize = 64;
+/// Pages per shard from which on more shards are worth it.
+const SHARD_PAGES_MIN: usize = 128;
+/// Most shards.
+const SHARDS_MAX: usize = 64;
+
+/// What the pool has done so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheStats {
+    /// Lookups that were answered from memory.
+    pub hits: u64,
+    /// Lookups that had to ask storage.
+    pub misses: u64,
+    /// Bytes of all versions held.
+    pub bytes: u64,
+    /// Pages of which a version is held.
+    pub pages: u64,
+    /// The budget.
+    pub bytes_max: u64,
+}
+
+/// Page versions, by page and read point.
+pub(crate) struct Pool {
+    shards: Box<[Slot]>,
+    page_bytes: usize,
+}
+
+/// A shard with its counters on cache lines of their own.
+#[repr(align(128))]
+struct Slot {
+    shard: RwLock<Shard>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl Pool {
+    /// An empty pool. Everything up to `floor` may have been changed by someone else before now.
+    pub fn new(cache_bytes: u64, page_bytes: usize, floor: Lsn) -> Pool {
+        let pages = usize::try_from(cache_bytes).unwrap_or(usize::MAX) / page_bytes;
+        let pages = pages.max(PAGES_MIN);
+        let count = (pages / SHARD_PAGES_MIN).clamp(1, SHARDS_MAX);
+        let count = if count.is_power_of_two() { count } else { count.next_power_of_two() / 2 };
+        let bytes_max = pages / count * page_bytes;
+        let slot = || Slot {
+            shard: RwLock::new(Shard::new(bytes_max, floor)),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        };
+        Pool { shards: (0..count).map(|_| slot()).collect(), page_bytes }
+    }
+
+    #[inline]
+    fn slot(&self, page: PageId) -> &Slot {
+        // Fibonacci hashing: neighbours, which are read together, lie in different shards.
+        let hash = page.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        &self.shards[hash as usize & (self.shards.len() - 1)]
+    }
+
+    /// The page as of read point `at`. `vdl` bounds what may be asked of storage.
+    pub fn at(&self, page: PageId, at: Lsn, vdl: Lsn) -> Attempt<Arc<Page>> {
+        let slot = self.slot(page);
+        let found = slot.shard.read().lookup(page, at);
+        match found {
+            Lookup::Hit(version) => {
+                slot.hits.fetch_add(1, Ordering::Relaxed);
+                Ok(version)
+            }
+            Lookup::Rebuild { base, records, upto } => {
+                slot.hits.fetch_add(1, Ordering::Relaxed);
+                let version = self.rebuild(page, base, &records)?;
+                slot.shard.write().keep(page, version.clone(), upto);
+                Ok(version)
+            }
+            Lookup::Miss => {
+                slot.misses.fetch_add(1, Ordering::Relaxed);
+                Err(Stop::NeedPage { page, at: at.min(vdl) })
+            }
+        }
+    }
+
+    /// The newest numbered version. Only right while no commit can be numbered: under the commit lock.
+    pub fn head(&self, page: PageId, vdl: Lsn) -> Attempt<Arc<Page>> {
+        let slot = self.slot(page);
+        let head = slot.shard.read().head(page);
+        match head {
+            Some(head) => {
+                slot.hits.fetch_add(1, Ordering::Relaxed);
+                Ok(head)
+            }
+            None => {
+                slot.misses.fetch_add(1, Ordering::Relaxed);
+                Err(Stop::NeedPage { page, at: vdl })
+            }
+        }
+    }
+
+    /// Whether the newest numbered version is here; counts as no lookup.
+    pub fn holds_head(&self, page: PageId) -> bool {
+        self.slot(page).shard.read().head(page).is_some()
+    }
+
+    fn rebuild(&self, page: PageId, base: Option<Arc<Page>>, records: &[Record]) -> Attempt<Arc<Page>> {
+        let mut version = match base {
+            Some(base) => (*base).clone(),
+            None => Page::empty(page, self.page_bytes),
+        };
+        for record in records {
+            apply(&mut version, record)?;
+        }
+        Ok(Arc::new(version))
+    }
+
+    /// Takes in a page that the shell fetched as of `at`.
+    pub fn install(&self, page: PageId, version: Page, at: Lsn, vdl: Lsn) -> Result<(), EngineError> {
+        if version.id() != page || version.bytes().len() != self.page_bytes || version.lsn() > at {
+            let expected = format!("page {page} of {} bytes, no newer than {at}", self.page_bytes);
+            let got = format!("page {} of {} bytes, LSN {}", version.id(), version.bytes().len(), version.lsn());
+            return Err(EngineError::corrupt(page, at, expected, got));
+        }
+        self.slot(page).shard.write().install(page, Arc::new(version), at, vdl);
+        Ok(())
+    }
+
+    /// Makes `new` the head of its page. `old` is what the commit began with, `None` where a life starts; `records`
+    /// lead from it to `new`.
+    pub fn publish(&self, old: Option<Arc<Page>>, new: Arc<Page>, records: Vec<Record>, vdl: Lsn) {
+        self.slot(new.id()).shard.write().publish(old, new, records, vdl);
+    }
+
+    /// Notes that `page` was changed by record `lsn` without its content passing through here. Its head so far must be
+    /// durable.
+    pub fn supersede(&self, page: PageId, lsn: Lsn) {
+        self.slot(page).shard.write().supersede(page, lsn);
+    }
+
+    /// Keeps the page here, or keeps it once it comes, until as many calls of [`Pool::unpin`].
+    pub fn pin(&self, page: PageId) {
+        self.slot(page).shard.write().pin(page);
+    }
+
+    /// Ends one [`Pool::pin`].
+    pub fn unpin(&self, page: PageId) {
+        self.slot(page).shard.write().unpin(page);
+    }
+
+    /// Drops all that may be dropped.
+    pub fn evict_all(&self, vdl: Lsn) {
+        self.shards.iter().for_each(|slot| slot.shard.write().evict_all(vdl));
+    }
+
+    /// Counters and sizes.
+    pub fn stats(&self) -> CacheStats {
+        let mut stats = CacheStats::default();
+        for slot in &self.shards {
+            stats.hits += slot.hits.load(Ordering::Relaxed);
+            stats.misses += slot.misses.load(Ordering::Relaxed);
+            slot.shard.read().add_to(&mut stats);
+        }
+        stats
+    }
+
+    /// The head of every page that is here, for checks.
+    pub fn heads(&self) -> Vec<Arc<Page>> {
+        self.shards.iter().flat_map(|slot| slot.shard.read().heads()).collect()
+    }
+}
+
+/// Pages that must stay until a commit that is being retried has come through.
+pub(crate) struct Pins {
+    pool: Arc<Pool>,
+    pages: Vec<PageId>,
+}
+
+impl Pins {
+    /// None yet.
+    pub fn new(pool: Arc<Pool>) -> Pins {
+        Pins { pool, pages: Vec::new() }
+    }
+
+    /// One more.
+    pub fn add(&mut self, page: PageId) {
+        if !self.pages.contains(&page) {
+            self.pool.pin(page);
+            self.pages.push(page);
+        }
+    }
+
+    /// No more.
+    pub fn release(&mut self) {
+        self.pages.drain(..).for_each(|page| self.pool.unpin(page));
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

@@ -1,0 +1,164 @@
+//! A part of the pool under one lock: frames by page, and the clock that decides which go.
+
+use std::sync::Arc;
+
+use aurora_page::{Lsn, Page, PageId};
+use aurora_redo::Record;
+use rustc_hash::FxHashMap;
+
+use super::CacheStats;
+use super::frame::{Frame, Lookup};
+
+/// Frames of the pages that hash here.
+pub(super) struct Shard {
+    index: FxHashMap<PageId, usize>,
+    frames: Vec<Frame>,
+    /// Pages that must not go, with how often that was asked; also of pages that are yet to come.
+    pins: FxHashMap<PageId, u32>,
+    hand: usize,
+    bytes: usize,
+    bytes_max: usize,
+    /// No page that hashes here has a version above this one that is not here.
+    floor: Lsn,
+}
+
+impl Shard {
+    pub fn new(bytes_max: usize, floor: Lsn) -> Shard {
+        Shard {
+            index: FxHashMap::default(),
+            frames: Vec::new(),
+            pins: FxHashMap::default(),
+            hand: 0,
+            bytes: 0,
+            bytes_max,
+            floor,
+        }
+    }
+
+    #[inline]
+    fn frame(&self, page: PageId) -> Option<&Frame> {
+        let frame = &self.frames[*self.index.get(&page)?];
+        frame.mark();
+        Some(frame)
+    }
+
+    #[inline]
+    pub fn lookup(&self, page: PageId, at: Lsn) -> Lookup {
+        self.frame(page).map_or(Lookup::Miss, |frame| frame.lookup(at))
+    }
+
+    #[inline]
+    pub fn head(&self, page: PageId) -> Option<Arc<Page>> {
+        self.frame(page)?.head().cloned()
+    }
+
+    /// Changes a frame, making it first if need be, and keeps the books.
+    fn change(&mut self, page: PageId, change: impl FnOnce(&mut Frame)) {
+        let frames = &mut self.frames;
+        let at = *self.index.entry(page).or_insert_with(|| {
+            frames.push(Frame::new(page));
+            frames.len() - 1
+        });
+        let frame = &mut self.frames[at];
+        change(frame);
+        frame.mark();
+        self.bytes = self.bytes + frame.weight() - frame.rebook();
+    }
+
+    /// Keeps an older version, if the page is still here.
+    pub fn keep(&mut self, page: PageId, version: Arc<Page>, upto: Lsn) {
+        if self.index.contains_key(&page) {
+            self.change(page, |frame| frame.keep(version, upto));
+        }
+    }
+
+    pub fn install(&mut self, page: PageId, version: Arc<Page>, at: Lsn, vdl: Lsn) {
+        let floor = self.floor;
+        self.change(page, |frame| match frame.head() {
+            // What was fetched is what is here.
+            Some(head) if head.lsn() <= at => {}
+            None if at >= floor => frame.set_head(version),
+            _ => frame.keep(version, at),
+        });
+        self.sweep(vdl);
+    }
+
+    pub fn publish(&mut self, old: Option<Arc<Page>>, new: Arc<Page>, records: Vec<Record>, vdl: Lsn) {
+        self.change(new.id(), |frame| frame.publish(old, new, records, vdl));
+        self.sweep(vdl);
+    }
+
+    pub fn supersede(&mut self, page: PageId, lsn: Lsn) {
+        if let Some(&at) = self.index.get(&page) {
+            self.remove(at);
+        }
+        self.floor = self.floor.max(lsn);
+    }
+
+    pub fn pin(&mut self, page: PageId) {
+        *self.pins.entry(page).or_insert(0) += 1;
+    }
+
+    pub fn unpin(&mut self, page: PageId) {
+        if let Some(count) = self.pins.get_mut(&page) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&page);
+            }
+        }
+    }
+
+    /// The clock: goes round until the budget holds, taking marks away first and frames without one after. What is
+    /// pinned, or newer than what is durable, stays; of a pinned one only the shortcuts go.
+    fn sweep(&mut self, vdl: Lsn) {
+        let mut steps = 2 * self.frames.len();
+        while self.bytes > self.bytes_max && steps > 0 && !self.frames.is_empty() {
+            steps -= 1;
+            self.hand %= self.frames.len();
+            let frame = &mut self.frames[self.hand];
+            let (marked, durable) = (frame.unmark(), frame.is_durable(vdl));
+            let pinned = !self.pins.is_empty() && self.pins.contains_key(&frame.page());
+            if !marked && durable && !pinned {
+                // The last frame takes this place and is looked at next.
+                self.remove(self.hand);
+                continue;
+            }
+            if durable && !marked { frame.shed() } else { frame.shed_old() }
+            self.bytes = self.bytes + frame.weight() - frame.rebook();
+            self.hand += 1;
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        let frame = self.frames.swap_remove(at);
+        self.index.remove(&frame.page());
+        if let Some(moved) = self.frames.get(at) {
+            self.index.insert(moved.page(), at);
+        }
+        self.bytes -= frame.booked();
+        if let Some(head) = frame.head() {
+            self.floor = self.floor.max(head.lsn());
+        }
+    }
+
+    pub fn evict_all(&mut self, vdl: Lsn) {
+        let mut at = 0;
+        while let Some(frame) = self.frames.get(at) {
+            if frame.is_durable(vdl) && !self.pins.contains_key(&frame.page()) {
+                self.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    pub fn add_to(&self, stats: &mut CacheStats) {
+        stats.bytes += self.bytes as u64;
+        stats.pages += self.frames.len() as u64;
+        stats.bytes_max += self.bytes_max as u64;
+    }
+
+    pub fn heads(&self) -> Vec<Arc<Page>> {
+        self.frames.iter().filter_map(|frame| frame.head().cloned()).collect()
+    }
+}

@@ -1,0 +1,92 @@
+//! Point reads.
+
+use std::sync::Arc;
+
+use aurora_page::{KeyBuf, LeafRef, Lsn, OverflowRef, Value, decode_row};
+use aurora_proto::Volume;
+
+use crate::btree::descend;
+use crate::engine::Engine;
+use crate::error::{Attempt, EngineError, Stop};
+use crate::overflow::OverflowReader;
+use crate::row::RowView;
+use crate::table::Table;
+use crate::txn::{Row, Txn, Write};
+
+impl<V: Volume> Engine<V> {
+    /// The row with this key, as the transaction sees it: its own changes included.
+    #[inline]
+    pub fn get(&self, txn: &Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<Option<RowView>> {
+        txn.check_open("get")?;
+        match txn.writes.get(table, key) {
+            None => self.stored(txn, table, key),
+            Some(write) => {
+                let base = match write {
+                    Write::Update { .. } => self.stored(txn, table, key)?,
+                    _ => None,
+                };
+                merged(table, base, write)
+            }
+        }
+    }
+
+    /// The rows with these keys, in their order.
+    pub fn get_many(&self, txn: &Txn, table: &Arc<Table>, keys: &[KeyBuf]) -> Attempt<Vec<Option<RowView>>> {
+        keys.iter().map(|key| self.get(txn, table, key)).collect()
+    }
+
+    /// The row as it is at the transaction's snapshot.
+    #[inline]
+    pub(crate) fn stored(&self, txn: &Txn, table: &Table, key: &[u8]) -> Attempt<Option<RowView>> {
+        let view = self.view_of(&txn.point);
+        let mut newest = Lsn::NONE;
+        let page = descend(&view, table, key, &mut newest)?;
+        txn.point.note(newest);
+        let leaf = LeafRef::new(&page)?;
+        match leaf.search(key) {
+            Ok(rank) => {
+                let slot = leaf.slot(rank);
+                Ok(Some(RowView::stored(page, slot)))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// A value from its overflow pages, as of a read point at which a row refers to it. Starts anew at each call: for
+    /// values that may be longer than the cache is large, keep an [`OverflowReader`].
+    pub fn read_overflow(&self, at: Lsn, reference: OverflowRef) -> Attempt<Vec<u8>> {
+        self.read_overflow_on(&mut OverflowReader::new(reference, at))
+    }
+
+    /// Goes on reading a value from its overflow pages.
+    pub fn read_overflow_on(&self, reader: &mut OverflowReader) -> Attempt<Vec<u8>> {
+        reader.read(&self.pool, self.volume.vdl())
+    }
+}
+
+/// What a change makes of the stored row.
+pub(crate) fn merged(table: &Table, base: Option<RowView>, write: &Write) -> Attempt<Option<RowView>> {
+    match write {
+        Write::Delete => Ok(None),
+        Write::Put { row, .. } => Ok(Some(RowView::own(row_values(table, row)?))),
+        Write::Update { changes, .. } => {
+            let Some(base) = base else { return Ok(None) };
+            let mut values = base.values()?;
+            for (column, value) in changes {
+                values[usize::from(*column)] = value.clone();
+            }
+            Ok(Some(RowView::own(values)))
+        }
+    }
+}
+
+/// The values of a row in a write buffer.
+pub(crate) fn row_values(table: &Table, row: &Row) -> Attempt<Vec<Value>> {
+    match row {
+        Row::Spilled { values, .. } => Ok(values.clone()),
+        Row::Inline(bytes) => decode_row(&table.schema, bytes).map_err(|source| {
+            let page = Default::default();
+            Stop::Failed(EngineError::Page(aurora_page::PageError::Row { page, source }))
+        }),
+    }
+}

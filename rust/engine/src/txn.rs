@@ -1,0 +1,239 @@
+//! Transactions: a snapshot, and changes that nobody else sees before the commit.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use aurora_page::{KeyBuf, Lsn, ObjectId, Value};
+use rustc_hash::FxHashMap;
+
+use crate::error::EngineError;
+use crate::overflow::{Chains, Spill};
+use crate::pool::Pins;
+use crate::readpoints::ReadPoint;
+use crate::table::Table;
+
+/// What a transaction may do, and what it reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Reads at the VDL, or at the LSN given [15].
+    ReadOnly {
+        /// The read point; the VDL if `None`.
+        at: Option<Lsn>,
+    },
+    /// Reads the newest numbered state, and writes.
+    ReadWrite,
+}
+
+/// A committed transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Commit {
+    /// The LSN of its last record. It is durable once the VDL has reached this. For a transaction that changed
+    /// nothing, the newest change that it read.
+    pub lsn: Lsn,
+    /// Its time in microseconds, later than that of every commit before it.
+    pub time_us: i64,
+    /// What it read: the answer rests on everything up to here being durable.
+    pub after: Lsn,
+}
+
+/// A change of one row, not yet committed.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    /// The whole row.
+    Put {
+        row: Row,
+        /// The transaction knows that there is no such row at its snapshot.
+        new: bool,
+    },
+    /// Columns of a row that is there at the snapshot.
+    Update { changes: Vec<(u16, Value)>, spill: Spill },
+    /// No row.
+    Delete,
+}
+
+/// A row in the write buffer.
+#[derive(Clone, Debug)]
+pub(crate) enum Row {
+    /// As it goes into its leaf.
+    Inline(Vec<u8>),
+    /// Values that go to overflow pages at the commit are still among the others.
+    Spilled { values: Vec<Value>, spill: Spill },
+}
+
+/// The changes of a transaction by table and key.
+#[derive(Default)]
+pub(crate) struct Writes {
+    rows: BTreeMap<(ObjectId, KeyBuf), Write>,
+    tables: FxHashMap<ObjectId, Arc<Table>>,
+    bytes: u64,
+}
+
+/// A transaction. Dropping it rolls it back. It may be sent to another thread, and read from several.
+pub struct Txn {
+    pub(crate) point: Arc<ReadPoint>,
+    pub(crate) writable: bool,
+    pub(crate) writes: Writes,
+    pub(crate) chains: Chains,
+    pub(crate) pins: Pins,
+    closed: bool,
+}
+
+impl Txn {
+    pub(crate) fn new(point: Arc<ReadPoint>, writable: bool, pins: Pins) -> Txn {
+        Txn { point, writable, writes: Writes::default(), chains: Chains::default(), pins, closed: false }
+    }
+
+    /// What it reads.
+    pub fn snapshot(&self) -> Lsn {
+        self.point.at
+    }
+
+    /// Whether it may write.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Rows that it has changed.
+    pub fn changes(&self) -> usize {
+        self.writes.rows.len()
+    }
+
+    /// Bytes of its write buffer.
+    pub fn bytes(&self) -> u64 {
+        self.writes.bytes
+    }
+
+    /// Whether it has been committed.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The newest change that it has read: an answer made from it rests on this being durable.
+    pub fn newest_read(&self) -> Lsn {
+        self.point.newest()
+    }
+
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<(), EngineError> {
+        if self.closed { Err(EngineError::TransactionClosed { operation }) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_writable(&self, operation: &'static str) -> Result<(), EngineError> {
+        self.check_open(operation)?;
+        if self.writable { Ok(()) } else { Err(EngineError::ReadOnlyTransaction { operation }) }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.writes = Writes::default();
+        self.chains = Chains::default();
+        self.pins.release();
+    }
+}
+
+impl Row {
+    fn weight(&self) -> usize {
+        match self {
+            Row::Inline(bytes) => bytes.len(),
+            Row::Spilled { values, .. } => values.iter().map(value_weight).sum(),
+        }
+    }
+}
+
+fn value_weight(value: &Value) -> usize {
+    let outside = match value {
+        Value::Text(text) | Value::Json(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    size_of::<Value>() + outside
+}
+
+impl Write {
+    fn weight(&self) -> usize {
+        match self {
+            Write::Put { row, .. } => row.weight(),
+            Write::Update { changes, .. } => changes.iter().map(|(_, value)| 2 + value_weight(value)).sum(),
+            Write::Delete => 0,
+        }
+    }
+}
+
+/// Bytes of a change beside key and content.
+const CHANGE_BYTES: usize = 64;
+
+fn weight(key: &KeyBuf, write: &Write) -> u64 {
+    (CHANGE_BYTES + key.len() + write.weight()) as u64
+}
+
+impl Writes {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    #[inline]
+    pub fn get(&self, table: &Table, key: &[u8]) -> Option<&Write> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        self.rows.get(&(table.id, KeyBuf::from_slice(key)))
+    }
+
+    /// Puts a change in the place of the one that was there. Over a limit it changes nothing and fails.
+    pub fn put(&mut self, table: &Arc<Table>, key: KeyBuf, write: Write, limits: (u64, u64)) -> Result<(), EngineError> {
+        let too_large = |what, limit, got| Err(EngineError::TransactionTooLarge { what, limit, got });
+        let place = (table.id, key);
+        let before = self.rows.get(&place).map(|old| weight(&place.1, old));
+        let bytes = self.bytes - before.unwrap_or(0) + weight(&place.1, &write);
+        let count = self.rows.len() as u64 + u64::from(before.is_none());
+        let (bytes_max, count_max) = limits;
+        if bytes > bytes_max {
+            return too_large("bytes", bytes_max, bytes);
+        }
+        if count > count_max {
+            return too_large("changes", count_max, count);
+        }
+        self.bytes = bytes;
+        self.tables.entry(table.id).or_insert_with(|| table.clone());
+        self.rows.insert(place, write);
+        Ok(())
+    }
+
+    /// Forgets a change.
+    pub fn remove(&mut self, table: &Table, key: &[u8]) {
+        let place = (table.id, KeyBuf::from_slice(key));
+        if let Some(write) = self.rows.remove(&place) {
+            self.bytes -= weight(&place.1, &write);
+        }
+    }
+
+    /// The tables that are changed.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values()
+    }
+
+    /// The table of a change.
+    pub fn table(&self, object: ObjectId) -> Option<&Arc<Table>> {
+        self.tables.get(&object)
+    }
+
+    /// All changes by table and key.
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &KeyBuf, &Write)> {
+        self.rows.iter().map(|((object, key), write)| (*object, key, write))
+    }
+
+    /// The changes of a table from `low` (included) to `high` (left out).
+    pub fn range(&self, table: &Table, low: Option<&KeyBuf>, high: Option<&KeyBuf>) -> Vec<(KeyBuf, Write)> {
+        let low = Bound::Included((table.id, low.cloned().unwrap_or_default()));
+        let high = match high {
+            Some(high) => Bound::Excluded((table.id, high.clone())),
+            None => Bound::Excluded((ObjectId(table.id.0 + 1), KeyBuf::new())),
+        };
+        if let (Bound::Included(low), Bound::Excluded(high)) = (&low, &high)
+            && low >= high
+        {
+            return Vec::new();
+        }
+        self.rows.range((low, high)).map(|((_, key), write)| (key.clone(), write.clone())).collect()
+    }
+}
