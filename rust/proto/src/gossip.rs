@@ -2,7 +2,8 @@
 //!
 //! 1. A copy sends its [`Summary`] to its peers now and then.
 //! 2. A peer that lacks something which the summary promises [`asks`] for it.
-//! 3. The first copy reads the records from its store and packs an [`answer`] of bounded size.
+//! 3. The first copy reads the records from its store, no further than it [`Copy::vouches`] for now, and packs an
+//!    [`answer`] of bounded size.
 //! 4. The peer treats the batch like one from the writer (receive, log, persisted), and if the answer is `complete_to`
 //!    an LSN, ends with `Copy::hydrating`: between the records there is nothing.
 //!
@@ -100,7 +101,8 @@ fn overlap(a: &Gap, b: &Gap) -> Option<Gap> {
 }
 
 /// Answers an ask from the records that the store has of the stretch, ascending, in at most about `max_bytes` but at
-/// least one record. `upto` is how far those records go: the end of the ask, or less if the store stopped earlier.
+/// least one record. `upto` is how far those records go: what [`Copy::vouches`]
+/// for, or less if the store stopped earlier.
 pub fn answer(
     ask: &Ask,
     history: &History,
