@@ -1,54 +1,277 @@
-//! A storage node's page store.
+//! A storage node's page store: the layer in memory, the layers on disk, and who they belong to.
+//!
+//! ```text
+//!   ingest --> open layer --flush--> delta layers --compact--> fewer, larger ones, and image layers
+//!                  |                      |                        |
+//!                  +----------------------+------------------------+--> materialise(page, at, history)
+//! ```
+//! Duties of the driver:
+//!
+//! 1. [`ingest`](NodeStore::ingest) what a copy accepted, once the log device has given its token.
+//! 2. To bound the log: under the lock that orders 1, take the log's position and the states of the node's copies; then
+//!    [`flush`](NodeStore::flush) every node of the device with its states; then trim the log to the position.
+//! 3. Call [`compact`](NodeStore::compact), [`collect`](NodeStore::collect) and [`scrub`](NodeStore::scrub) with as many
+//!    bytes as background work may use now.
+//! 4. When [`damage`](NodeStore::damage) is not empty, fetch the pages from another copy and
+//!    [`repair`](NodeStore::repair).
 
-use std::ops::RangeInclusive;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aurora_page::{Lsn, Page, PageId};
-use aurora_proto::{ClusterId, CopyState, Link, NodeId};
-use aurora_redo::{BlobId, History, PgBatch, PgId, Record};
+use aurora_page::{Lsn, PageId};
+use aurora_proto::{ClusterId, CopyState, NodeId};
+use aurora_redo::{BlobId, PgBatch};
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 
-use crate::disk::Disk;
+use crate::blob::Blobs;
+use crate::compact::Background;
+use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::identity::NodeIdentity;
+use crate::layer::iter::{Merge, Records};
+use crate::layer::{DeltaWriter, LayerDir};
+use crate::layermap::LayerMap;
+use crate::memlayer::{MemLayer, commit_of};
+use crate::scrub::ScrubCursor;
+use crate::state::State;
 use crate::token::PersistedBlob;
-use crate::types::{CommitPoint, Damage, Export, LayerInfo, NodeConfig, Roots, ScrubReport};
+use crate::types::{Damage, LayerInfo, NodeConfig};
+
+const LAYERS: &str = "layers";
+const BLOBS: &str = "blobs";
+
+#[derive(Debug, Default)]
+struct Memory {
+    open: Arc<MemLayer>,
+    /// Oldest first: on their way to disk, or waiting for room there.
+    frozen: Vec<Arc<MemLayer>>,
+}
 
 /// The pages of one storage node.
 #[derive(Debug)]
-pub struct NodeStore {}
+pub struct NodeStore {
+    pub(crate) config: NodeConfig,
+    pub(crate) map: LayerMap,
+    pub(crate) blobs: Blobs,
+    /// Pages that have come to hold many records: candidates for an image.
+    pub(crate) candidates: Mutex<BTreeSet<PageId>>,
+    /// Who holds the lock does background work.
+    pub(crate) background: Mutex<Background>,
+    pub(crate) damaged: Mutex<Vec<Damage>>,
+    pub(crate) scrubbed: Mutex<ScrubCursor>,
+    pub(crate) state: Mutex<State>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    identity: NodeIdentity,
+    identity_file: Arc<dyn DiskFile>,
+    memory: RwLock<Memory>,
+    flushing: Mutex<()>,
+}
 
-#[allow(unused_variables, missing_docs, clippy::allow_attributes_without_reason)]
 impl NodeStore {
-    pub fn create(disk: Arc<dyn Disk>, dir: &Path, identity: NodeIdentity, config: NodeConfig) -> Result<NodeStore, StoreError> { unreachable!() }
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, cluster: ClusterId, node: NodeId, config: NodeConfig) -> Result<NodeStore, StoreError> { unreachable!() }
-    pub fn identity(&self) -> NodeIdentity { unreachable!() }
-    /// false once its directory is gone (identity file unlinked)
-    pub fn is_alive(&self) -> bool { unreachable!() }
-    /// copies as of the last flush
-    pub fn states(&self) -> Vec<CopyState> { unreachable!() }
-    /// links of all records of a group above `above` (for Copy::restore)
-    pub fn links(&self, pg: PgId, above: Lsn) -> Result<Vec<Link>, StoreError> { unreachable!() }
-    pub fn ingest(&self, batch: Arc<PgBatch>) { unreachable!() }
-    pub fn unflushed_bytes(&self) -> u64 { unreachable!() }
-    /// Capture (log position, states) together, flush every node of the device with its states, then trim to the position.
-    pub fn flush(&self, states: &[CopyState]) -> Result<u64, StoreError> { unreachable!() }
-    pub fn materialise(&self, page: PageId, at: Lsn, history: &History) -> Result<Page, StoreError> { unreachable!() }
-    pub fn compact(&self, budget: u64, roots: &Roots) -> Result<u64, StoreError> { unreachable!() }
-    pub fn collect(&self, budget: u64, roots: &Roots) -> Result<u64, StoreError> { unreachable!() }
-    pub fn floor(&self) -> Lsn { unreachable!() }
-    pub fn scrub(&self, budget: u64) -> Result<ScrubReport, StoreError> { unreachable!() }
-    pub fn damage(&self) -> Vec<Damage> { unreachable!() }
-    pub fn export(&self, pages: RangeInclusive<PageId>, max_bytes: u64) -> Result<Export, StoreError> { unreachable!() }
-    pub fn import(&self, export: &Export) -> Result<u64, StoreError> { unreachable!() }
-    pub fn repair(&self, damage: &Damage, exports: &[Export]) -> Result<(), StoreError> { unreachable!() }
-    pub fn records(&self, pg: PgId, after: Lsn, upto: Lsn, max_bytes: u64) -> Result<Vec<Record>, StoreError> { unreachable!() }
-    pub fn lsn_at(&self, time_us: i64, history: &History) -> Result<Option<CommitPoint>, StoreError> { unreachable!() }
-    pub fn latest(&self, history: &History) -> Result<Option<CommitPoint>, StoreError> { unreachable!() }
-    pub fn put_blob(&self, id: BlobId, epoch: u64, pages: &[Bytes]) -> Result<PersistedBlob, StoreError> { unreachable!() }
-    pub fn has_blob(&self, id: BlobId) -> bool { unreachable!() }
-    pub fn blob_pages(&self, id: BlobId) -> Result<Vec<Bytes>, StoreError> { unreachable!() }
-    pub fn layers(&self) -> Vec<LayerInfo> { unreachable!() }
-    pub fn used_bytes(&self) -> u64 { unreachable!() }
+    /// Makes an empty node in a directory that has none.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: NodeIdentity,
+        config: NodeConfig,
+    ) -> Result<NodeStore, StoreError> {
+        for sub in [LAYERS, BLOBS] {
+            disk.create_dir_all(&dir.join(sub)).map_err(StoreError::io(dir))?;
+        }
+        State::default().write(&*disk, dir)?;
+        // Last: a directory without it is no node.
+        identity.write(&*disk, dir)?;
+        if let Some(parent) = dir.parent() {
+            disk.sync_dir(parent).map_err(StoreError::io(parent))?;
+        }
+        NodeStore::open(disk, dir, identity.cluster, identity.node, config)
+    }
+
+    /// Opens a node as it was at its last flush. What the log has since is for the driver to [`ingest`](Self::ingest).
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        config: NodeConfig,
+    ) -> Result<NodeStore, StoreError> {
+        let (identity, identity_file) = NodeIdentity::read_open(&*disk, dir)?;
+        if (identity.cluster, identity.node) != (cluster, node) {
+            return Err(StoreError::Identity {
+                path: dir.to_path_buf(),
+                expected: format!("{node} of cluster {cluster}"),
+                got: format!("{} of cluster {}", identity.node, identity.cluster),
+            });
+        }
+        let mut state = State::read(&*disk, dir)?;
+        let layers = LayerDir { disk: disk.clone(), dir: dir.join(LAYERS) };
+        let map = LayerMap::open(layers, config.cache_bytes)?;
+        let blobs = Blobs::new(disk.clone(), dir.join(BLOBS));
+        blobs.clean()?;
+        let set = map.set();
+        state.floor = set.all().map(|l| l.footer.floor).fold(state.floor, Lsn::max);
+        let damaged = set.broken.clone();
+        Ok(NodeStore {
+            config,
+            map,
+            blobs,
+            candidates: Mutex::default(),
+            background: Mutex::default(),
+            damaged: Mutex::new(damaged),
+            scrubbed: Mutex::default(),
+            state: Mutex::new(state),
+            disk,
+            dir: dir.to_path_buf(),
+            identity,
+            identity_file,
+            memory: RwLock::default(),
+            flushing: Mutex::new(()),
+        })
+    }
+
+    /// Whose directory it is.
+    pub fn identity(&self) -> NodeIdentity {
+        self.identity
+    }
+
+    /// Is the directory still there? Once it is gone, the node is a lost copy and acknowledges nothing.
+    pub fn is_alive(&self) -> bool {
+        self.identity_file.is_linked().unwrap_or(false)
+    }
+
+    /// The node's copies as of the last flush.
+    pub fn states(&self) -> Vec<CopyState> {
+        self.state.lock().copies.clone()
+    }
+
+    /// Reads below it are refused: older versions may have been collected.
+    pub fn floor(&self) -> Lsn {
+        self.state.lock().floor
+    }
+
+    /// Takes records that the log device has made durable. The batch is shared, nothing is copied.
+    pub fn ingest(&self, batch: Arc<PgBatch>) {
+        self.memory.read().open.push(batch);
+    }
+
+    /// Bytes in memory that a flush would put into layers.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.memory().iter().map(|m| m.bytes()).sum()
+    }
+
+    /// Layers in memory, newest first.
+    pub(crate) fn memory(&self) -> Vec<Arc<MemLayer>> {
+        let memory = self.memory.read();
+        std::iter::once(&memory.open).chain(memory.frozen.iter().rev()).cloned().collect()
+    }
+
+    /// Puts what is in memory into a delta layer, then the copies' states into the state file. Gives the bytes written.
+    ///
+    /// `states` must not promise more than was ingested before the call. If it fails, everything stays in memory, can
+    /// be read, and is written by the next flush; the log must not be trimmed.
+    pub fn flush(&self, states: &[CopyState]) -> Result<u64, StoreError> {
+        let _flushing = self.flushing.lock();
+        let frozen = self.freeze();
+        let mut written = 0;
+        if !frozen.is_empty() {
+            written += self.write_delta(&frozen)?;
+            // Only now: a read that finds it neither in memory nor in the set would miss it.
+            let mut memory = self.memory.write();
+            memory.frozen.retain(|m| !frozen.iter().any(|f| Arc::ptr_eq(f, m)));
+        }
+        let mut state = self.state.lock();
+        let next = State { copies: states.to_vec(), ..state.clone() };
+        written += next.write(&*self.disk, &self.dir)?;
+        *state = next;
+        Ok(written)
+    }
+
+    fn freeze(&self) -> Vec<Arc<MemLayer>> {
+        let mut memory = self.memory.write();
+        if !memory.open.is_empty() {
+            let open = std::mem::take(&mut memory.open);
+            memory.frozen.push(open);
+        }
+        memory.frozen.clone()
+    }
+
+    fn write_delta(&self, frozen: &[Arc<MemLayer>]) -> Result<u64, StoreError> {
+        let sources = frozen.iter().map(|m| Records::Memory(m.sorted(|_| true).into_iter())).collect();
+        let mut merge = Merge::new(sources);
+        let mut writer = DeltaWriter::create(&self.map.dir, self.map.number())?;
+        let mut commits = Vec::new();
+        while let Some(record) = merge.next()? {
+            commits.extend(commit_of(&record));
+            writer.push(&record)?;
+        }
+        if writer.is_empty() {
+            return Ok(0);
+        }
+        commits.sort_by_key(|c| (c.lsn, c.origin));
+        let layer = writer.finish(commits.into_iter().map(Ok), Lsn::NONE, &[])?;
+        let bytes = layer.bytes;
+        self.candidates.lock().extend(layer.meta()?.heavy.iter().map(|h| h.page));
+        self.map.publish(vec![layer], &[])?;
+        Ok(bytes)
+    }
+
+    /// Makes a new floor durable. Must come before anything below it is given up.
+    pub(crate) fn persist_state(&self, change: impl FnOnce(&mut State)) -> Result<u64, StoreError> {
+        let mut state = self.state.lock();
+        let mut next = state.clone();
+        change(&mut next);
+        if next == *state {
+            return Ok(0);
+        }
+        let written = next.write(&*self.disk, &self.dir)?;
+        *state = next;
+        Ok(written)
+    }
+
+    /// Pages of a protection group.
+    pub(crate) fn pages_of(&self, pg: aurora_redo::PgId) -> std::ops::RangeInclusive<PageId> {
+        let first = u64::from(pg.0) * self.config.segment_pages;
+        PageId(first)..=PageId(first + self.config.segment_pages - 1)
+    }
+
+    /// Stores a blob: sealed pages of a bulk load. `epoch` is the volume epoch of the load.
+    pub fn put_blob(&self, id: BlobId, epoch: u64, pages: &[Bytes]) -> Result<PersistedBlob, StoreError> {
+        self.blobs.put(id, epoch, pages)?;
+        Ok(PersistedBlob::new(self.identity.node, id))
+    }
+
+    /// Is the blob here?
+    pub fn has_blob(&self, id: BlobId) -> bool {
+        self.blobs.has(id)
+    }
+
+    /// The sealed pages of a blob, for another copy.
+    pub fn blob_pages(&self, id: BlobId) -> Result<Vec<Bytes>, StoreError> {
+        self.blobs.pages(id)
+    }
+
+    /// The blob's digest, equal in all copies, and the epoch of its load.
+    pub fn blob_digest(&self, id: BlobId) -> Result<(u32, u64), StoreError> {
+        Ok((self.blobs.digest(id)?, self.blobs.epoch(id)?))
+    }
+
+    /// Blobs that are here.
+    pub fn blobs(&self) -> Result<Vec<BlobId>, StoreError> {
+        self.blobs.list()
+    }
+
+    /// The layers, for status.
+    pub fn layers(&self) -> Vec<LayerInfo> {
+        self.map.set().all().map(|l| l.info()).collect()
+    }
+
+    /// Bytes of layers and blobs.
+    pub fn used_bytes(&self) -> u64 {
+        let layers: u64 = self.map.set().all().map(|l| l.bytes).sum();
+        let blobs = self.blobs.list().unwrap_or_default();
+        layers + blobs.into_iter().filter_map(|id| self.blobs.bytes(id).ok()).sum::<u64>()
+    }
 }
