@@ -70,7 +70,9 @@ pub fn encode_row_from<'v>(
     columns: &impl Columns,
     values: impl IntoIterator<Item = ValueRef<'v>>,
 ) -> Vec<u8> {
-    let mut row = vec![0; columns.column_count().div_ceil(8)];
+    // Room for most rows at once: growing byte by byte would copy each several times.
+    let mut row = Vec::with_capacity(columns.column_count() * 12);
+    row.resize(columns.column_count().div_ceil(8), 0);
     let mut count = 0;
     for (index, value) in values.into_iter().enumerate() {
         if value.is_null() {

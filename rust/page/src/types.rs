@@ -169,8 +169,19 @@ pub const fn decimal_max(precision: u8) -> i128 {
     } else {
         precision
     };
-    10i128.pow(digits as u32) - 1
+    DECIMAL_MAX[digits as usize]
 }
+
+/// By precision; every decimal that is stored is held against it.
+const DECIMAL_MAX: [i128; DECIMAL_PRECISION_MAX as usize + 1] = {
+    let mut max = [0; DECIMAL_PRECISION_MAX as usize + 1];
+    let mut digits = 1;
+    while digits < max.len() {
+        max[digits] = max[digits - 1] * 10 + 9;
+        digits += 1;
+    }
+    max
+};
 
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,6 +12,9 @@ use crate::to_arrow::{AppendError, ReadOverflow, ToArrowError};
 
 const OFFSET_BYTES: usize = size_of::<i32>();
 
+/// Most rows to make room for before they are there.
+const EXPECTED_ROWS_MAX: usize = 1 << 16;
+
 /// When a column takes no more rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Cut {
@@ -27,6 +30,15 @@ pub(crate) struct ColumnBuilder {
     pub(crate) data_type: DataType,
     nulls: NullBufferBuilder,
     values: Values,
+    expected: Expected,
+}
+
+/// Room to make at once for a batch: growing step by step would copy it several times over.
+#[derive(Clone, Copy)]
+struct Expected {
+    rows: usize,
+    /// Bytes of varying length: what the last batch had.
+    var_bytes: usize,
 }
 
 enum Values {
@@ -62,12 +74,30 @@ impl Values {
 }
 
 impl ColumnBuilder {
-    pub(crate) fn new(index: usize, data_type: DataType) -> ColumnBuilder {
+    pub(crate) fn new(index: usize, data_type: DataType, rows_max: usize) -> ColumnBuilder {
         ColumnBuilder {
             index,
             data_type,
             nulls: NullBufferBuilder::new(0),
             values: Values::new(data_type),
+            expected: Expected {
+                rows: rows_max.min(EXPECTED_ROWS_MAX),
+                var_bytes: 0,
+            },
+        }
+    }
+
+    /// Makes room for a batch when its first rows come.
+    fn start(&mut self) {
+        let Expected { rows, var_bytes } = self.expected;
+        match &mut self.values {
+            Values::Bool(bits) if bits.is_empty() => bits.reserve(rows),
+            Values::Fixed { width, bytes } if bytes.is_empty() => bytes.reserve(rows * *width),
+            Values::Var { offsets, bytes } if offsets.len() == OFFSET_BYTES => {
+                offsets.reserve(rows * OFFSET_BYTES);
+                bytes.reserve(var_bytes);
+            }
+            _ => {}
         }
     }
 
@@ -87,6 +117,7 @@ impl ColumnBuilder {
         cut: Cut,
         overflow: ReadOverflow<'_, E>,
     ) -> Result<usize, AppendError<E>> {
+        self.start();
         if let Some(column) = leaf.var_column(self.index) {
             return self.append_vars(slots.iter().map(|slot| column.get(*slot)), cut, overflow);
         }
@@ -116,6 +147,7 @@ impl ColumnBuilder {
         cut: Cut,
         overflow: ReadOverflow<'_, E>,
     ) -> Result<usize, AppendError<E>> {
+        self.start();
         let count = ranks.len();
         match &mut self.values {
             Values::Var { .. } => {
@@ -175,7 +207,7 @@ impl ColumnBuilder {
         let Values::Var { offsets, bytes } = &mut self.values else {
             return Ok(0);
         };
-        let mut taken = 0;
+        let (mut taken, mut known) = (0, 0);
         for cell in cells {
             let fetched;
             let value: &[u8] = match cell {
@@ -195,9 +227,16 @@ impl ColumnBuilder {
             }
             bytes.extend_from_slice(value);
             offsets.push(bytes.len() as i32);
-            self.nulls.append(cell != VarCell::Null);
             taken += 1;
+            match cell {
+                VarCell::Null => {
+                    self.nulls.append_n_non_nulls(std::mem::take(&mut known));
+                    self.nulls.append_null();
+                }
+                VarCell::Bytes(_) | VarCell::Overflow(_) => known += 1,
+            }
         }
+        self.nulls.append_n_non_nulls(known);
         Ok(taken)
     }
 
@@ -220,6 +259,7 @@ impl ColumnBuilder {
 
     /// The array of the rows so far; the column is empty afterwards.
     pub(crate) fn finish(&mut self, rows: usize) -> Result<ArrayData, ArrowError> {
+        self.expected.var_bytes = self.var_bytes();
         let nulls = self.nulls.finish();
         let values = std::mem::replace(&mut self.values, Values::new(self.data_type));
         let data = ArrayData::builder(to_arrow_type(self.data_type))

@@ -66,7 +66,8 @@ pub enum AppendError<E> {
 /// Fetches the value that a reference stands for.
 pub type ReadOverflow<'f, E> = &'f mut dyn FnMut(OverflowRef) -> Result<Vec<u8>, E>;
 
-/// Collects rows into record batches.
+/// Collects rows into record batches. Batches of some 8,000 rows are made fastest: they stay in the processor's cache,
+/// and their memory in the allocator.
 pub struct BatchBuilder {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
@@ -104,7 +105,7 @@ impl BatchBuilder {
         Ok(BatchBuilder {
             schema: Arc::new(arrow_schema::Schema::new(fields)),
             columns: chosen()
-                .map(|(index, column)| ColumnBuilder::new(index, column.data_type))
+                .map(|(index, column)| ColumnBuilder::new(index, column.data_type, rows_max))
                 .collect(),
             rows: 0,
             rows_max: rows_max.max(1),

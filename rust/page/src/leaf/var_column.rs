@@ -17,6 +17,7 @@ pub enum VarCell<'a> {
 }
 
 impl<'a> VarCell<'a> {
+    #[inline]
     pub(crate) fn of(cell: Cell<'a>) -> VarCell<'a> {
         match cell {
             Cell::Null => VarCell::Null,

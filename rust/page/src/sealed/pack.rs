@@ -30,24 +30,29 @@ impl Body {
         self.bytes.len() as u32
     }
 
-    fn array(&mut self, width: u8, elements: impl Iterator<Item = u128>) -> u32 {
+    fn array(&mut self, width: u8, len: usize, elements: impl Iterator<Item = u128>) -> u32 {
         let at = self.align();
+        self.bytes.resize(at as usize + len * usize::from(width), 0);
+        let places = &mut self.bytes[at as usize..];
         match width {
             0 => {}
-            1 => self.bytes.extend(elements.map(|element| element as u8)),
-            2 => elements.for_each(|element| {
-                self.bytes
-                    .extend_from_slice(&(element as u16).to_le_bytes())
-            }),
-            4 => elements.for_each(|element| {
-                self.bytes
-                    .extend_from_slice(&(element as u32).to_le_bytes())
-            }),
-            8 => elements.for_each(|element| {
-                self.bytes
-                    .extend_from_slice(&(element as u64).to_le_bytes())
-            }),
-            _ => elements.for_each(|element| self.bytes.extend_from_slice(&element.to_le_bytes())),
+            1 => places
+                .iter_mut()
+                .zip(elements)
+                .for_each(|(place, element)| *place = element as u8),
+            2 => put_each(
+                places,
+                elements.map(|element| (element as u16).to_le_bytes()),
+            ),
+            4 => put_each(
+                places,
+                elements.map(|element| (element as u32).to_le_bytes()),
+            ),
+            8 => put_each(
+                places,
+                elements.map(|element| (element as u64).to_le_bytes()),
+            ),
+            _ => put_each(places, elements.map(u128::to_le_bytes)),
         }
         at
     }
@@ -66,10 +71,19 @@ impl Body {
     }
 }
 
+fn put_each<const WIDTH: usize>(places: &mut [u8], elements: impl Iterator<Item = [u8; WIDTH]>) {
+    let (places, _) = places.as_chunks_mut::<WIDTH>();
+    places
+        .iter_mut()
+        .zip(elements)
+        .for_each(|(place, element)| *place = element);
+}
+
 /// Packs a column of these cells, in key order.
 pub(super) fn pack(body: &mut Body, data_type: DataType, cells: &[Cell<'_>]) -> Entry {
     let mut entry = match data_type.fixed_width() {
-        Some(native) => pack_fixed(body, data_type, native, cells),
+        Some(16) => pack_fixed::<i128>(body, data_type, 16, cells),
+        Some(native) => pack_fixed::<i64>(body, data_type, native, cells),
         None => pack_var(body, data_type, cells),
     };
     entry.nulls_at = body.bitmap(cells.len(), |row| cells[row] == Cell::Null);
@@ -79,52 +93,82 @@ pub(super) fn pack(body: &mut Body, data_type: DataType, cells: &[Cell<'_>]) -> 
 }
 
 fn zone(data_type: DataType, cells: &[Cell<'_>]) -> (u64, u64) {
-    let zones = cells
-        .iter()
-        .filter_map(|cell| cell_zone(data_type.code(), *cell));
+    let code = data_type.code();
+    let zones = cells.iter().filter_map(|cell| cell_zone(code, *cell));
     zones.fold(ZONE_EMPTY, |(min, max), (low, high)| {
         (min.min(low), max.max(high))
     })
 }
 
-/// The bytes of a fixed value as a number; its low bytes are the value's again.
-fn ordinal(bytes: &[u8]) -> i128 {
-    match bytes.len() {
-        1 => i8::from_le_bytes(array_at(bytes, 0)).into(),
-        2 => i16::from_le_bytes(array_at(bytes, 0)).into(),
-        4 => i32::from_le_bytes(array_at(bytes, 0)).into(),
-        8 => i64::from_le_bytes(array_at(bytes, 0)).into(),
-        _ => i128::from_le_bytes(array_at(bytes, 0)),
+/// The bytes of a fixed value as a signed number; its low bytes are the value's again.
+trait Ordinal: Copy + Ord + Default + Into<i128> {
+    fn of(bytes: &[u8]) -> Self;
+
+    /// How far it is from one that is not larger.
+    fn span_from(self, base: Self) -> u128;
+}
+
+impl Ordinal for i64 {
+    fn of(bytes: &[u8]) -> i64 {
+        match bytes.len() {
+            1 => i8::from_le_bytes(array_at(bytes, 0)).into(),
+            2 => i16::from_le_bytes(array_at(bytes, 0)).into(),
+            4 => i32::from_le_bytes(array_at(bytes, 0)).into(),
+            _ => i64::from_le_bytes(array_at(bytes, 0)),
+        }
+    }
+
+    fn span_from(self, base: i64) -> u128 {
+        (self.wrapping_sub(base) as u64).into()
     }
 }
 
-fn pack_fixed(body: &mut Body, data_type: DataType, native: usize, cells: &[Cell<'_>]) -> Entry {
-    let ordinals: Vec<Option<i128>> = cells
-        .iter()
-        .map(|cell| match cell {
-            Cell::Fixed(bytes) => Some(ordinal(bytes)),
-            _ => None,
-        })
-        .collect();
-    let known = || ordinals.iter().flatten().copied();
-    let min = known().min().unwrap_or(0);
-    let max = known().max().unwrap_or(0);
-    let width = width_for(max.wrapping_sub(min) as u128).min(native);
+impl Ordinal for i128 {
+    fn of(bytes: &[u8]) -> i128 {
+        i128::from_le_bytes(array_at(bytes, 0))
+    }
+
+    fn span_from(self, base: i128) -> u128 {
+        self.wrapping_sub(base) as u128
+    }
+}
+
+fn pack_fixed<T: Ordinal>(
+    body: &mut Body,
+    data_type: DataType,
+    native: usize,
+    cells: &[Cell<'_>],
+) -> Entry {
+    let ordinals = ordinals::<T>(cells);
+    let min = ordinals.iter().copied().min().unwrap_or_default();
+    let max = ordinals.iter().copied().max().unwrap_or_default();
+    let width = width_for(max.span_from(min)).min(native);
     if width >= DICTIONARY_WIDTH_MIN
-        && let Some(entry) = fixed_dictionary(body, data_type, &ordinals, width)
+        && let Some(entry) = fixed_dictionary(body, data_type, native, &ordinals, width)
     {
         return entry;
     }
     // At full width the array is the plain column, ready to be used as it is.
-    let base = if width == native { 0 } else { min };
+    let base = if width == native { T::default() } else { min };
     let mut entry = Entry::new(data_type, Encoding::Packed);
-    entry.base = base;
+    entry.base = base.into();
     entry.width = width as u8;
-    let elements = ordinals
-        .iter()
-        .map(|ordinal| ordinal.unwrap_or(base).wrapping_sub(base) as u128);
-    entry.data_at = body.array(entry.width, elements);
+    let offsets = ordinals.iter().map(|ordinal| ordinal.span_from(base));
+    entry.data_at = body.array(entry.width, cells.len(), offsets);
     entry
+}
+
+/// The ordinals of all rows; a null has that of some other row, so that it widens nothing.
+fn ordinals<T: Ordinal>(cells: &[Cell<'_>]) -> Vec<T> {
+    let known = |cell: &Cell<'_>| match cell {
+        Cell::Fixed(bytes) => Some(T::of(bytes)),
+        _ => None,
+    };
+    let filler = cells.iter().find_map(known).unwrap_or_default();
+    cells
+        .iter()
+        .map(|cell| known(cell).unwrap_or(filler))
+        .collect()
 }
 
 fn width_for(span: u128) -> usize {
@@ -159,25 +203,28 @@ fn codes<T: Ord + Copy>(values: impl Iterator<Item = T>, rows: usize) -> Option<
     Some(codes)
 }
 
-fn fixed_dictionary(
+fn fixed_dictionary<T: Ordinal>(
     body: &mut Body,
     data_type: DataType,
-    ordinals: &[Option<i128>],
+    native: usize,
+    ordinals: &[T],
     packed_width: usize,
 ) -> Option<Entry> {
-    let native = data_type.fixed_width()?;
     let rows = ordinals.len();
-    let codes = codes(ordinals.iter().flatten().copied(), rows)?;
+    let codes = codes(ordinals.iter().copied(), rows)?;
     let width = code_width(codes.len());
     if rows * width + codes.len() * native >= rows * packed_width {
         return None;
     }
     let mut entry = Entry::new(data_type, Encoding::Dictionary);
     entry.width = width as u8;
-    let code = |ordinal: &Option<i128>| ordinal.map_or(0, |ordinal| codes[&ordinal].into());
-    entry.data_at = body.array(entry.width, ordinals.iter().map(code));
+    let elements = ordinals.iter().map(|ordinal| codes[ordinal].into());
+    entry.data_at = body.array(entry.width, rows, elements);
     entry.dictionary_len = codes.len() as u32;
-    entry.dictionary_at = body.array(native as u8, codes.keys().map(|ordinal| *ordinal as u128));
+    let values = codes
+        .keys()
+        .map(|ordinal| Into::<i128>::into(*ordinal) as u128);
+    entry.dictionary_at = body.array(native as u8, codes.len(), values);
     Some(entry)
 }
 
@@ -196,7 +243,11 @@ fn pack_var(body: &mut Body, data_type: DataType, cells: &[Cell<'_>]) -> Entry {
     let values: Vec<&[u8]> = values.into_iter().map(Option::unwrap_or_default).collect();
     let mut entry = Entry::new(data_type, Encoding::Var);
     entry.width = offset_width(values.iter().map(|value| value.len()).sum());
-    entry.data_at = body.array(entry.width, offsets(values.iter().copied()));
+    entry.data_at = body.array(
+        entry.width,
+        values.len() + 1,
+        offsets(values.iter().copied()),
+    );
     append_bytes(body, &mut entry, values.iter().copied());
     entry
 }
@@ -216,9 +267,13 @@ fn var_dictionary(body: &mut Body, data_type: DataType, values: &[Option<&[u8]>]
     entry.width = width as u8;
     entry.offset_width = offset_width;
     let code = |value: &Option<&[u8]>| value.map_or(0, |value| codes[value].into());
-    entry.data_at = body.array(entry.width, values.iter().map(code));
+    entry.data_at = body.array(entry.width, rows, values.iter().map(code));
     entry.dictionary_len = codes.len() as u32;
-    entry.dictionary_at = body.array(offset_width, offsets(codes.keys().copied()));
+    entry.dictionary_at = body.array(
+        offset_width,
+        codes.len() + 1,
+        offsets(codes.keys().copied()),
+    );
     append_bytes(body, &mut entry, codes.keys().copied());
     Some(entry)
 }

@@ -205,6 +205,7 @@ impl<'a> SealedColumn<'a> {
         }
     }
 
+    #[inline]
     fn var_cell(&self, rank: usize) -> Cell<'a> {
         let bytes = self.var_bytes(rank);
         match bytes.first_chunk::<{ OverflowRef::BYTES }>() {
