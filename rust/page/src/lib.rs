@@ -47,7 +47,10 @@ pub use extent::{
 pub use header::{FORMAT_VERSION, HEADER_BYTES, MAGIC};
 pub use ids::{Lsn, ObjectId, PageId, VolumeId};
 pub use inner::{InnerMut, InnerRef, format_inner};
-pub use key::*;
+pub use key::{
+    KEY_BYTES_MAX, KeyBuf, KeyError, decode_key, encode_key, encode_key_from, encode_key_values,
+    encode_part, prefix_end,
+};
 pub use leaf::{
     LeafMut, LeafRef, VarCell, VarColumn, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout,
     row_heap_max,
@@ -58,13 +61,15 @@ pub use row::{
     Change, Changes, Columns, RowValues, decode_row, encode_changes, encode_row, encode_row_from,
     read_changes, read_row, row_heap_bytes,
 };
-pub use schema::*;
+pub use schema::{
+    COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Column, KeyPart, Schema, SchemaError, ValueError,
+};
 pub use sealed::{
     Compression, PackedArray, SEALED_FORMAT_VERSION, SEALED_HEADER_BYTES, SealedColumn, SealedData,
     SealedHeader, SealedRef, canonical, seal, seal_with, sealed_header, unseal,
 };
 pub use source::PageSource;
-pub use types::*;
+pub use types::{DECIMAL_PRECISION_MAX, DataType, TIME_US_END, decimal_max};
 pub use value::{OverflowRef, Value, ValueRef};
 pub use varint::{put_varint, read_varint};
 pub use zone::zone_prefix;

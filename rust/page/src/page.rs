@@ -4,7 +4,10 @@ use std::fmt;
 
 use crate::bytes_at::{array_at, put, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
 use crate::error::PageError;
-use crate::header::*;
+use crate::header::{
+    CRC_AT, FORMAT_AT, FORMAT_VERSION, KIND_AT, LSN_AT, MAGIC, OBJECT_AT, ORIGIN_AT, PAGE_BYTES_AT,
+    PAGE_ID_AT, PREV_LSN_AT, SCHEMA_VERSION_AT, page_crc, stored_crc,
+};
 use crate::ids::{Lsn, ObjectId, PageId, VolumeId};
 
 /// What a page holds.

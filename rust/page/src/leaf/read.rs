@@ -167,6 +167,7 @@ impl<'a> LeafRef<'a> {
         ))
     }
 
+    #[inline]
     pub(super) fn var_cell(&self, descriptor: Descriptor, slot: usize) -> Cell<'a> {
         let (offset, len, in_overflow) = self.pointer(descriptor, slot);
         let bytes = slice_at(self.bytes, offset, len);

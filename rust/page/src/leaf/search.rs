@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::layout::Descriptor;
 use super::read::LeafRef;
-use crate::bytes_at::array_at;
+use crate::bytes_at::{array_at, slice_at};
 use crate::cell::code;
 use crate::key::KeyBuf;
 
@@ -131,6 +131,13 @@ impl LeafRef<'_> {
     fn compare(&self, rank: usize, key: &[u8], scratch: &mut KeyBuf) -> Ordering {
         let (slot, mut rest) = (self.slot(rank), key);
         for part in 0..self.shape.key_parts {
+            if let Some(text) = self.plain_text(slot, part) {
+                match compare_text(text, rest) {
+                    Ok(tail) => rest = tail,
+                    Err(unequal) => return unequal,
+                }
+                continue;
+            }
             scratch.clear();
             self.encode_key_part(scratch, slot, part);
             let Some((head, tail)) = rest.split_at_checked(scratch.len()) else {
@@ -146,5 +153,32 @@ impl LeafRef<'_> {
         } else {
             Ordering::Less
         }
+    }
+
+    /// The bytes of a part of the key that stand in the encoded key as they are, but for the end mark.
+    #[inline]
+    fn plain_text(&self, slot: u16, part: usize) -> Option<&[u8]> {
+        let (column, descending) = self.shape.key_part(self.bytes, part);
+        let descriptor = self.descriptor(column);
+        if descending || descriptor.nullable || !descriptor.is_var() {
+            return None;
+        }
+        let (offset, len, in_overflow) = self.pointer(descriptor, usize::from(slot));
+        let text = slice_at(self.bytes, offset, len);
+        (!in_overflow && !text.contains(&0)).then_some(text)
+    }
+}
+
+/// Compares a text without zero bytes, and its end mark, with the front of an encoded key; what follows if they are equal.
+#[inline]
+fn compare_text<'k>(text: &[u8], key: &'k [u8]) -> Result<&'k [u8], Ordering> {
+    const END: &[u8] = &[0, 0];
+    let Some((head, rest)) = key.split_at_checked(text.len()) else {
+        return Err(text.cmp(key));
+    };
+    let (end, tail) = rest.split_at(rest.len().min(END.len()));
+    match text.cmp(head).then(END.cmp(end)) {
+        Ordering::Equal => Ok(tail),
+        unequal => Err(unequal),
     }
 }
