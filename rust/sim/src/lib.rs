@@ -1,1 +1,38 @@
-//! placeholder
+//! The other shell: a world with a seed, which runs the production state machines and breaks what surrounds them.
+//!
+//! The protocol (`aurora-proto`), the storage node (`aurora-store`) and the log (`aurora-redo`) do no I/O of their own, know
+//! no clock and draw no random numbers. The product's shell gives them threads, files and time; this one gives them one thread, a
+//! queue of events, memory disks that lose what was not synced, and one generator. The same seed gives the same run,
+//! event by event, so that every failure can be looked at again.
+//!
+//! | module | part |
+//! |---|---|
+//! | [`config`] | what a seed decides, and the faults that can be planted |
+//! | [`world`] | the event loop; [`chaos`](world::World) what goes wrong; the checkers |
+//! | [`machine`], [`node`], [`accept`] | a machine with its disk, log and nodes: the driver of copies and stores |
+//! | [`instance`] | the driver of recovery and writer |
+//! | [`model`], [`workload`] | what must be there |
+//! | [`net`], [`disk`], [`meta`], [`queue`], [`rng`], [`trace`] | the surroundings |
+//!
+//! `docs/design/simulation.md` says what is checked, and how it is known that the checks can fail.
+
+pub mod accept;
+mod chaos;
+mod check;
+pub mod config;
+pub mod disk;
+pub mod instance;
+pub mod machine;
+pub mod messages;
+pub mod meta;
+pub mod model;
+pub mod net;
+pub mod node;
+pub mod queue;
+pub mod rng;
+pub mod trace;
+pub mod workload;
+pub mod world;
+
+pub use config::{Config, Planted};
+pub use world::{Report, World};

@@ -1,0 +1,573 @@
+//! What a node does with a message, up to the sync and after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aurora_page::{Lsn, PageId, VolumeId};
+use aurora_proto::{Ack, Answer, Ask, Copy, Job, NodeId, NodeSet, Refuse, gossip};
+use aurora_redo::{History, PgBatch, PgId};
+use aurora_store::{Export, LogEntry, PersistedToken, Ticket};
+
+use crate::config::Planted;
+use crate::machine::{Machine, Out};
+use crate::messages::{InstanceId, ToInstance, ToNode};
+use crate::node::fresh_part;
+
+/// Bytes of records in one answer to a peer.
+const GIVE_BYTES: u64 = 2 << 10;
+
+/// Something accepted that waits for the disk.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    pub(crate) entry: LogEntry,
+    /// What to do for each ticket of the entry.
+    waits: Vec<Waiting>,
+}
+
+#[derive(Clone, Debug)]
+enum Waiting {
+    /// Records: to the page store, and an acknowledgement.
+    Records {
+        fresh: Arc<PgBatch>,
+        reply: Option<InstanceId>,
+    },
+    /// The end of a stretch: an acknowledgement. Pages that came with it need the copy's state on disk.
+    Stretch {
+        pages: bool,
+        reply: Option<InstanceId>,
+    },
+    /// A promise: the inventory.
+    Promise { reply: InstanceId },
+}
+
+impl Machine {
+    /// A message arrives at one of the nodes.
+    pub fn handle(&mut self, id: NodeId, from: InstanceId, message: ToNode) -> Vec<Out> {
+        let mut outs = Vec::new();
+        if self.log.is_none() || self.alive(id).is_none() {
+            return outs;
+        }
+        match message {
+            ToNode::Batch(batch) => self.on_batch(id, from, batch, &mut outs),
+            ToNode::Summary(summary) => {
+                let Some(copy) = self.copy_if_known(id, summary.pg) else {
+                    return outs;
+                };
+                for ask in gossip::asks(copy, &summary) {
+                    outs.push(Out::Peer {
+                        to: summary.node,
+                        from,
+                        message: ToNode::Ask { asker: id, ask },
+                    });
+                }
+            }
+            ToNode::Ask { asker, ask } => self.on_ask(id, from, asker, ask, &mut outs),
+            ToNode::Answer(answer) => self.on_answer(id, answer),
+            ToNode::Fence { pg, epoch, history } => {
+                self.on_fence(id, from, pg, epoch, &history, &mut outs)
+            }
+            ToNode::Give { job, epoch } => self.on_give(id, from, job, epoch, &mut outs),
+            ToNode::Replicate {
+                job,
+                batch,
+                exports,
+            } => self.on_replicate(id, from, job, batch, &exports, &mut outs),
+            ToNode::Install {
+                epoch,
+                history,
+                pgs,
+            } => self.on_install(id, from, epoch, history, &pgs, &mut outs),
+        }
+        outs
+    }
+
+    fn copy_if_known(&mut self, id: NodeId, pg: PgId) -> Option<&mut Copy> {
+        self.alive(id)?.copies.get_mut(&pg)
+    }
+
+    fn copy(&mut self, id: NodeId, pg: PgId) -> &mut Copy {
+        self.nodes
+            .get_mut(&id)
+            .expect("a message is for a node of this machine")
+            .copy(pg)
+    }
+
+    fn on_batch(&mut self, id: NodeId, from: InstanceId, batch: Arc<PgBatch>, outs: &mut Vec<Out>) {
+        let ignore_fence = self.config.has(Planted::FenceIgnored);
+        let copy = self.copy(id, batch.pg);
+        let mut received = copy.receive(&batch);
+        if ignore_fence
+            && matches!(
+                received,
+                Err(Refuse::StaleEpoch { .. } | Refuse::NotInstalled { .. })
+            )
+        {
+            let epoch = copy.state().epoch;
+            let forged = PgBatch {
+                epoch,
+                ..(*batch).clone()
+            };
+            received = copy
+                .receive(&forged)
+                .or_else(|_| copy.receive_fenced(&forged));
+        }
+        match received {
+            Ok(accepted) if accepted.is_duplicate() => {
+                let ack = copy.ack();
+                self.reply_ack(id, Some(from), ack, outs);
+            }
+            Ok(accepted) => {
+                let fresh = fresh_part(&batch, &accepted.fresh);
+                let waits = vec![Waiting::Records {
+                    fresh,
+                    reply: Some(from),
+                }];
+                let ticket = Ticket {
+                    node: id,
+                    pg: batch.pg,
+                    number: accepted.ticket,
+                };
+                self.pending.push(Accepting {
+                    entry: LogEntry::batch(batch, [ticket]),
+                    waits,
+                });
+            }
+            Err(Refuse::StaleEpoch { have, .. }) => {
+                outs.push(Out::Reply {
+                    to: from,
+                    node: id,
+                    message: ToInstance::Stale { epoch: have },
+                });
+            }
+            Err(Refuse::NotInstalled { .. }) => {
+                outs.push(Out::Reply {
+                    to: from,
+                    node: id,
+                    message: ToInstance::NotInstalled,
+                });
+            }
+            Err(refuse) => outs.push(Out::Violation(format!(
+                "{id} refuses a batch of its own epoch: {refuse}"
+            ))),
+        }
+    }
+
+    fn on_ask(
+        &mut self,
+        id: NodeId,
+        from: InstanceId,
+        asker: NodeId,
+        ask: Ask,
+        outs: &mut Vec<Out>,
+    ) {
+        let everything = self.config.has(Planted::HistoryIgnored);
+        let Some(node) = self.alive(id) else { return };
+        let (Some(store), Some(copy)) = (&node.store, node.copies.get(&ask.pg)) else {
+            return;
+        };
+        if copy.state().epoch != ask.epoch || !copy.is_open() {
+            return;
+        }
+        let Some(upto) = copy.vouches(&ask.gap) else {
+            return;
+        };
+        let Ok(records) = store.records(ask.pg, ask.gap.after, upto, GIVE_BYTES) else {
+            return;
+        };
+        let weight: usize = records.iter().map(|record| record.weight()).sum();
+        let read_upto = match records.last() {
+            Some(last) if weight as u64 >= GIVE_BYTES => last.lsn,
+            _ => upto,
+        };
+        let all = History::new(VolumeId(1));
+        let history = if everything {
+            &all
+        } else {
+            &*copy.state().history
+        };
+        let hint = copy.state().vdl_hint;
+        let answer = gossip::answer(&ask, history, hint, records, read_upto, GIVE_BYTES as usize);
+        outs.push(Out::Peer {
+            to: asker,
+            from,
+            message: ToNode::Answer(answer),
+        });
+    }
+
+    fn on_answer(
+        &mut self,
+        id: NodeId,
+        Answer {
+            batch,
+            after,
+            complete_to,
+        }: Answer,
+    ) {
+        let pg = batch.pg;
+        let Some(copy) = self.copy_if_known(id, pg) else {
+            return;
+        };
+        let Ok(accepted) = copy.receive(&batch) else {
+            return;
+        };
+        let stretch = copy.hydrating(after, complete_to);
+        let ticket = |number| Ticket {
+            node: id,
+            pg,
+            number,
+        };
+        let fresh = fresh_part(&Arc::new(batch.clone()), &accepted.fresh);
+        let (tickets, waits) = (
+            [ticket(accepted.ticket), ticket(stretch)],
+            vec![
+                Waiting::Records { fresh, reply: None },
+                Waiting::Stretch {
+                    pages: false,
+                    reply: None,
+                },
+            ],
+        );
+        self.pending.push(Accepting {
+            entry: LogEntry::batch(Arc::new(batch), tickets),
+            waits,
+        });
+    }
+
+    fn on_fence(
+        &mut self,
+        id: NodeId,
+        from: InstanceId,
+        pg: PgId,
+        epoch: u64,
+        history: &Arc<History>,
+        outs: &mut Vec<Out>,
+    ) {
+        let forgetful = self.config.has(Planted::FenceNotPersisted);
+        let copy = self.copy(id, pg);
+        match copy.fence(epoch, history) {
+            Ok(promise) => {
+                let scl = copy.scl();
+                self.bind(id, pg, scl);
+                let ticket = Ticket {
+                    node: id,
+                    pg,
+                    number: promise.ticket,
+                };
+                let entry = if forgetful {
+                    let empty = PgBatch {
+                        pg,
+                        epoch: 0,
+                        vdl: Lsn::NONE,
+                        records: Vec::new(),
+                    };
+                    LogEntry::batch(Arc::new(empty), [ticket])
+                } else {
+                    let tickets = [ticket].into_iter().collect();
+                    LogEntry::Fence {
+                        nodes: NodeSet::one(id),
+                        tickets,
+                        epoch,
+                        history: (**history).clone(),
+                    }
+                };
+                self.pending.push(Accepting {
+                    entry,
+                    waits: vec![Waiting::Promise { reply: from }],
+                });
+            }
+            Err(Refuse::StaleEpoch { have, .. }) => {
+                outs.push(Out::Reply {
+                    to: from,
+                    node: id,
+                    message: ToInstance::Stale { epoch: have },
+                });
+            }
+            Err(refuse) => outs.push(Out::Violation(format!("{id} refuses a fence: {refuse}"))),
+        }
+    }
+
+    fn on_give(&mut self, id: NodeId, from: InstanceId, job: Job, epoch: u64, outs: &mut Vec<Out>) {
+        let pages = self.config.segment_pages;
+        let Some(node) = self.alive(id) else { return };
+        let (Some(store), Some(copy)) = (&node.store, node.copies.get(&job.pg)) else {
+            return;
+        };
+        if copy.state().epoch != epoch || copy.is_open() {
+            return;
+        }
+        let mut exports = Vec::new();
+        if job.pages {
+            let first = u64::from(job.pg.0) * pages;
+            let mut next = Some(PageId(first));
+            while let Some(page) = next {
+                match store.export(page..=PageId(first + pages - 1), 16 << 10) {
+                    Ok(export) => {
+                        next = export.next;
+                        exports.push(export);
+                    }
+                    Err(error) => {
+                        return outs.push(Out::Note(format!("{id} cannot give pages: {error}")));
+                    }
+                }
+            }
+        }
+        let history = Arc::clone(&copy.state().history);
+        let mut records = match store.records(job.pg, job.after, job.upto, u64::MAX) {
+            Ok(records) => records,
+            Err(error) => {
+                return outs.push(Out::Note(format!("{id} cannot give records: {error}")));
+            }
+        };
+        records.retain(|record| history.contains(record.origin, record.lsn));
+        let batch = Arc::new(PgBatch {
+            pg: job.pg,
+            epoch,
+            vdl: Lsn::NONE,
+            records,
+        });
+        let message = ToNode::Replicate {
+            job,
+            batch,
+            exports: Arc::new(exports),
+        };
+        outs.push(Out::Peer {
+            to: job.to,
+            from,
+            message,
+        });
+    }
+
+    fn on_replicate(
+        &mut self,
+        id: NodeId,
+        from: InstanceId,
+        job: Job,
+        batch: Arc<PgBatch>,
+        exports: &[Export],
+        outs: &mut Vec<Out>,
+    ) {
+        if let Some(store) = self.alive(id).and_then(|node| node.store.as_ref()) {
+            for export in exports {
+                if let Err(error) = store.import(export) {
+                    return outs.push(Out::Failed(error.to_string()));
+                }
+            }
+        }
+        let copy = self.copy(id, job.pg);
+        let Ok(accepted) = copy.receive_fenced(&batch) else {
+            return;
+        };
+        let stretch = copy.hydrating(job.after, job.upto);
+        let ticket = |number| Ticket {
+            node: id,
+            pg: job.pg,
+            number,
+        };
+        let fresh = fresh_part(&batch, &accepted.fresh);
+        let waits = vec![
+            Waiting::Records {
+                fresh,
+                reply: Some(from),
+            },
+            Waiting::Stretch {
+                pages: job.pages,
+                reply: Some(from),
+            },
+        ];
+        let entry = LogEntry::batch(batch, [ticket(accepted.ticket), ticket(stretch)]);
+        self.pending.push(Accepting { entry, waits });
+    }
+
+    fn on_install(
+        &mut self,
+        id: NodeId,
+        from: InstanceId,
+        epoch: u64,
+        history: Arc<History>,
+        pgs: &[PgId],
+        outs: &mut Vec<Out>,
+    ) {
+        let all = Arc::new(History::new(VolumeId(1)));
+        let history = if self.config.has(Planted::HistoryIgnored) {
+            all
+        } else {
+            history
+        };
+        let known = self.nodes.get(&id).map_or(0, |node| node.installed);
+        for pg in pgs {
+            let copy = self.copy(id, *pg);
+            if let Err(refuse) = copy.install(epoch, &history) {
+                let have = copy.state().epoch;
+                outs.push(Out::Note(format!("{id} refuses to install: {refuse}")));
+                outs.push(Out::Reply {
+                    to: from,
+                    node: id,
+                    message: ToInstance::Stale { epoch: have },
+                });
+                return;
+            }
+            let scl = copy.scl();
+            self.bind(id, *pg, scl);
+        }
+        if epoch <= known {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            (node.installed, node.history) = (epoch, Arc::clone(&history));
+        }
+        let nodes = NodeSet::one(id);
+        let entry = LogEntry::Install {
+            nodes,
+            tickets: [].into_iter().collect(),
+            epoch,
+            history: (*history).clone(),
+        };
+        self.pending.push(Accepting {
+            entry,
+            waits: Vec::new(),
+        });
+    }
+
+    /// The History was cut: what was told beyond the cut binds no more.
+    fn bind(&mut self, id: NodeId, pg: PgId, scl: Lsn) {
+        if let Some(told) = self.told.get_mut(&(id, pg)) {
+            *told = scl.min(*told);
+        }
+    }
+
+    /// Writes and syncs everything that was accepted, and answers.
+    pub fn sync(&mut self) -> Vec<Out> {
+        let mut outs = Vec::new();
+        let accepted = merge(std::mem::take(&mut self.pending));
+        let entries: Vec<LogEntry> = accepted
+            .iter()
+            .map(|accepting| accepting.entry.clone())
+            .collect();
+        let Some(log) = &self.log else { return outs };
+        self.disk
+            .lie(self.config.has(Planted::AcknowledgeBeforeSync));
+        let appended = log.append(&entries);
+        self.disk.lie(false);
+        let appended = match appended {
+            Ok(appended) => appended,
+            Err(error) => return vec![Out::Failed(error.to_string())],
+        };
+        let waits = accepted.into_iter().flat_map(|accepting| accepting.waits);
+        let mut flush = false;
+        for (token, waiting) in appended.tokens.into_iter().zip(waits) {
+            flush |= matches!(waiting, Waiting::Stretch { pages: true, .. });
+            self.redeem(token, waiting, &mut outs);
+        }
+        // A copy that has pages in place of records keeps its SCL only in its state.
+        if (flush || self.wants_flush())
+            && let Err(error) = self.flush()
+        {
+            outs = vec![Out::Failed(error)];
+        }
+        outs
+    }
+
+    fn redeem(&mut self, token: PersistedToken, waiting: Waiting, outs: &mut Vec<Out>) {
+        let (id, pg) = (token.node(), token.pg());
+        let diverges = self.config.has(Planted::CopyDiverges) && id == NodeId(2);
+        let Some(node) = self.alive(id) else { return };
+        match waiting {
+            Waiting::Records { fresh, reply } => {
+                let ack = node.copy(pg).persisted(token);
+                if let Some(store) = &node.store
+                    && !fresh.records.is_empty()
+                {
+                    store.ingest(if diverges { diverged(&fresh) } else { fresh });
+                }
+                self.reply_ack(id, reply, ack, outs);
+            }
+            Waiting::Stretch { reply, .. } => {
+                let ack = node.copy(pg).persisted(token);
+                self.reply_ack(id, reply, ack, outs);
+            }
+            Waiting::Promise { reply } => {
+                if let Some(inventory) = node.copy(pg).fenced(token) {
+                    let told = self.told.entry((id, pg)).or_default();
+                    *told = inventory.scl.max(*told);
+                    outs.push(Out::Reply {
+                        to: reply,
+                        node: id,
+                        message: ToInstance::Inventory(inventory),
+                    });
+                }
+            }
+        }
+    }
+
+    fn reply_ack(&mut self, id: NodeId, to: Option<InstanceId>, ack: Ack, outs: &mut Vec<Out>) {
+        let Some(to) = to else { return };
+        let told = self.told.entry((id, ack.pg)).or_default();
+        *told = ack.scl.max(*told);
+        outs.push(Out::Reply {
+            to,
+            node: id,
+            message: ToInstance::Ack(ack),
+        });
+    }
+
+    /// What the nodes tell their peers now.
+    pub fn summaries(&self) -> BTreeMap<(NodeId, PgId), gossip::Summary> {
+        let alive = self.nodes.values().filter(|node| node.alive());
+        let copies = alive.flat_map(|node| {
+            node.copies
+                .iter()
+                .map(move |(pg, copy)| ((node.id, *pg), copy))
+        });
+        copies
+            .filter(|(_, copy)| copy.is_open())
+            .map(|(key, copy)| (key, gossip::summary(copy)))
+            .collect()
+    }
+}
+
+/// One batch that came for several nodes of the machine is one entry, as the embedded shell would write it.
+fn merge(pending: Vec<Accepting>) -> Vec<Accepting> {
+    let mut merged: Vec<Accepting> = Vec::new();
+    for accepting in pending {
+        if let Some(last) = merged.last_mut()
+            && let LogEntry::Batch {
+                batch,
+                tickets,
+                nodes,
+            } = &accepting.entry
+            && let LogEntry::Batch {
+                batch: same,
+                tickets: more,
+                nodes: all,
+            } = &mut last.entry
+            && Arc::ptr_eq(batch, same)
+            && tickets.len() == 1
+        {
+            more.extend(tickets.iter().copied());
+            *all = all.union(*nodes);
+            last.waits.extend(accepting.waits);
+            continue;
+        }
+        merged.push(accepting);
+    }
+    merged
+}
+
+/// The planted fault of a copy that applies something else than what was logged.
+fn diverged(batch: &PgBatch) -> Arc<PgBatch> {
+    let mut records = batch.records.clone();
+    for record in &mut records {
+        let mut op = record.op.to_vec();
+        if let (Some(17), Some(last)) = (op.first().copied(), op.last_mut()) {
+            *last ^= 1;
+            record.op = op.into();
+        }
+    }
+    Arc::new(PgBatch {
+        records,
+        ..PgBatch {
+            records: Vec::new(),
+            ..*batch
+        }
+    })
+}

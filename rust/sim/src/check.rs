@@ -1,0 +1,337 @@
+//! The checkers: what must hold whatever went wrong. The numbers in brackets are the design's invariants.
+
+use std::sync::Arc;
+
+use aurora_page::{Lsn, Page, PageId, canonical};
+use aurora_proto::{NodeId, NodeSet};
+use aurora_redo::{History, PgId};
+use aurora_store::StoreError;
+
+use crate::instance::Instance;
+use crate::messages::Event;
+use crate::model::read;
+use crate::world::World;
+
+/// Pages that one look compares.
+const SAMPLE: u64 = 4;
+
+impl World {
+    pub(crate) fn on_check(&mut self) {
+        if !self.ending && self.queue.now_us() >= self.config.end_us {
+            self.begin_end();
+        }
+        self.repair_damage();
+        self.note_healed();
+        self.compare_sample();
+        if self.ending {
+            if self.at_rest() {
+                self.note(format_args!("at rest"));
+                self.check_nothing_lost();
+                self.compare_everything();
+                // Nothing is asked for any more: the run ends with what is queued.
+                self.queue.clear();
+                return;
+            }
+            if self.queue.now_us() > self.rest_deadline() {
+                let why = self.why_not_at_rest();
+                return self.fail(format!("[14] the volume does not come to rest: {why}"));
+            }
+        }
+        self.queue.after(5_000, Event::Check);
+    }
+
+    /// Every acknowledged MTR is in a kept History, and every MTR is in the present one as a whole or not at all
+    /// [6][10].
+    pub(crate) fn check_nothing_lost(&mut self) {
+        let latest = self.meta.latest();
+        let history = &latest.history;
+        let mut wrong = None;
+        for mtr in self.model.mtrs() {
+            let (first, last) = (
+                history.contains(mtr.origin, mtr.base),
+                history.contains(mtr.origin, mtr.last),
+            );
+            // A History never cuts an LSN out of the middle of an interval, so both ends speak for the rest.
+            if first != last {
+                wrong.get_or_insert(format!("[6] {mtr:?} happened in part: {history}"));
+            }
+            let kept = latest.histories().any(|h| h.contains(mtr.origin, mtr.last));
+            if mtr.acknowledged && !kept {
+                wrong.get_or_insert(format!(
+                    "[10] {mtr:?} was acknowledged and is lost: {history}"
+                ));
+            }
+        }
+        if let Some(what) = wrong {
+            self.fail(what);
+        }
+    }
+
+    /// A machine came back: its copies must have what they told [8].
+    pub(crate) fn check_told(&mut self, machine: usize) {
+        let history = self.meta.latest().history;
+        let lacks = |pg: PgId, scl: Lsn, told: Lsn| {
+            self.model.tail(self.pages_of(pg), told, &history) > scl
+        };
+        if let Err(what) = self.machines[machine].check_told(lacks) {
+            self.fail(what);
+        }
+    }
+
+    /// Nodes that cannot be read after a start, though nothing was done to them that should have that effect.
+    pub(crate) fn note_lost(&mut self, machine: usize) {
+        let lost: Vec<NodeId> = self.machines[machine]
+            .nodes
+            .values()
+            .filter(|node| !node.alive())
+            .map(|node| node.id)
+            .collect();
+        for node in lost {
+            if !self.harmed.contains(node) {
+                self.fail(format!("{node} was synced and cannot be read any more"));
+            }
+        }
+    }
+
+    /// Compares some pages at the newest durable point, or at an older one that must still be readable.
+    fn compare_sample(&mut self) {
+        let Some(id) = self.writer() else { return };
+        let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
+            return;
+        };
+        let (vdl, history) = (writing.writer.vdl(), Arc::clone(&writing.history));
+        let floor = self.meta.latest().collection_floor;
+        for _ in 0..SAMPLE {
+            let page = PageId(
+                self.chaos
+                    .below(self.meta.latest().pgs.len() as u64 * self.config.segment_pages),
+            );
+            let back = if self.chaos.chance(300) {
+                self.chaos.below(200)
+            } else {
+                0
+            };
+            let at = history.floor(Lsn(vdl.0.saturating_sub(back))).max(floor);
+            self.compare(id, page, at.min(vdl), &history);
+        }
+    }
+
+    fn compare_everything(&mut self) {
+        let Some(id) = self.writer() else { return };
+        let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
+            return;
+        };
+        let (vdl, history) = (writing.writer.vdl(), Arc::clone(&writing.history));
+        let pages: Vec<PageId> = self.model.pages().collect();
+        pages
+            .into_iter()
+            .for_each(|page| self.compare(id, page, vdl, &history));
+    }
+
+    /// Every copy that can serve the read gives what the model says, and all give the same page.
+    fn compare(
+        &mut self,
+        writer: crate::messages::InstanceId,
+        page: PageId,
+        at: Lsn,
+        history: &History,
+    ) {
+        let pg = PgId((page.0 / self.config.segment_pages) as u32);
+        let Some(writing) = self.instances.get_mut(&writer).and_then(Instance::writing) else {
+            return;
+        };
+        let readable = writing.writer.readable(pg, at);
+        let expected = self.model.content(page, at, history);
+        let mut same: Option<(NodeId, Vec<u8>)> = None;
+        for node in readable {
+            match self.materialise(node, page, at) {
+                None => {}
+                Some(Err(error))
+                    if self.harmed.contains(node) && error.other_copy_may_have_it() => {}
+                Some(Err(error)) => {
+                    return self.fail(format!("{node} cannot read page {page} at {at}: {error}"));
+                }
+                Some(Ok(got)) => {
+                    self.report.compared += 1;
+                    match read(&got) {
+                        Ok(content) if (got.lsn(), &content) == (expected.0, &expected.1) => {}
+                        other => {
+                            let lsn = got.lsn();
+                            let what = format!(
+                                "page {page} at {at} of {node}: expected {expected:?}, got {lsn} {other:?}"
+                            );
+                            return self.fail(what);
+                        }
+                    }
+                    let form = canonical(&got);
+                    match &same {
+                        Some((other, first)) if *first != form => {
+                            return self.fail(format!(
+                                "copies {other} and {node} of page {page} at {at} differ"
+                            ));
+                        }
+                        Some(_) => {}
+                        None => same = Some((node, form)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A node reads under the History that it has installed.
+    fn materialise(
+        &mut self,
+        node: NodeId,
+        page: PageId,
+        at: Lsn,
+    ) -> Option<Result<Page, StoreError>> {
+        let machine = self.machines.get_mut(*self.home.get(&node)?)?;
+        if !machine.up {
+            return None;
+        }
+        let node = machine.alive(node)?;
+        Some(node.store.as_ref()?.materialise(page, at, &node.history))
+    }
+
+    /// Nodes that have everything again count as sound.
+    fn note_healed(&mut self) {
+        let Some(id) = self.writer() else { return };
+        let latest = self.meta.latest();
+        let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
+            return;
+        };
+        let (vdl, history) = (writing.writer.vdl(), Arc::clone(&writing.history));
+        let mut healed = NodeSet::EMPTY;
+        for id in self.harmed {
+            let Some(node) = self
+                .machines
+                .get(self.home[&id])
+                .and_then(|m| m.nodes.get(&id))
+            else {
+                continue;
+            };
+            let Some(store) = node.store.as_ref().filter(|store| store.is_alive()) else {
+                continue;
+            };
+            let known = latest
+                .node(id)
+                .is_some_and(|info| info.incarnation == store.identity().incarnation);
+            let whole = (0..latest.pgs.len() as u32).map(PgId).all(|pg| {
+                let scl = node.copies.get(&pg).map_or(Lsn::NONE, |copy| copy.scl());
+                scl >= self.model.tail(self.pages_of(pg), vdl, &history)
+            });
+            // Damage that nobody has seen yet shows when everything is read.
+            if known && whole && node.installed == latest.epoch && sound(store) {
+                healed.insert(id);
+            }
+        }
+        for id in healed {
+            self.harmed.remove(id);
+            self.note(format_args!("{id} has everything"));
+        }
+    }
+
+    /// Damaged layers are repaired from sound copies.
+    fn repair_damage(&mut self) {
+        for id in self.harmed {
+            let Some(machine) = self.machines.get(self.home[&id]).filter(|m| m.up) else {
+                continue;
+            };
+            let Some(store) = machine.nodes.get(&id).and_then(|node| node.store.as_ref()) else {
+                continue;
+            };
+            if !store.is_alive() {
+                continue;
+            }
+            for damage in store.damage() {
+                let mut exports = Vec::new();
+                for peer in self
+                    .machines
+                    .iter()
+                    .filter(|m| m.up)
+                    .flat_map(|m| m.nodes.values())
+                {
+                    let Some(source) = peer.store.as_ref() else {
+                        continue;
+                    };
+                    if self.harmed.contains(peer.id) || !peer.alive() {
+                        continue;
+                    }
+                    let mut next = Some(*damage.pages.start());
+                    while let Some(page) = next {
+                        let Ok(export) = source.export(page..=*damage.pages.end(), 64 << 10) else {
+                            break;
+                        };
+                        next = export.next;
+                        exports.push(export);
+                    }
+                }
+                if !exports.is_empty() {
+                    let done = store.repair(&damage, &exports).map_err(|e| e.to_string());
+                    self.trace.note(
+                        self.queue.now_us(),
+                        format_args!("{id} repairs {damage:?}: {done:?}"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Is the volume open, everything numbered durable, and every copy complete?
+    fn at_rest(&self) -> bool {
+        self.why_not_at_rest().is_empty()
+    }
+
+    fn why_not_at_rest(&self) -> String {
+        let Some(writing) = self
+            .writer()
+            .and_then(|id| self.instances.get(&id))
+            .and_then(Instance::written)
+        else {
+            let phases: Vec<String> = self
+                .instances
+                .values()
+                .filter(|i| i.lives())
+                .map(|i| format!("{i:?}"))
+                .collect();
+            return format!("no writer; {phases:?}")
+                .chars()
+                .take(4000)
+                .collect();
+        };
+        let writer = &writing.writer;
+        if writer.vdl() != writer.numbered() {
+            return format!("{:?}", writer.points());
+        }
+        if !self.harmed.is_empty() {
+            return format!("{} lack something", self.harmed);
+        }
+        for pg in (0..writer.pgs() as u32).map(PgId) {
+            let tail = self
+                .model
+                .tail(self.pages_of(pg), writer.vdl(), &writing.history);
+            for (id, home) in &self.home {
+                let copy = self.machines[*home]
+                    .nodes
+                    .get(id)
+                    .and_then(|node| node.copies.get(&pg));
+                let scl = copy.map_or(Lsn::NONE, |copy| copy.scl());
+                if scl < tail {
+                    return format!("{pg} of {id} is complete to {scl}, not to {tail}");
+                }
+            }
+        }
+        String::new()
+    }
+}
+
+/// Reads everything once more.
+fn sound(store: &aurora_store::NodeStore) -> bool {
+    loop {
+        match store.scrub(1 << 20) {
+            Ok(report) if report.finished => return store.damage().is_empty(),
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The disk of a simulated machine: a [`MemDisk`], which loses unsynced writes in a crash, behind a switch that makes
+//! syncs lie. Lying is a planted fault: it is what a node does that acknowledges before its records are on disk.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aurora_store::{Disk, DiskFile, MemDisk, OpenMode};
+
+/// A memory disk whose syncs can be made to do nothing.
+#[derive(Clone, Debug)]
+pub struct LyingDisk {
+    disk: MemDisk,
+    lies: Arc<AtomicBool>,
+}
+
+impl LyingDisk {
+    /// An honest disk, for now.
+    pub fn new(disk: MemDisk) -> LyingDisk {
+        LyingDisk {
+            disk,
+            lies: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// From now on, do syncs only pretend?
+    pub fn lie(&self, lies: bool) {
+        self.lies.store(lies, Ordering::Relaxed);
+    }
+
+    /// The disk itself.
+    pub fn mem(&self) -> &MemDisk {
+        &self.disk
+    }
+
+    fn honest(&self) -> bool {
+        !self.lies.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct LyingFile {
+    file: Arc<dyn DiskFile>,
+    lies: Arc<AtomicBool>,
+}
+
+impl Disk for LyingDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(path, mode)?;
+        Ok(Arc::new(LyingFile {
+            file,
+            lies: self.lies.clone(),
+        }))
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.link(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir_all(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        self.disk.exists(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.honest() {
+            self.disk.sync_dir(dir)
+        } else {
+            Ok(())
+        }
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(path)
+    }
+    fn device_of(&self, path: &Path) -> io::Result<u64> {
+        self.disk.device_of(path)
+    }
+}
+
+impl DiskFile for LyingFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.lies.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            self.file.sync_data()
+        }
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn is_linked(&self) -> io::Result<bool> {
+        self.file.is_linked()
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+}
+
+impl fmt::Display for LyingDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.honest() {
+            "honest disk"
+        } else {
+            "lying disk"
+        })
+    }
+}

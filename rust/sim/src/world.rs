@@ -1,0 +1,656 @@
+//! A world: machines, network, metadata, instances, and the order in which things happen to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aurora_page::{Lsn, PageId, VolumeId};
+use aurora_proto::{
+    Manifest, MetaStore, NewCluster, NodeId, NodeInfo, NodeSet, Refused, Replacement,
+};
+use aurora_redo::PgId;
+use aurora_store::{NodeStore, Roots};
+
+use crate::config::{Config, NODES};
+use crate::instance::{Instance, Phase, Send, Step};
+use crate::machine::{CLUSTER, Machine, Out, node_dir};
+use crate::messages::{Event, InstanceId, ToInstance, ToNode};
+use crate::meta::SimMeta;
+use crate::model::{Model, Numbered, Table};
+use crate::net::Net;
+use crate::queue::Queue;
+use crate::rng::Rng;
+use crate::trace::Trace;
+use crate::workload;
+
+/// The origin of every record of a world.
+pub const ORIGIN: VolumeId = VolumeId(1);
+/// After the faults have ended, everything must have come to rest within this.
+const REST_US_MAX: u64 = 2_000_000;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Hash of everything that happened.
+    pub hash: u64,
+    /// Events.
+    pub events: u64,
+    /// MTRs that were numbered.
+    pub numbered: usize,
+    /// MTRs that were acknowledged.
+    pub acknowledged: usize,
+    /// Recoveries that opened the volume.
+    pub opened: u64,
+    /// Starts of machines after crashes.
+    pub boots: u64,
+    /// Page versions that were compared with the model.
+    pub compared: u64,
+    /// What went wrong, and the events before it.
+    pub failure: Option<(String, String)>,
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) config: Config,
+    pub(crate) chaos: Rng,
+    work: Rng,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) trace: Trace,
+    pub(crate) net: Net,
+    pub(crate) meta: SimMeta,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) home: BTreeMap<NodeId, usize>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    pub(crate) model: Model,
+    pub(crate) table: Table,
+    /// Nodes that may lack or have damaged what they should have: never more than an AZ and one.
+    pub(crate) harmed: NodeSet,
+    pub(crate) incarnations: BTreeMap<NodeId, u64>,
+    pub(crate) ending: bool,
+    pub(crate) report: Report,
+    commit_us: i64,
+    failure: Option<String>,
+}
+
+impl World {
+    /// Runs the world of a configuration to its end.
+    pub fn run(config: Config) -> Report {
+        let seed = config.seed;
+        let mut world = match World::new(config) {
+            Ok(world) => world,
+            Err(error) => panic!("world {seed} cannot begin: {error}"),
+        };
+        while world.failure.is_none() {
+            let Some(event) = world.queue.pop() else {
+                break;
+            };
+            world.on_event(event);
+        }
+        world.finish()
+    }
+
+    fn new(config: Config) -> Result<World, String> {
+        let mut rng = Rng::new(config.seed);
+        let mut machines = Vec::new();
+        let mut home = BTreeMap::new();
+        for index in 0..config.machines {
+            let ids: NodeSet = (0..NODES)
+                .filter(|n| usize::from(*n) % config.machines == index)
+                .map(NodeId)
+                .collect();
+            home.extend(ids.iter().map(|id| (id, index)));
+            machines.push(Machine::create(&config, ids, rng.next())?);
+        }
+        let meta = SimMeta::default();
+        let manifest = first_manifest(&config);
+        meta.cas(0, &manifest).map_err(|e| e.to_string())?;
+        let first = Instance::first(InstanceId(1), &manifest, config.planted);
+        let mut world = World {
+            chaos: rng.fork(),
+            work: rng.fork(),
+            queue: Queue::default(),
+            trace: Trace::default(),
+            net: Net::new(rng.fork(), config.net),
+            meta,
+            machines,
+            home,
+            instances: BTreeMap::from([(first.id, first)]),
+            model: Model::default(),
+            table: Table::new(config.page_bytes),
+            harmed: NodeSet::EMPTY,
+            incarnations: (0..NODES).map(|n| (NodeId(n), 1)).collect(),
+            ending: false,
+            report: blank_report(config.seed),
+            commit_us: 1_000_000,
+            failure: None,
+            config,
+        };
+        world.queue.after(0, Event::Tick(InstanceId(1)));
+        for machine in 0..world.machines.len() {
+            world
+                .queue
+                .after(3_000 + machine as u64, Event::Tend { machine, boot: 1 });
+        }
+        world.queue.after(world.config.chaos_us, Event::Chaos);
+        world.queue.after(5_000, Event::Check);
+        Ok(world)
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.hash = self.trace.hash();
+        self.report.events = self.trace.events();
+        self.report.numbered = self.model.mtrs().count();
+        self.report.acknowledged = self.model.mtrs().filter(|mtr| mtr.acknowledged).count();
+        self.report.failure = self.failure.map(|failure| (failure, self.trace.tail(200)));
+        self.report
+    }
+
+    /// Notes what must never happen; the run ends with the first.
+    pub(crate) fn fail(&mut self, what: String) {
+        self.note(format_args!("VIOLATION {what}"));
+        self.failure.get_or_insert(what);
+    }
+
+    pub(crate) fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.note(self.queue.now_us(), what);
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::ToNode {
+                node,
+                from,
+                message,
+            } => self.on_node_message(node, from, message),
+            Event::ToInstance { to, node, message } => self.on_instance_message(to, node, message),
+            Event::Sync { machine, boot } => self.on_sync(machine, boot),
+            Event::Boot { machine } => self.boot(machine),
+            Event::Tick(id) => self.on_tick(id),
+            Event::Tend { machine, boot } => self.on_tend(machine, boot),
+            Event::Rejoin(node) => {
+                self.note(format_args!("{node} can be reached again"));
+                self.net.cut(node, false);
+            }
+            Event::Chaos => self.on_chaos(),
+            Event::Check => self.on_check(),
+        }
+    }
+
+    fn on_node_message(&mut self, node: NodeId, from: InstanceId, message: ToNode) {
+        let machine = self.home[&node];
+        if !self.machines[machine].up {
+            return;
+        }
+        self.note(format_args!("{node} <- {from} {}", message.name()));
+        let outs = self.machines[machine].handle(node, from, message);
+        self.route(machine, Some(node), outs);
+        self.schedule_sync(machine);
+    }
+
+    fn schedule_sync(&mut self, machine: usize) {
+        let Machine {
+            pending,
+            boot,
+            syncing,
+            ..
+        } = &mut self.machines[machine];
+        if !pending.is_empty() && !*syncing {
+            *syncing = true;
+            let event = Event::Sync {
+                machine,
+                boot: *boot,
+            };
+            let delay = self.work.between(20, 400);
+            self.queue.after(delay, event);
+        }
+    }
+
+    fn on_sync(&mut self, machine: usize, boot: u64) {
+        let running = &mut self.machines[machine];
+        if !running.up || running.boot != boot {
+            return;
+        }
+        running.syncing = false;
+        let outs = running.sync();
+        self.note(format_args!("m{machine} syncs, {} answers", outs.len()));
+        self.route(machine, None, outs);
+        self.schedule_sync(machine);
+    }
+
+    fn route(&mut self, machine: usize, sender: Option<NodeId>, outs: Vec<Out>) {
+        for out in outs {
+            match out {
+                Out::Reply { to, node, message } => {
+                    for delay in self.net.arrivals(node) {
+                        let message = message.clone();
+                        self.queue
+                            .after(delay, Event::ToInstance { to, node, message });
+                    }
+                }
+                Out::Peer { to, from, message } => {
+                    if sender.is_some_and(|node| self.net.is_cut(node)) {
+                        continue;
+                    }
+                    for delay in self.net.arrivals(to) {
+                        let message = message.clone();
+                        self.queue.after(
+                            delay,
+                            Event::ToNode {
+                                node: to,
+                                from,
+                                message,
+                            },
+                        );
+                    }
+                }
+                Out::Violation(what) => self.fail(what),
+                Out::Note(what) => self.note(format_args!("{what}")),
+                Out::Failed(what) => {
+                    self.note(format_args!("m{machine} fails: {what}"));
+                    return self.crash(machine);
+                }
+            }
+        }
+    }
+
+    /// Sends on behalf of an instance.
+    pub(crate) fn send(&mut self, from: InstanceId, sends: Vec<Send>) {
+        for (node, message) in sends {
+            for delay in self.net.arrivals(node) {
+                let message = message.clone();
+                self.queue.after(
+                    delay,
+                    Event::ToNode {
+                        node,
+                        from,
+                        message,
+                    },
+                );
+            }
+        }
+    }
+
+    fn on_instance_message(&mut self, to: InstanceId, node: NodeId, message: ToInstance) {
+        let Some(instance) = self
+            .instances
+            .get_mut(&to)
+            .filter(|instance| instance.lives())
+        else {
+            return;
+        };
+        let (step, what) = match message {
+            ToInstance::Ack(ack) => (
+                instance.on_ack(node, &ack),
+                format!("ack {} {} e{}", ack.pg, ack.scl, ack.epoch),
+            ),
+            ToInstance::Inventory(inventory) => {
+                let what = format!(
+                    "inventory {} scl {} hint {}",
+                    inventory.pg, inventory.scl, inventory.vdl_hint
+                );
+                (instance.on_inventory(inventory), what)
+            }
+            ToInstance::Stale { epoch } => {
+                instance.on_stale(epoch);
+                (Step::Nothing, format!("has promised e{epoch}"))
+            }
+            ToInstance::NotInstalled => {
+                if let Some(writing) = instance.writing() {
+                    writing.uninstalled.insert(node);
+                }
+                (Step::Nothing, "has not installed".to_owned())
+            }
+        };
+        self.note(format_args!("{to} <- {node} {what}"));
+        self.on_step(to, step);
+    }
+
+    fn on_step(&mut self, id: InstanceId, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Note(what) => self.note(format_args!("{what}")),
+            Step::Violation(what) => self.fail(what),
+            Step::Opened { vdl } => self.on_opened(id, vdl),
+            Step::Durable { from, to } => self.on_durable(id, from, to),
+        }
+    }
+
+    fn on_opened(&mut self, id: InstanceId, vdl: Lsn) {
+        self.report.opened += 1;
+        let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
+            return;
+        };
+        let pages: Vec<PageId> = self.model.pages().collect();
+        let history = Arc::clone(&writing.history);
+        for page in pages {
+            writing
+                .heads
+                .insert(page, self.model.content(page, vdl, &history));
+        }
+        self.note(format_args!("{id} opens at {vdl}: {history}"));
+        self.check_nothing_lost();
+    }
+
+    fn on_durable(&mut self, id: InstanceId, from: Lsn, to: Lsn) {
+        let epoch = self.instances[&id].epoch;
+        let count = self.model.acknowledge(epoch, from, to);
+        self.note(format_args!("{id} durable to {to}, {count} commits"));
+        // A late acknowledgement of a writer that was overtaken is right only if the successor found the commit [12].
+        let latest = self.meta.latest();
+        let lost = self.model.mtrs().find(|mtr| {
+            let acknowledged = mtr.epoch == epoch && mtr.last > from && mtr.last <= to;
+            acknowledged && !latest.histories().any(|h| h.contains(mtr.origin, mtr.last))
+        });
+        if let Some(mtr) = lost {
+            self.fail(format!(
+                "[12] {id} of e{epoch} acknowledges {mtr:?}, which e{} does not have",
+                latest.epoch
+            ));
+        }
+    }
+
+    fn on_tick(&mut self, id: InstanceId) {
+        if !self.instances[&id].lives() {
+            return;
+        }
+        let mut sends = Vec::new();
+        let mut step = Step::Nothing;
+        match self.instances[&id].phase {
+            Phase::Start => {
+                let replace = self.recreate_lost();
+                let now = self.queue.now_us();
+                if let Some(instance) = self.instances.get_mut(&id) {
+                    step = instance.take_epoch(&self.meta, &replace, now);
+                }
+            }
+            Phase::Writing(_) => self.write(id, &mut sends),
+            _ => {
+                let now = self.queue.now_us();
+                if let Some(instance) = self.instances.get_mut(&id) {
+                    step = instance.tick(&self.meta, now, &mut sends);
+                }
+            }
+        }
+        self.on_step(id, step);
+        self.send(id, sends);
+        let recovering = matches!(
+            self.instances[&id].phase,
+            Phase::Fencing(..) | Phase::Copying(..)
+        );
+        let delay = if recovering {
+            4_000
+        } else {
+            self.work.between(300, 2_000)
+        };
+        self.queue.after(delay, Event::Tick(id));
+    }
+
+    /// Makes the directories of lost nodes anew, where their machine runs; says who is to be replaced.
+    fn recreate_lost(&mut self) -> Vec<Replacement> {
+        let manifest = self.meta.latest();
+        let mut replace = Vec::new();
+        for info in &manifest.nodes {
+            let machine = &mut self.machines[self.home[&info.id]];
+            if !machine.up {
+                continue;
+            }
+            if machine.alive(info.id).is_none() {
+                let incarnation = self.incarnations.entry(info.id).or_insert(1);
+                *incarnation += 1;
+                if let Err(error) = machine.create_node(info.id, *incarnation) {
+                    self.trace.note(
+                        self.queue.now_us(),
+                        format_args!("{} cannot be made anew: {error}", info.id),
+                    );
+                    continue;
+                }
+                self.harmed.insert(info.id);
+            }
+            let store = machine
+                .nodes
+                .get(&info.id)
+                .and_then(|node| node.store.as_ref());
+            let incarnation = store.map_or(0, |store: &NodeStore| store.identity().incarnation);
+            if incarnation > info.incarnation {
+                replace.push(Replacement {
+                    lost: info.id,
+                    with: NodeInfo {
+                        incarnation,
+                        ..info.clone()
+                    },
+                });
+            }
+        }
+        replace
+    }
+
+    /// The writer appends, sends, and reminds those who lag.
+    fn write(&mut self, id: InstanceId, sends: &mut Vec<Send>) {
+        let count = if self.ending { 0 } else { self.work.below(4) };
+        for _ in 0..count {
+            self.append(id);
+        }
+        let remind = self.work.chance(250);
+        let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
+            return;
+        };
+        writing.send(sends);
+        if remind {
+            writing.remind(sends);
+        }
+    }
+
+    fn append(&mut self, id: InstanceId) {
+        let segment_pages = self.config.segment_pages;
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return;
+        };
+        let epoch = instance.epoch;
+        let Some(writing) = instance.writing() else {
+            return;
+        };
+        let pages = writing.writer.pgs() as u64 * segment_pages;
+        self.commit_us += 1 + self.work.below(50) as i64;
+        let draft = workload::draft(
+            &mut self.work,
+            &self.table,
+            &writing.heads,
+            pages,
+            self.commit_us,
+        );
+        match writing.writer.append(draft.mtr) {
+            Ok(aurora_proto::Numbered { base, last }) => {
+                writing.appended += 1;
+                let mut lsn = base;
+                for (page, _) in &draft.changes {
+                    writing.heads.entry(*page).or_default().0 = lsn;
+                    lsn = lsn.next();
+                }
+                for (page, content) in draft.after {
+                    writing.heads.entry(page).or_default().1 = content;
+                }
+                let time_us = self.commit_us;
+                let mtr = Numbered {
+                    origin: ORIGIN,
+                    base,
+                    last,
+                    time_us,
+                    epoch,
+                    acknowledged: false,
+                };
+                self.note(format_args!(
+                    "{id} numbers {base}..{last}: {:?}",
+                    draft.changes
+                ));
+                if let Err(what) = self.model.numbered(mtr, &draft.changes) {
+                    self.fail(what);
+                }
+            }
+            Err(refused @ (Refused::BackPressure { .. } | Refused::Fenced { .. })) => {
+                self.note(format_args!("{id} {refused}"));
+                if matches!(refused, Refused::Fenced { .. })
+                    && let Some(instance) = self.instances.get_mut(&id)
+                {
+                    instance.phase = Phase::Dead;
+                }
+            }
+            Err(refused) => self.fail(format!("{id} is refused: {refused}")),
+        }
+    }
+
+    fn on_tend(&mut self, machine: usize, boot: u64) {
+        if !self.machines[machine].up || self.machines[machine].boot != boot {
+            return;
+        }
+        let from = self.newest_instance();
+        // A mark that the trace sees even when nothing is told.
+        for ((node, pg), summary) in self.machines[machine].summaries() {
+            let peers = self
+                .meta
+                .latest()
+                .membership(pg)
+                .map_or(NodeSet::EMPTY, |members| members.nodes());
+            let others: Vec<NodeId> = peers.without(node).iter().collect();
+            if !self.net.is_cut(node) && !others.is_empty() {
+                let peer = *self.work.pick(&others);
+                self.send(from, vec![(peer, ToNode::Summary(summary))]);
+            }
+        }
+        if self.work.chance(300) {
+            let manifest = self.meta.latest();
+            let histories = manifest.histories().cloned().map(Arc::new).collect();
+            let roots = Roots {
+                histories,
+                vdl: Lsn::MAX,
+                floor: manifest.collection_floor,
+            };
+            let done = self.machines[machine]
+                .flush()
+                .and_then(|()| self.machines[machine].tend_layers(&roots));
+            self.note(format_args!("m{machine} tends its layers"));
+            if let Err(error) = done {
+                self.route(machine, None, vec![Out::Failed(error)]);
+                return;
+            }
+        }
+        let delay = self.work.between(3_000, 9_000);
+        self.queue.after(delay, Event::Tend { machine, boot });
+    }
+
+    /// The power of a machine goes; it comes back after a while. In the embedded case the instances go with it.
+    pub(crate) fn crash(&mut self, machine: usize) {
+        let seed = self.chaos.next();
+        self.note(format_args!("m{machine} crashes"));
+        self.machines[machine].crash(seed);
+        if self.machines.len() == 1 {
+            self.instances
+                .values_mut()
+                .for_each(|instance| instance.phase = Phase::Dead);
+            let id = self.start_instance();
+            self.note(format_args!("{id} will take over"));
+        }
+        let delay = if self.ending {
+            1_000
+        } else {
+            self.chaos.between(1_000, 60_000)
+        };
+        self.queue.after(delay, Event::Boot { machine });
+    }
+
+    fn boot(&mut self, machine: usize) {
+        if self.machines[machine].up {
+            return;
+        }
+        self.report.boots += 1;
+        match self.machines[machine].start() {
+            Ok(notes) => notes
+                .into_iter()
+                .for_each(|what| self.note(format_args!("m{machine} starts: {what}"))),
+            Err(error) => return self.fail(format!("m{machine} cannot start: {error}")),
+        }
+        self.note_lost(machine);
+        self.check_told(machine);
+        let boot = self.machines[machine].boot;
+        self.queue
+            .after(self.config.net.delay_us_max, Event::Tend { machine, boot });
+    }
+
+    /// A new instance, which will recover the volume.
+    pub(crate) fn start_instance(&mut self) -> InstanceId {
+        let id = InstanceId(self.newest_instance().0 + 1);
+        self.instances
+            .insert(id, Instance::new(id, self.config.planted));
+        let delay = self.chaos.between(100, 5_000);
+        self.queue.after(delay, Event::Tick(id));
+        id
+    }
+
+    pub(crate) fn newest_instance(&self) -> InstanceId {
+        self.instances
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// The writer that may write: of the latest epoch, and open.
+    pub(crate) fn writer(&self) -> Option<InstanceId> {
+        let epoch = self.meta.latest().epoch;
+        let open = self
+            .instances
+            .values()
+            .find(|i| i.epoch == epoch && matches!(i.phase, Phase::Writing(_)));
+        open.map(|instance| instance.id)
+    }
+
+    pub(crate) fn rest_deadline(&self) -> u64 {
+        self.config.end_us + REST_US_MAX
+    }
+
+    /// Pages of a group.
+    pub(crate) fn pages_of(&self, pg: PgId) -> std::ops::Range<u64> {
+        let n = self.config.segment_pages;
+        u64::from(pg.0) * n..(u64::from(pg.0) + 1) * n
+    }
+}
+
+fn first_manifest(config: &Config) -> Manifest {
+    let info = |n: u16| NodeInfo {
+        id: NodeId(n),
+        az: format!("az{}", n / 2 + 1),
+        path: node_dir(NodeId(n)).display().to_string(),
+        device: u64::from(n) % config.machines as u64,
+        incarnation: 1,
+    };
+    let mut manifest = Manifest::create(NewCluster {
+        cluster: CLUSTER,
+        origin: ORIGIN,
+        region: "sim".into(),
+        page_bytes: config.page_bytes as u32,
+        segment_pages: config.segment_pages,
+        window: config.window,
+        nodes: (0..NODES).map(info).collect(),
+        config: BTreeMap::new(),
+        created_us: 0,
+    });
+    for _ in 1..config.segments {
+        manifest.pgs.push(manifest.pgs[0].clone());
+    }
+    manifest
+}
+
+fn blank_report(seed: u64) -> Report {
+    Report {
+        seed,
+        hash: 0,
+        events: 0,
+        numbered: 0,
+        acknowledged: 0,
+        opened: 0,
+        boots: 0,
+        compared: 0,
+        failure: None,
+    }
+}
