@@ -19,7 +19,8 @@ use crate::types::{Export, Image, PageChain};
 
 impl NodeStore {
     /// Records of a protection group with an LSN in `(after, upto]`, ascending, the lowest first if they are more than
-    /// about `max_bytes`. Of what is below the floor, only what is still there.
+    /// about `max_bytes`. Of what is below the floor, only what is still there. Where there are any, they are complete to
+    /// the last of them and not necessarily to `upto`.
     pub fn records(&self, pg: PgId, after: Lsn, upto: Lsn, max_bytes: u64) -> Result<Vec<Record>, StoreError> {
         let mut found: BTreeMap<(Lsn, VolumeId), Record> = BTreeMap::new();
         let (mut bytes, mut upto) = (0, upto);
