@@ -264,3 +264,72 @@ fn no_columns_still_count_rows() {
     builder.append_leaf(&leaf, 0..6, &mut no_overflow).unwrap();
     assert_eq!(builder.finish().unwrap().num_rows(), 6);
 }
+
+/// Values of every packed width narrower than the type, constants and dictionaries: each is unpacked by its own loop.
+#[test]
+fn packed_columns_are_unpacked_from_any_rank() {
+    let types = [
+        DataType::Int64,
+        DataType::Int64,
+        DataType::Int64,
+        DataType::Int64,
+        DataType::Int32,
+    ];
+    let others = [
+        DataType::Int16,
+        DataType::Decimal {
+            precision: 18,
+            scale: 2,
+        },
+        DataType::Float64,
+        DataType::Bool,
+    ];
+    let columns = (0..)
+        .zip(types.into_iter().chain(others))
+        .map(|(id, data_type)| Column {
+            id,
+            name: format!("c{id}"),
+            data_type,
+            nullable: false,
+        })
+        .collect();
+    let schema = Schema::new(
+        1,
+        columns,
+        vec![KeyPart {
+            column: 0,
+            descending: false,
+        }],
+    )
+    .unwrap();
+    let rows: Vec<Vec<Value>> = (0..100i64)
+        .map(|n| {
+            vec![
+                Value::Int(n - 50),
+                Value::Int(n * 500 - 7),
+                Value::Int(n * 40_000_000),
+                Value::Int(-3),
+                Value::Int(n * 600),
+                Value::Int(-n),
+                Value::Decimal(i128::from(n) * 1000 - 50_000),
+                Value::Float64((n % 3) as f64 / 7.0),
+                Value::Bool(n % 2 == 1),
+            ]
+        })
+        .collect();
+    let page = leaf_of(&schema, &rows);
+    let sealed = seal_with(&page, Compression::Never);
+    let sealed = SealedRef::new(&sealed, ID).unwrap();
+    for range in [0..100, 1..100, 37..64, 99..100, 5..5] {
+        let mut builder = BatchBuilder::new(&schema, None, 1000).unwrap();
+        let taken = builder
+            .append_sealed(&sealed, range.clone(), &mut no_overflow)
+            .unwrap();
+        assert_eq!(taken, range.len());
+        let batch = builder.finish().unwrap();
+        let back = BatchRows::new(&schema, &batch, 0).unwrap();
+        for (index, rank) in range.enumerate() {
+            assert_eq!(back.values(index).unwrap(), rows[rank]);
+        }
+    }
+}

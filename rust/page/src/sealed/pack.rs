@@ -296,3 +296,37 @@ fn append_bytes<'v>(body: &mut Body, entry: &mut Entry, values: impl Iterator<It
     values.for_each(|value| body.bytes.extend_from_slice(value));
     entry.bytes_len = body.bytes.len() as u32 - entry.bytes_at;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_hold_their_span_and_are_least() {
+        for (width, bits) in [(1, 8), (2, 16), (4, 32), (8, 64)] {
+            let largest = (1u128 << bits) - 1;
+            assert_eq!(width_for(largest), width);
+            assert_eq!(width_for(largest + 1), 2 * width);
+        }
+        assert_eq!(
+            (width_for(0), width_for(1), width_for(u128::MAX)),
+            (0, 1, 16)
+        );
+        assert_eq!(
+            (
+                code_width(0),
+                code_width(1),
+                code_width(256),
+                code_width(257)
+            ),
+            (0, 0, 1, 2)
+        );
+        assert_eq!((offset_width(65_535), offset_width(65_536)), (2, 4));
+    }
+
+    #[test]
+    fn spans_cover_the_whole_range_of_a_type() {
+        assert_eq!(i64::MAX.span_from(i64::MIN), u64::MAX.into());
+        assert_eq!(i128::MAX.span_from(i128::MIN), u128::MAX);
+    }
+}

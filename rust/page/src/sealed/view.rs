@@ -147,14 +147,8 @@ impl<'a> SealedColumn<'a> {
                 codes,
                 offsets,
                 bytes,
-                len,
-            } => {
-                let code = codes.index(rank);
-                if code >= len {
-                    return &[];
-                }
-                (offsets, code, bytes)
-            }
+                ..
+            } => (offsets, codes.index(rank), bytes),
             SealedData::Packed { .. } | SealedData::Dictionary { .. } => return &[],
         };
         bytes
