@@ -124,6 +124,13 @@ def test_what_is_allowed_passes(source):
     assert violations_in(source) == []
 
 
+def test_a_program_takes_arguments_in_its_main_file_only():
+    source = "use std::process::ExitCode;\nfn main() -> ExitCode { run(std::env::args()); ExitCode::SUCCESS }\n"
+    assert list(check_layers.check_source(source, "rust/sim/src/main.rs")) == []
+    assert len(list(check_layers.check_source(source, "rust/sim/src/world.rs"))) == 2
+    assert list(check_layers.check_source("use std::process::abort;", "rust/sim/src/main.rs"))
+
+
 def test_lines_are_counted_as_in_the_file():
     code = check_layers.code_of('/* one\ntwo */\n"three\nfour"\nuse std::fs;\n')
     assert next(str(v) for v in check_layers.check_source(code, "x.rs")).startswith("x.rs:5: names std::fs")
