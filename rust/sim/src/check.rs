@@ -140,11 +140,11 @@ impl World {
         let Some(writing) = self.instances.get_mut(&writer).and_then(Instance::writing) else {
             return;
         };
-        let readable = writing.writer.readable(pg, at);
+        let (readable, epoch) = (writing.writer.readable(pg, at), writing.writer.epoch());
         let expected = self.model.content(page, at, history);
         let mut same: Option<(NodeId, Vec<u8>)> = None;
         for node in readable {
-            match self.materialise(node, page, at) {
+            match self.materialise(node, page, at, epoch) {
                 None => {}
                 Some(Err(error))
                     if self.harmed.contains(node) && error.other_copy_may_have_it() => {}
@@ -156,11 +156,15 @@ impl World {
                     match read(&got) {
                         Ok(content) if (got.lsn(), &content) == (expected.0, &expected.1) => {}
                         other => {
-                            let lsn = got.lsn();
-                            let what = format!(
-                                "page {page} at {at} of {node}: expected {expected:?}, got {lsn} {other:?}"
-                            );
-                            return self.fail(what);
+                            let (lsn, want) = (got.lsn(), expected.0);
+                            let what = match other {
+                                Err(error) => error,
+                                Ok(_) if lsn != want => format!("expected LSN {want}, got {lsn}"),
+                                Ok(content) => {
+                                    format!("expected {:?}, got {content:?}", expected.1)
+                                }
+                            };
+                            return self.fail(format!("page {page} at {at} of {node}: {what}"));
                         }
                     }
                     let form = canonical(&got);
@@ -178,18 +182,19 @@ impl World {
         }
     }
 
-    /// A node reads under the History that it has installed.
+    /// A node reads under the History that it has installed, once that is the reader's.
     fn materialise(
         &mut self,
         node: NodeId,
         page: PageId,
         at: Lsn,
+        epoch: u64,
     ) -> Option<Result<Page, StoreError>> {
         let machine = self.machines.get_mut(*self.home.get(&node)?)?;
         if !machine.up {
             return None;
         }
-        let node = machine.alive(node)?;
+        let node = machine.alive(node).filter(|node| node.installed == epoch)?;
         Some(node.store.as_ref()?.materialise(page, at, &node.history))
     }
 

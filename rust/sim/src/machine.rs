@@ -199,7 +199,12 @@ impl Machine {
                     replay.cut
                 ));
                 for node in self.nodes.values_mut() {
-                    node.restore(&replay.entries)?;
+                    // Without its links a copy does not know what it has: it is lost.
+                    if let Err(error) = node.restore(&replay.entries) {
+                        notes.push(format!("{} is lost: {error}", node.id));
+                        node.store = None;
+                        node.copies.clear();
+                    }
                 }
             }
             Err(error @ (LogError::Missing { .. } | LogError::Damaged { .. })) => {

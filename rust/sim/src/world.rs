@@ -143,7 +143,7 @@ impl World {
         self.report.events = self.trace.events();
         self.report.numbered = self.model.mtrs().count();
         self.report.acknowledged = self.model.mtrs().filter(|mtr| mtr.acknowledged).count();
-        self.report.failure = self.failure.map(|failure| (failure, self.trace.tail(200)));
+        self.report.failure = self.failure.map(|failure| (failure, self.trace.tail(4000)));
         self.report
     }
 
