@@ -314,6 +314,12 @@ class DiskFull(EnvironmentFault):
     path: str | None
 
 
+class VolumeFull(EnvironmentFault):
+    """The volume has its largest size, and all of it is in use."""
+
+    bytes_max: int
+
+
 class DiskFailed(EnvironmentFault):
     """The operating system refused a file operation."""
 

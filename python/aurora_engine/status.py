@@ -74,6 +74,8 @@ class BackgroundStatus:
     """Bytes read by scrub."""
     repaired_records: int
     """Records given to copies that lacked them."""
+    last_error: str | None
+    """The last thing that went wrong in the background."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,8 +94,6 @@ class Status:
     """The volume epoch of this owner."""
     points: Points
     """The LSNs of the volume."""
-    read_points: int
-    """Open transactions and views."""
     segments: int
     """Segments of the volume."""
     segment_bytes: int

@@ -1,1 +1,80 @@
-//! placeholder
+//! The Python binding of aurora-engine, and nothing else: it extracts arguments, calls, and wraps results.
+//!
+//! - An operation is tried once with the interpreter attached; only when it must wait (a page, a durable commit) is
+//!   the interpreter given free, and Ctrl-C ends that wait.
+//! - A row's Python objects are made straight from the page's columns, without values in between.
+//! - No lock is waited for while the interpreter is attached, if its holder may want the interpreter.
+//! - Errors are the classes of `aurora_engine.exceptions`, with what they say as attributes.
+//! - A fork is refused: checked at every call, silent in destructors.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `cluster`, `table`, `transaction`, `view`, `range`, `scan`, `load` | the classes that Python sees |
+//! | `aio`, `ready` | the same for event loops |
+//! | `txn`, `ops` | what transactions do, written once for both |
+//! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
+//! | `shape`, `to_py`, `from_py`, `decimal`, `pytypes`, `schema`, `expr` | rows, values and keys across the border |
+//! | `errors`, `failure`, `status`, `commit` | what is reported |
+
+mod aio;
+mod cluster;
+mod commit;
+mod db;
+mod decimal;
+mod errors;
+mod expr;
+mod failure;
+mod fork;
+mod from_py;
+mod load;
+mod lock;
+mod ops;
+mod pytypes;
+mod range;
+mod ready;
+mod scan;
+mod schema;
+mod shape;
+mod status;
+mod table;
+mod to_py;
+mod transaction;
+mod txn;
+mod view;
+
+use pyo3::prelude::*;
+
+/// The compiled part of aurora_engine.
+#[pymodule]
+mod _engine {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::aio::{Aio, AsyncRowIterator, AsyncTransaction};
+    #[pymodule_export]
+    use super::cluster::Cluster;
+    #[pymodule_export]
+    use super::commit::PyCommit;
+    #[pymodule_export]
+    use super::expr::{Expr, col};
+    #[pymodule_export]
+    use super::range::RowIterator;
+    #[pymodule_export]
+    use super::ready::Ready;
+    #[pymodule_export]
+    use super::scan::Scan;
+    #[pymodule_export]
+    use super::schema::PySchema;
+    #[pymodule_export]
+    use super::table::PyTable;
+    #[pymodule_export]
+    use super::transaction::Transaction;
+    #[pymodule_export]
+    use super::view::View;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::fork::watch();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,372 @@
+//! An open cluster: tables, transactions, reads, status.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aurora_engine::Mode;
+use aurora_page::Lsn;
+use aurora_runtime::{NodePlacement, OpenOptions};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyType};
+
+use crate::aio::InFlight;
+use crate::commit::PyCommit;
+use crate::db::Db;
+use crate::errors::{Raise, describe, invalid_option};
+use crate::failure::raise;
+use crate::from_py::datetime_us;
+use crate::ops::{Get, GetMany, Operation};
+use crate::pytypes::types;
+use crate::range::RangeArgs;
+use crate::scan::Scan;
+use crate::schema::PySchema;
+use crate::table::PyTable;
+use crate::transaction::Transaction;
+use crate::txn::{Core, WRITE_QUORUM};
+use crate::view::View;
+
+/// An open cluster. `aurora_engine.Cluster` adds the policies.
+#[pyclass(module = "aurora_engine._engine", subclass, frozen, dict)]
+pub struct Cluster {
+    pub db: Arc<Db>,
+    pub in_flight: Arc<InFlight>,
+    path: Option<String>,
+}
+
+#[pymethods]
+impl Cluster {
+    #[new]
+    #[pyo3(signature = (
+        path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
+        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None
+    ))]
+    fn new(
+        py: Python<'_>,
+        path: Option<String>,
+        create: bool,
+        read_only: bool,
+        takeover: bool,
+        region: Option<String>,
+        cache_bytes: Option<u64>,
+        page_bytes: Option<usize>,
+        segment_bytes: Option<u64>,
+        window_s: Option<f64>,
+        nodes: Option<Vec<(String, PathBuf)>>,
+        background_bytes_per_s: Option<u64>,
+    ) -> PyResult<Cluster> {
+        crate::fork::watch();
+        let mut options = match &path {
+            Some(path) => OpenOptions::at(path),
+            None => OpenOptions::memory(),
+        };
+        options.create = create;
+        options.read_only = read_only;
+        options.takeover = takeover;
+        options.region = region;
+        options.page_bytes = page_bytes;
+        options.segment_bytes = segment_bytes;
+        options.window = window_s.map(|seconds| duration(py, seconds)).transpose()?;
+        options.nodes = nodes.map(|nodes| {
+            nodes
+                .into_iter()
+                .map(|(az, path)| NodePlacement { az, path })
+                .collect()
+        });
+        options.cache_bytes = cache_bytes.unwrap_or(options.cache_bytes);
+        options.background_bytes_per_s =
+            background_bytes_per_s.unwrap_or(options.background_bytes_per_s);
+        let cluster = py
+            .detach(|| aurora_runtime::Cluster::open(options))
+            .map_err(|error| raise(py, error))?;
+        let db = Db::new(cluster);
+        Ok(Cluster {
+            in_flight: Arc::new(InFlight::new(db.clone())),
+            db,
+            path,
+        })
+    }
+
+    /// Ends the cluster: waits for what is in flight, writes what opening again is quicker with, frees the directory.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if self.db.is_foreign() || !self.db.begin_close() {
+            return Ok(());
+        }
+        let cluster = self.db.cluster_any(py)?;
+        let fd = cluster.completions().fd();
+        let closed = py.detach(|| cluster.close());
+        self.in_flight.close(py, fd);
+        closed.map_err(|error| raise(py, error))
+    }
+
+    /// Whether the cluster was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.db.is_closed()
+    }
+
+    /// The cluster's directory; None in memory.
+    #[getter]
+    fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    /// The volume durable LSN: what read-only work sees.
+    #[getter]
+    fn vdl(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.db.cluster(py)?.vdl().0)
+    }
+
+    fn _create_table(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        schema: &Bound<'_, PySchema>,
+        row: &Bound<'_, PyType>,
+        exist_ok: bool,
+    ) -> PyResult<PyTable> {
+        let schema = &schema.get().0;
+        let now_us = self.db.cluster(py)?.now_us();
+        let (table, commit) = self.db.call(py, |engine| {
+            engine.create_table(name, (**schema).clone(), exist_ok, now_us)
+        })?;
+        self.wait_for(py, commit)?;
+        PyTable::new(self.db.clone(), table, row)
+    }
+
+    fn _table_schema(&self, py: Python<'_>, name: &str) -> PyResult<PySchema> {
+        Ok(PySchema(Arc::new(
+            self.find_table(py, name)?.schema.clone(),
+        )))
+    }
+
+    fn _open_table(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        row: &Bound<'_, PyType>,
+    ) -> PyResult<PyTable> {
+        PyTable::new(self.db.clone(), self.find_table(py, name)?, row)
+    }
+
+    /// Removes a table and gives its space free.
+    fn drop_table(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let now_us = self.db.cluster(py)?.now_us();
+        match self.db.call(py, |engine| engine.drop_table(name, now_us))? {
+            None => Err(unknown_table(py, name)),
+            commit => self.wait_for(py, commit),
+        }
+    }
+
+    /// The names of the tables.
+    fn tables(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let tables = self
+            .db
+            .call(py, |engine| engine.tables(engine.readable()))?;
+        Ok(tables.iter().map(|table| table.name.clone()).collect())
+    }
+
+    /// A transaction: `with db.transaction() as tx`.
+    #[pyo3(signature = (*, isolation="snapshot", read_only=false, token=None))]
+    fn transaction(
+        &self,
+        py: Python<'_>,
+        isolation: &str,
+        read_only: bool,
+        token: Option<String>,
+    ) -> PyResult<Transaction> {
+        check_isolation(py, isolation)?;
+        Ok(Transaction::new(
+            Core::new(self.db.clone(), token),
+            read_only,
+        ))
+    }
+
+    /// The row of a key as it is durable now, or None.
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.read(py, Get::new(table, key)?)
+    }
+
+    /// The rows of many keys as they are durable now.
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        keys: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        Ok(self.read(py, GetMany::new(table, keys)?)?.cast_into()?)
+    }
+
+    /// A consistent view as of an LSN, a time or a commit, or at the newest durable LSN.
+    #[pyo3(signature = (*, at=None, after=None))]
+    fn view(
+        &self,
+        py: Python<'_>,
+        at: Option<&Bound<'_, PyAny>>,
+        after: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<View> {
+        let lsn = match (at, after) {
+            (Some(_), Some(_)) => return Err(invalid_option(py, "view", "at or after", "both")),
+            (Some(at), None) => Some(self.lsn_of(at, true)?),
+            (None, Some(after)) => {
+                let after = self.lsn_of(after, false)?;
+                self.db.wait(py, after)?;
+                None
+            }
+            (None, None) => None,
+        };
+        View::new(py, self.db.clone(), lsn)
+    }
+
+    /// The rows of a table or of a range of its keys, as rows or as an Arrow stream.
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None))]
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        lo: Option<&Bound<'py, PyAny>>,
+        hi: Option<&Bound<'py, PyAny>>,
+        prefix: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Scan> {
+        let core = Core::new(self.db.clone(), None);
+        core.begin(py, Mode::ReadOnly { at: None })?;
+        Scan::new(
+            py,
+            Arc::new(core),
+            table,
+            RangeArgs {
+                lo,
+                hi,
+                prefix,
+                limit: None,
+                reverse: false,
+            },
+        )
+    }
+
+    /// The commit that was made with a token, if one was in the last 24 hours.
+    fn committed(&self, py: Python<'_>, token: &str) -> PyResult<Option<PyCommit>> {
+        let found = self.db.call(py, |engine| engine.token_status(token))?;
+        let Some(found) = found else { return Ok(None) };
+        self.db.wait(py, found.lsn)?;
+        let token = Some(token.to_owned());
+        Ok(Some(PyCommit {
+            lsn: found.lsn.0,
+            time_us: found.time_us,
+            copies: WRITE_QUORUM,
+            token,
+        }))
+    }
+
+    #[pyo3(signature = (table, data, report))]
+    fn _load(
+        &self,
+        py: Python<'_>,
+        table: &Bound<'_, PyTable>,
+        data: &Bound<'_, PyAny>,
+        report: &Bound<'_, PyAny>,
+    ) -> PyResult<u64> {
+        crate::load::load(py, &self.db, table.get(), data, report)
+    }
+
+    fn _status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let cluster = self.db.cluster_any(py)?;
+        let status = py.detach(|| cluster.status());
+        crate::status::status_dict(py, &status)
+    }
+}
+
+impl Cluster {
+    fn find_table(&self, py: Python<'_>, name: &str) -> PyResult<Arc<aurora_engine::Table>> {
+        let found = self
+            .db
+            .call(py, |engine| engine.table(name, engine.readable()))?;
+        found.ok_or_else(|| unknown_table(py, name))
+    }
+
+    fn wait_for(&self, py: Python<'_>, commit: Option<aurora_engine::Commit>) -> PyResult<()> {
+        commit.map_or(Ok(()), |commit| self.db.wait(py, commit.lsn))
+    }
+
+    fn read<'py>(&self, py: Python<'py>, mut op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
+        let mut txn = self
+            .db
+            .call(py, |engine| engine.begin(Mode::ReadOnly { at: None }))?;
+        self.db.run(py, |engine| op.attempt(py, engine, &mut txn))
+    }
+
+    /// The LSN that a commit, an LSN or a time stands for.
+    fn lsn_of(&self, object: &Bound<'_, PyAny>, times: bool) -> PyResult<Lsn> {
+        let py = object.py();
+        if let Ok(commit) = object.cast::<PyCommit>() {
+            return Ok(commit.get().lsn());
+        }
+        if let Ok(lsn) = object.extract::<u64>() {
+            return Ok(Lsn(lsn));
+        }
+        let types = types(py)?;
+        if times && object.is_instance(types.datetime.bind(py))? {
+            let aware = !object.call_method0("utcoffset")?.is_none();
+            if !aware {
+                return Err(invalid_option(
+                    py,
+                    "at",
+                    "an aware datetime (with tzinfo)",
+                    &describe(object),
+                ));
+            }
+            let time_us = datetime_us(object, types, true)?;
+            let cluster = self.db.cluster(py)?;
+            return py
+                .detach(|| cluster.lsn_at(time_us))
+                .map_err(|error| raise(py, error));
+        }
+        let expected = if times {
+            "a Commit, an LSN or an aware datetime"
+        } else {
+            "a Commit or an LSN"
+        };
+        Err(invalid_option(
+            py,
+            if times { "at" } else { "after" },
+            expected,
+            &describe(object),
+        ))
+    }
+}
+
+fn unknown_table(py: Python<'_>, name: &str) -> PyErr {
+    let message = format!("table {name:?}: expected one of this name, got none");
+    Raise::new(py, "UnknownTable", message)
+        .with("table", name)
+        .err()
+}
+
+/// Refuses an isolation level that there is not.
+pub fn check_isolation(py: Python<'_>, isolation: &str) -> PyResult<()> {
+    match isolation {
+        "snapshot" => Ok(()),
+        other => Err(invalid_option(
+            py,
+            "isolation",
+            "\"snapshot\"",
+            &format!("{other:?}"),
+        )),
+    }
+}
+
+fn duration(py: Python<'_>, seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        invalid_option(
+            py,
+            "window",
+            "a time that is not negative",
+            &format!("{seconds} s"),
+        )
+    })
+}

@@ -1,0 +1,250 @@
+//! The errors of runtime and engine as Python exceptions: which class, and which attributes.
+
+use aurora_engine::EngineError;
+use aurora_page::{KeyError, Lsn, ValueError};
+use aurora_proto::Refused;
+use aurora_runtime::Error;
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+
+use crate::errors::Raise;
+
+/// An error of the cluster.
+pub fn raise(py: Python<'_>, error: Error) -> PyErr {
+    let message = error.to_string();
+    match error {
+        // The signal's own exception is pending; this stands in for it if it was cleared.
+        Error::Interrupted => PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
+        Error::Engine(error) => raise_engine(py, &error),
+        Error::InvalidOption {
+            option,
+            expected,
+            got,
+        } => Raise::new(py, "InvalidOption", message)
+            .with("option", option)
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        Error::AlreadyOpen { path, pid } => Raise::new(py, "AlreadyOpen", message)
+            .with("path", path.display().to_string())
+            .with("pid", pid)
+            .err(),
+        Error::NotACluster {
+            path,
+            expected,
+            got,
+        } => Raise::new(py, "NotACluster", message)
+            .with("path", path.display().to_string())
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        Error::NewerFormat {
+            path,
+            expected,
+            got,
+        } => Raise::new(py, "NewerFormat", message)
+            .with("path", path.display().to_string())
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        Error::QuorumLost {
+            have,
+            of,
+            need,
+            missing,
+            hint,
+        } => Raise::new(py, "QuorumLost", message)
+            .with("have", have)
+            .with("of", of)
+            .with("need", need)
+            .with("missing", missing)
+            .with("hint", hint)
+            .err(),
+        Error::ReadOnly { reason } => Raise::new(py, "ReadOnlyCluster", message)
+            .with("reason", reason)
+            .err(),
+        Error::DiskFull { path } => Raise::new(py, "DiskFull", message)
+            .with("path", path.display().to_string())
+            .err(),
+        Error::Io { path, .. } => Raise::new(py, "DiskFailed", message)
+            .with("path", path.display().to_string())
+            .err(),
+        Error::Corrupt { .. } => Raise::new(py, "Corrupt", message).err(),
+        Error::Fenced { by } => Raise::new(py, "Fenced", message).with("by", by).err(),
+        Error::LogFailed { .. } => Raise::new(py, "LogFailed", message).err(),
+        Error::OutsideWindow {
+            what,
+            expected,
+            got,
+        } => Raise::new(py, "OutsideWindow", message)
+            .with("what", what)
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        Error::VolumeFull { bytes_max } => Raise::new(py, "VolumeFull", message)
+            .with("bytes_max", bytes_max)
+            .err(),
+        Error::Closed => Raise::new(py, "ClusterClosed", message).err(),
+    }
+}
+
+/// A commit that was numbered and whose durability could not be learnt.
+pub fn commit_unknown(py: Python<'_>, lsn: Lsn, token: Option<&str>, cause: Error) -> PyErr {
+    if matches!(cause, Error::Interrupted) {
+        return raise(py, cause);
+    }
+    let advice = match token {
+        Some(token) => format!("ask db.committed({token:?}) once the cluster is open again"),
+        None => "read back what it wrote, or use tokens".to_owned(),
+    };
+    let message = format!("commit {lsn} was not confirmed durable ({cause}): {advice}");
+    let error = Raise::new(py, "CommitUnknown", message)
+        .with("lsn", lsn.0)
+        .with("token", token)
+        .err();
+    error.set_cause(py, Some(raise(py, cause)));
+    error
+}
+
+/// An error of the engine.
+pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
+    let message = error.to_string();
+    let new = |class| Raise::new(py, class, message.clone());
+    match error {
+        EngineError::WriteConflict {
+            table,
+            key,
+            snapshot,
+            by,
+        } => new("WriteConflict")
+            .with("table", table)
+            .with("key", key)
+            .with("snapshot", snapshot.0)
+            .with("by", by.0)
+            .err(),
+        EngineError::SnapshotTooOld { snapshot, floor } => new("SnapshotTooOld")
+            .with("snapshot", snapshot.0)
+            .with("floor", floor.0)
+            .err(),
+        EngineError::LoadConflict { table } => new("LoadConflict").with("table", table).err(),
+        EngineError::DuplicateKey { table, key, seen } => new("DuplicateKey")
+            .with("table", table)
+            .with("key", key)
+            .with("seen", seen.0)
+            .err(),
+        EngineError::UnknownTable { table, .. } => new("UnknownTable").with("table", table).err(),
+        EngineError::TableExists { table } => new("TableExists").with("table", table).err(),
+        EngineError::TableDiffers { table, difference } => new("SchemaMismatch")
+            .with("table", table)
+            .with("got", difference)
+            .err(),
+        EngineError::TableName { expected, got } => new("InvalidOption")
+            .with("option", "name")
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        EngineError::Schema { table, .. } | EngineError::SchemaTooWide { table, .. } => {
+            new("SchemaError").with("table", table).err()
+        }
+        EngineError::Value { source, .. } => raise_value(py, &message, source),
+        EngineError::Key { source, .. } => raise_key(py, &message, source),
+        EngineError::UnknownColumn { table, .. } => new("UnknownColumn").with("table", table).err(),
+        EngineError::KeyColumn { table, column } => new("KeyUpdate")
+            .with("table", table)
+            .with("column", column)
+            .err(),
+        EngineError::ValueTooLarge {
+            column, limit, got, ..
+        } => new("RowTooLarge")
+            .with("column", column)
+            .with("limit", limit)
+            .with("got", got.to_string())
+            .err(),
+        EngineError::RowTooLarge { limit, got, .. } => new("RowTooLarge")
+            .with("limit", limit)
+            .with("got", got.to_string())
+            .err(),
+        EngineError::TransactionTooLarge { what, limit, got } => new("TransactionTooLarge")
+            .with("what", what)
+            .with("limit", limit)
+            .with("got", got)
+            .err(),
+        EngineError::ReadOnlyTransaction { .. } => new("ReadOnlyTransaction").err(),
+        EngineError::TransactionClosed { .. } => new("TransactionClosed").err(),
+        EngineError::Token { limit, got } => new("InvalidOption")
+            .with("option", "token")
+            .with("expected", format!("1 to {limit} bytes"))
+            .with("got", got)
+            .err(),
+        EngineError::TokenUsed { token, time_us, .. } => {
+            let zoned = aurora_page::DataType::Timestamp { zoned: true };
+            match crate::to_py::timestamp_to_py(py, *time_us, zoned) {
+                Ok(time) => new("TokenUsed")
+                    .with("token", token)
+                    .with("time", time)
+                    .err(),
+                Err(error) => error,
+            }
+        }
+        EngineError::TableNotEmpty { table } => new("TableNotEmpty").with("table", table).err(),
+        EngineError::LoadOrder { table, last, got } => new("LoadOrder")
+            .with("table", table)
+            .with("last", last)
+            .with("got", got)
+            .err(),
+        EngineError::LoadStep { .. } => new("InternalError").err(),
+        EngineError::Volume(refused) => raise_refused(py, &message, refused),
+        EngineError::Page(_) | EngineError::Redo(_) | EngineError::Corrupt { .. } => {
+            new("Corrupt").err()
+        }
+    }
+}
+
+fn raise_value(py: Python<'_>, message: &str, error: &ValueError) -> PyErr {
+    match error {
+        ValueError::Count { expected, got } => Raise::new(py, "TypeMismatch", message)
+            .with("expected", format!("{expected} values"))
+            .with("got", got.to_string())
+            .err(),
+        ValueError::Mismatch {
+            column,
+            expected,
+            got,
+        } => Raise::new(py, "ValueOutOfRange", message)
+            .with("column", column)
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+    }
+}
+
+/// An error of a key.
+pub fn raise_key(py: Python<'_>, message: &str, error: &KeyError) -> PyErr {
+    match error {
+        KeyError::TooLong { got } => Raise::new(py, "KeyTooLong", message)
+            .with("limit", aurora_page::KEY_BYTES_MAX)
+            .with("got", got.to_string())
+            .err(),
+        KeyError::Value(error) => raise_value(py, message, error),
+        KeyError::Overflow { column, .. } => Raise::new(py, "KeyTooLong", message)
+            .with("column", column)
+            .with("limit", aurora_page::KEY_BYTES_MAX)
+            .err(),
+        KeyError::Count { expected, got } => Raise::new(py, "TypeMismatch", message)
+            .with("expected", format!("at most {expected} key values"))
+            .with("got", got.to_string())
+            .err(),
+        KeyError::Encoding { .. } => Raise::new(py, "Corrupt", message).err(),
+    }
+}
+
+fn raise_refused(py: Python<'_>, message: &str, refused: &Refused) -> PyErr {
+    match refused {
+        Refused::BackPressure { .. } => Raise::new(py, "BackPressure", message).err(),
+        Refused::Fenced { by, .. } => Raise::new(py, "Fenced", message).with("by", by).err(),
+        Refused::QuorumLost { missing } => Raise::new(py, "QuorumLost", message)
+            .with("missing", vec![missing.to_string()])
+            .err(),
+        Refused::NeedSegment => Raise::new(py, "InternalError", message).err(),
+    }
+}

@@ -1,0 +1,379 @@
+//! The operations of a transaction, each written once for threads and for event loops.
+//!
+//! An operation owns its arguments, already converted, and is tried until it is not stopped. Reading makes the
+//! Python objects inside the attempt, straight from the page.
+
+use aurora_engine::{OverflowReader, RowView, Txn};
+use aurora_page::{Column, DataType, KeyBuf, OverflowRef, Value, ValueRef};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
+use smallvec::SmallVec;
+
+use crate::db::{Engine, Halt, Tried};
+use crate::errors::Raise;
+use crate::expr::Expr;
+use crate::pytypes::types;
+use crate::table::{Changes, PyTable};
+use crate::to_py::to_py;
+
+/// Something a transaction can be asked for.
+pub trait Operation: Send + 'static {
+    /// One try. A stopped one is tried again and has changed nothing.
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>>;
+}
+
+/// The row of a key, or `None`.
+pub struct Get {
+    table: Py<PyTable>,
+    key: KeyBuf,
+    long: LongValues,
+}
+
+impl Get {
+    pub fn new(table: &Bound<'_, PyTable>, key: &Bound<'_, PyAny>) -> PyResult<Get> {
+        Ok(Get {
+            key: table.get().key(key)?,
+            table: table.clone().unbind(),
+            long: LongValues::default(),
+        })
+    }
+}
+
+impl Operation for Get {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        get(py, engine, txn, self.table.get(), &self.key, &mut self.long)
+    }
+}
+
+/// The row of a key, or `None`.
+pub fn get<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    txn: &Txn,
+    table: &PyTable,
+    key: &[u8],
+    long: &mut LongValues,
+) -> Tried<Bound<'py, PyAny>> {
+    match engine.get(txn, &table.table, key)? {
+        Some(row) => make_row(py, engine, txn, table, &row, long),
+        None => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// The rows of many keys, `None` where there is none.
+pub struct GetMany {
+    table: Py<PyTable>,
+    keys: Vec<KeyBuf>,
+    long: LongValues,
+    /// The rows that a stopped attempt has found.
+    rows: Vec<Py<PyAny>>,
+}
+
+impl GetMany {
+    pub fn new(table: &Bound<'_, PyTable>, keys: &Bound<'_, PyAny>) -> PyResult<GetMany> {
+        let keys = table.get().keys(keys)?;
+        let rows = Vec::with_capacity(keys.len());
+        Ok(GetMany {
+            table: table.clone().unbind(),
+            keys,
+            long: LongValues::default(),
+            rows,
+        })
+    }
+}
+
+impl Operation for GetMany {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        let table = self.table.get();
+        for key in &self.keys[self.rows.len()..] {
+            self.rows
+                .push(get(py, engine, txn, table, key, &mut self.long)?.unbind());
+            self.long.clear();
+        }
+        Ok(PyList::new(py, self.rows.drain(..))?.into_any())
+    }
+}
+
+/// A new row.
+pub struct Insert {
+    table: Py<PyTable>,
+    row: Vec<Value>,
+}
+
+impl Insert {
+    pub fn new(table: &Bound<'_, PyTable>, row: &Bound<'_, PyAny>) -> PyResult<Insert> {
+        Ok(Insert {
+            row: table.get().values(row)?,
+            table: table.clone().unbind(),
+        })
+    }
+}
+
+impl Operation for Insert {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        engine.insert(txn, &self.table.get().table, self.row.clone())?;
+        Ok(py.None().into_bound(py))
+    }
+}
+
+/// A row, new or in place of the one with its key.
+pub struct Upsert {
+    table: Py<PyTable>,
+    row: Vec<Value>,
+}
+
+impl Upsert {
+    pub fn new(table: &Bound<'_, PyTable>, row: &Bound<'_, PyAny>) -> PyResult<Upsert> {
+        Ok(Upsert {
+            row: table.get().values(row)?,
+            table: table.clone().unbind(),
+        })
+    }
+}
+
+impl Operation for Upsert {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        engine.upsert(txn, &self.table.get().table, self.row.clone())?;
+        Ok(py.None().into_bound(py))
+    }
+}
+
+/// Changes of a row that is there.
+pub struct Update {
+    table: Py<PyTable>,
+    key: KeyBuf,
+    changes: Changes,
+    long: LongValues,
+}
+
+impl Operation for Update {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        let table = self.table.get();
+        let mut changes = self.changes.values.clone();
+        if !self.changes.expressions.is_empty() {
+            let Some(row) = engine.get(txn, &table.table, &self.key)? else {
+                return Err(self.not_found(py));
+            };
+            for (index, expr) in &self.changes.expressions {
+                let column = &table.columns()[usize::from(*index)];
+                let value = evaluate(py, engine, txn, table, &row, column, expr, &mut self.long)?;
+                changes.push((*index, value));
+            }
+        }
+        if engine.update(txn, &table.table, &self.key, changes)? {
+            Ok(py.None().into_bound(py))
+        } else {
+            Err(self.not_found(py))
+        }
+    }
+}
+
+impl Update {
+    pub fn new(
+        table: &Bound<'_, PyTable>,
+        key: &Bound<'_, PyAny>,
+        changes: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Update> {
+        let (key, changes) = (
+            table.get().key(key)?,
+            table.get().changes(table.py(), changes)?,
+        );
+        Ok(Update {
+            table: table.clone().unbind(),
+            key,
+            changes,
+            long: LongValues::default(),
+        })
+    }
+
+    fn not_found(&self, py: Python<'_>) -> Halt {
+        let table = &self.table.get().table;
+        let key = table.show_key(&self.key);
+        let message = format!(
+            "table {:?}: expected a row with key {key} to update, got none",
+            table.name
+        );
+        Raise::new(py, "RowNotFound", message)
+            .with("table", &table.name)
+            .with("key", key)
+            .err()
+            .into()
+    }
+}
+
+/// The end of a row; whether there was one.
+pub struct Delete {
+    table: Py<PyTable>,
+    key: KeyBuf,
+}
+
+impl Delete {
+    pub fn new(table: &Bound<'_, PyTable>, key: &Bound<'_, PyAny>) -> PyResult<Delete> {
+        Ok(Delete {
+            key: table.get().key(key)?,
+            table: table.clone().unbind(),
+        })
+    }
+}
+
+impl Operation for Delete {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        let deleted = engine.delete(txn, &self.table.get().table, &self.key)?;
+        Ok(PyBool::new(py, deleted).to_owned().into_any())
+    }
+}
+
+/// Values in overflow pages, kept over the restarts of the step that reads them.
+#[derive(Default)]
+pub struct LongValues(Vec<(OverflowRef, OverflowReader, Option<Vec<u8>>)>);
+
+impl LongValues {
+    /// The bytes of a value.
+    fn get(&mut self, engine: &Engine, txn: &Txn, reference: OverflowRef) -> Tried<&[u8]> {
+        let place = match self.0.iter().position(|(of, _, _)| *of == reference) {
+            Some(place) => place,
+            None => {
+                self.0.push((
+                    reference,
+                    OverflowReader::new(reference, txn.snapshot()),
+                    None,
+                ));
+                self.0.len() - 1
+            }
+        };
+        let (_, reader, bytes) = &mut self.0[place];
+        match bytes {
+            Some(bytes) => Ok(bytes),
+            None => Ok(bytes.insert(engine.read_overflow_on(reader)?)),
+        }
+    }
+
+    /// Forgets the values of one row before the next.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The row object of a stored row, made straight from the page's columns.
+#[inline]
+pub fn make_row<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    txn: &Txn,
+    table: &PyTable,
+    row: &RowView,
+    long: &mut LongValues,
+) -> Tried<Bound<'py, PyAny>> {
+    let (shape, columns) = (&table.shape, table.columns());
+    let made = shape.start(py)?;
+    let mut failed = None;
+    let mut outside: SmallVec<[(usize, OverflowRef); 2]> = SmallVec::new();
+    row.for_each(|index, value| {
+        if failed.is_some() || index >= columns.len() {
+            return;
+        }
+        if let ValueRef::Overflow(reference) = value {
+            outside.push((index, reference));
+            return;
+        }
+        let set = to_py(py, value, columns[index].data_type)
+            .and_then(|value| shape.set(&made, index, &value));
+        failed = set.err();
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    for (index, reference) in outside {
+        let value = long_value(
+            py,
+            columns[index].data_type,
+            long.get(engine, txn, reference)?,
+        )?;
+        shape.set(&made, index, &value)?;
+    }
+    Ok(made)
+}
+
+/// The object of a value that was kept in overflow pages.
+fn long_value<'py>(
+    py: Python<'py>,
+    data_type: DataType,
+    bytes: &[u8],
+) -> PyResult<Bound<'py, PyAny>> {
+    match data_type {
+        DataType::Bytes => Ok(PyBytes::new(py, bytes).into_any()),
+        DataType::Json => types(py)?
+            .json_loads
+            .bind(py)
+            .call1((PyBytes::new(py, bytes),)),
+        _ => Ok(PyString::from_bytes(py, bytes)?.into_any()),
+    }
+}
+
+fn evaluate(
+    py: Python<'_>,
+    engine: &Engine,
+    txn: &Txn,
+    table: &PyTable,
+    row: &RowView,
+    column: &Column,
+    expr: &Py<Expr>,
+    long: &mut LongValues,
+) -> Tried<Value> {
+    // Long texts are fetched first, so that a missing page stops the step and not the expression.
+    let mut values = Vec::new();
+    for (index, column) in table.columns().iter().enumerate() {
+        if !expr.get().mentions(&column.name) {
+            continue;
+        }
+        let value = match row.value(index)? {
+            ValueRef::Overflow(reference) if column.data_type == DataType::Text => {
+                Value::Text(String::from_utf8_lossy(long.get(engine, txn, reference)?).into_owned())
+            }
+            value => value.to_owned(),
+        };
+        values.push((column.name.as_str(), column.data_type, value));
+    }
+    let lookup = |name: &str| {
+        let (_, data_type, value) = values.iter().find(|(of, _, _)| *of == name)?;
+        Some((*data_type, value.clone()))
+    };
+    expr.get()
+        .evaluate(py, column, &lookup)
+        .map_err(Halt::Python)
+}

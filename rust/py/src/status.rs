@@ -1,0 +1,82 @@
+//! The cluster's status as plain dictionaries; `aurora_engine.status` gives them their shape.
+
+use aurora_runtime::{NodeState, Status};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+/// The status, field by field.
+pub fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("cluster", &status.cluster)?;
+    out.set_item("path", &status.path)?;
+    out.set_item("region", &status.region)?;
+    out.set_item("state", &status.state)?;
+    out.set_item("epoch", status.epoch)?;
+    out.set_item("points", points(py, status)?)?;
+    out.set_item("segments", status.segments)?;
+    out.set_item("segment_bytes", status.segment_bytes)?;
+    out.set_item("page_bytes", status.page_bytes)?;
+    out.set_item("nodes", nodes(py, status)?)?;
+    out.set_item("devices", status.devices)?;
+    out.set_item("fault_domains", status.fault_domains())?;
+    out.set_item("log_bytes", status.log_bytes)?;
+    out.set_item("cache", cache(py, status)?)?;
+    out.set_item("background", background(py, status)?)?;
+    out.set_item("backup", py.None())?;
+    Ok(out)
+}
+
+fn points<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("vdl", status.points.vdl.0)?;
+    out.set_item("vcl", status.points.vcl.0)?;
+    out.set_item("allocated", status.points.allocated.0)?;
+    out.set_item("lal", status.points.lal.0)?;
+    out.set_item("floor", status.floor.0)?;
+    Ok(out)
+}
+
+fn nodes<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyList>> {
+    let nodes = PyList::empty(py);
+    for node in &status.nodes {
+        let out = PyDict::new(py);
+        out.set_item("id", node.id.0)?;
+        out.set_item("az", &node.az)?;
+        out.set_item("path", &node.path)?;
+        out.set_item("device", node.device)?;
+        out.set_item("state", state_name(node.state))?;
+        out.set_item("bytes", node.bytes)?;
+        out.set_item("layers", node.layers)?;
+        out.set_item("complete_to", node.complete_to.0)?;
+        nodes.append(out)?;
+    }
+    Ok(nodes)
+}
+
+fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Healthy => "healthy",
+        NodeState::Repairing => "repairing",
+        NodeState::Lost => "lost",
+    }
+}
+
+fn cache<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("hits", status.cache.hits)?;
+    out.set_item("misses", status.cache.misses)?;
+    out.set_item("bytes", status.cache.bytes)?;
+    out.set_item("bytes_max", status.cache.bytes_max)?;
+    out.set_item("hit_ratio", status.cache.hit_ratio())?;
+    Ok(out)
+}
+
+fn background<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("flushed_bytes", status.background.flushed_bytes)?;
+    out.set_item("compacted_bytes", status.background.compacted_bytes)?;
+    out.set_item("scrubbed_bytes", status.background.scrubbed_bytes)?;
+    out.set_item("repaired_records", status.background.repaired_records)?;
+    out.set_item("last_error", &status.background.last_error)?;
+    Ok(out)
+}

@@ -1,0 +1,219 @@
+//! A table: its place in the engine, its row class, and keys from Python objects.
+
+use std::sync::Arc;
+
+use aurora_engine::Table;
+use aurora_page::{Column, KEY_BYTES_MAX, KeyBuf, Schema, Value};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple, PyType};
+
+use crate::db::Db;
+use crate::errors::{Raise, describe, invalid_option};
+use crate::expr::Expr;
+use crate::from_py::{push_key_part, to_value};
+use crate::schema::PySchema;
+use crate::shape::RowShape;
+
+/// A table of rows of one class.
+#[pyclass(name = "Table", module = "aurora_engine._engine", frozen, generic)]
+pub struct PyTable {
+    pub db: Arc<Db>,
+    pub table: Arc<Table>,
+    pub shape: RowShape,
+}
+
+#[pymethods]
+impl PyTable {
+    #[getter]
+    fn name(&self) -> &str {
+        &self.table.name
+    }
+
+    #[getter]
+    fn row<'py>(&self, py: Python<'py>) -> Bound<'py, PyType> {
+        self.shape.class(py).clone()
+    }
+
+    #[getter]
+    fn schema(&self) -> PySchema {
+        PySchema(Arc::new(self.table.schema.clone()))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "<Table {:?} of {}>",
+            self.table.name,
+            self.shape.class(py).name()?
+        ))
+    }
+}
+
+impl PyTable {
+    /// The table with rows of this class.
+    pub fn new(db: Arc<Db>, table: Arc<Table>, class: &Bound<'_, PyType>) -> PyResult<PyTable> {
+        let shape = RowShape::new(class, &table.schema)?;
+        Ok(PyTable { db, table, shape })
+    }
+
+    /// The columns.
+    pub fn columns(&self) -> &[Column] {
+        self.table.schema.columns()
+    }
+
+    fn schema_ref(&self) -> &Schema {
+        &self.table.schema
+    }
+
+    /// The encoded key of a value, or of a tuple of values for a key of several columns.
+    pub fn key(&self, object: &Bound<'_, PyAny>) -> PyResult<KeyBuf> {
+        let parts = self.schema_ref().key();
+        if let [part] = parts {
+            let mut key = KeyBuf::new();
+            push_key_part(
+                &mut key,
+                self.schema_ref().key_column(*part),
+                part.descending,
+                object,
+            )?;
+            return self.check_length(object.py(), key);
+        }
+        match object.cast::<PyTuple>() {
+            Ok(values) if values.len() == parts.len() => self.prefix_of(values),
+            _ => Err(self.wrong_key(object, "a tuple of")),
+        }
+    }
+
+    /// The encoded bound of a range: the values of the key's first columns.
+    pub fn bound(&self, object: &Bound<'_, PyAny>) -> PyResult<KeyBuf> {
+        match object.cast::<PyTuple>() {
+            Ok(values) if (1..=self.schema_ref().key().len()).contains(&values.len()) => {
+                self.prefix_of(values)
+            }
+            Ok(_) => Err(self.wrong_key(object, "a tuple of at most")),
+            Err(_) => self.prefix_of(&PyTuple::new(object.py(), [object])?),
+        }
+    }
+
+    fn prefix_of(&self, values: &Bound<'_, PyTuple>) -> PyResult<KeyBuf> {
+        let mut key = KeyBuf::new();
+        for (part, value) in self.schema_ref().key().iter().zip(values.iter_borrowed()) {
+            push_key_part(
+                &mut key,
+                self.schema_ref().key_column(*part),
+                part.descending,
+                &value,
+            )?;
+        }
+        self.check_length(values.py(), key)
+    }
+
+    fn check_length(&self, py: Python<'_>, key: KeyBuf) -> PyResult<KeyBuf> {
+        if key.len() <= KEY_BYTES_MAX {
+            return Ok(key);
+        }
+        let message = format!(
+            "table {:?}: expected a key of at most {KEY_BYTES_MAX} bytes when encoded, got {}",
+            self.table.name,
+            key.len()
+        );
+        let got = key.len().to_string();
+        Err(Raise::new(py, "KeyTooLong", message)
+            .with("limit", KEY_BYTES_MAX)
+            .with("got", got)
+            .err())
+    }
+
+    fn wrong_key(&self, object: &Bound<'_, PyAny>, how: &str) -> PyErr {
+        let schema = self.schema_ref();
+        let names: Vec<&str> = schema
+            .key()
+            .iter()
+            .map(|part| schema.key_column(*part).name.as_str())
+            .collect();
+        let expected = format!("{how} {} key values ({})", names.len(), names.join(", "));
+        let got = describe(object);
+        let message = format!(
+            "table {:?}: expected {expected}, got {got}",
+            self.table.name
+        );
+        Raise::new(object.py(), "TypeMismatch", message)
+            .with("expected", expected)
+            .with("got", got)
+            .err()
+    }
+
+    /// The values of a row object, each checked against its column.
+    pub fn values(&self, row: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
+        self.shape.check(row)?;
+        let columns = self.columns();
+        columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| to_value(column, &self.shape.read(row, index)?))
+            .collect()
+    }
+
+    /// The encoded keys of an iterable of keys.
+    pub fn keys(&self, objects: &Bound<'_, PyAny>) -> PyResult<Vec<KeyBuf>> {
+        objects
+            .try_iter()?
+            .map(|object| self.key(&object?))
+            .collect()
+    }
+
+    /// The changes that keyword arguments ask for: values, and expressions to be evaluated on the row.
+    pub fn changes(&self, py: Python<'_>, named: Option<&Bound<'_, PyDict>>) -> PyResult<Changes> {
+        let Some(named) = named else {
+            return Err(invalid_option(
+                py,
+                "update",
+                "at least one column to change",
+                "none",
+            ));
+        };
+        let mut changes = Changes {
+            values: Vec::with_capacity(named.len()),
+            expressions: Vec::new(),
+        };
+        for (name, object) in named.iter() {
+            let name: &str = name.extract()?;
+            let Some(index) = self.schema_ref().column_index(name) else {
+                return Err(self.no_column(&object, name));
+            };
+            match object.cast::<Expr>() {
+                Ok(expr) => changes
+                    .expressions
+                    .push((index as u16, expr.clone().unbind())),
+                Err(_) => changes
+                    .values
+                    .push((index as u16, to_value(&self.columns()[index], &object)?)),
+            }
+        }
+        Ok(changes)
+    }
+
+    fn no_column(&self, object: &Bound<'_, PyAny>, name: &str) -> PyErr {
+        let names: Vec<&str> = self
+            .columns()
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
+        let expected = format!("a column among {}", names.join(", "));
+        let message = format!(
+            "table {:?}: expected {expected}, got {name}",
+            self.table.name
+        );
+        Raise::new(object.py(), "UnknownColumn", message)
+            .with("table", &self.table.name)
+            .with("column", name)
+            .with("expected", expected)
+            .with("got", name)
+            .err()
+    }
+}
+
+/// What an update changes.
+pub struct Changes {
+    pub values: Vec<(u16, Value)>,
+    pub expressions: Vec<(u16, Py<Expr>)>,
+}

@@ -1,0 +1,239 @@
+//! The life of a transaction, shared by its synchronous and asynchronous faces and by views.
+
+use std::sync::{Arc, OnceLock};
+
+use aurora_engine::{Mode, Txn};
+use aurora_page::Lsn;
+use parking_lot::{Mutex, MutexGuard};
+use pyo3::prelude::*;
+
+use crate::commit::PyCommit;
+use crate::db::{Db, Engine, Halt, Tried, WaitError};
+use crate::errors::Raise;
+use crate::failure::commit_unknown;
+use crate::fork::ForkSafe;
+use crate::lock::lock;
+use crate::ops::Operation;
+
+enum State {
+    /// Not yet entered.
+    New,
+    Open(Box<ForkSafe<Txn>>),
+    /// Committed, rolled back or failed.
+    Ended,
+}
+
+/// A transaction or view of one cluster.
+pub struct Core {
+    pub db: Arc<Db>,
+    pub token: Option<String>,
+    state: Mutex<State>,
+    committed: OnceLock<PyCommit>,
+}
+
+/// A commit that has its place and is not yet known to be durable.
+pub struct Numbered {
+    pub commit: PyCommit,
+    /// What must be durable before the commit is acknowledged.
+    pub after: Lsn,
+}
+
+impl Core {
+    /// A transaction that begins when it is entered.
+    pub fn new(db: Arc<Db>, token: Option<String>) -> Core {
+        Core {
+            db,
+            token,
+            state: Mutex::new(State::New),
+            committed: OnceLock::new(),
+        }
+    }
+
+    /// Begins: fixes what the transaction reads, and says what that is.
+    pub fn begin(&self, py: Python<'_>, mode: Mode) -> PyResult<Lsn> {
+        let mut state = self.lock(py);
+        if !matches!(*state, State::New) {
+            return Err(closed(py, "a transaction or view is entered once"));
+        }
+        let txn = self.db.call(py, |engine| engine.begin(mode))?;
+        let snapshot = txn.snapshot();
+        *state = State::Open(Box::new(ForkSafe::new(txn)));
+        Ok(snapshot)
+    }
+
+    /// Runs an operation, waiting for what it needs.
+    pub fn run<'py>(
+        &self,
+        py: Python<'py>,
+        op: &mut impl Operation,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.step(py, |py, engine, txn| op.attempt(py, engine, txn))
+    }
+
+    /// Runs a step, waiting for what it needs.
+    pub fn step<'py, T>(
+        &self,
+        py: Python<'py>,
+        mut step: impl FnMut(Python<'py>, &Engine, &mut Txn) -> Tried<T>,
+    ) -> PyResult<T> {
+        let mut state = self.lock(py);
+        let State::Open(open) = &mut *state else {
+            return Err(self.not_open(py, &state));
+        };
+        self.db.run(py, |engine| step(py, engine, open.get_mut()))
+    }
+
+    /// Tries an operation once; `None` if it must wait, or another thread is inside the transaction.
+    pub fn try_once<'py>(
+        &self,
+        py: Python<'py>,
+        op: &mut impl Operation,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.try_step(py, |py, engine, txn| op.attempt(py, engine, txn))
+    }
+
+    /// Tries a step once; `None` if it must wait, or another thread is inside the transaction.
+    pub fn try_step<'py, T>(
+        &self,
+        py: Python<'py>,
+        step: impl FnOnce(Python<'py>, &Engine, &mut Txn) -> Tried<T>,
+    ) -> PyResult<Option<T>> {
+        let cluster = self.db.cluster(py)?;
+        let Some(mut state) = self.state.try_lock() else {
+            return Ok(None);
+        };
+        let State::Open(open) = &mut *state else {
+            return Err(self.not_open(py, &state));
+        };
+        match step(py, cluster.engine(), open.get_mut()) {
+            Ok(done) => Ok(Some(done)),
+            Err(Halt::Python(error)) => Err(error),
+            Err(Halt::Stop(_)) => Ok(None),
+        }
+    }
+
+    /// Gives the commit its place in the volume's history; the transaction ends with it, whatever comes of it.
+    pub fn number(&self, py: Python<'_>) -> PyResult<Numbered> {
+        let mut open = self.end(py)?;
+        let token = self.token.as_deref();
+        let now_us = self.db.cluster(py)?.now_us();
+        let commit = self
+            .db
+            .call(py, |engine| engine.commit(open.get_mut(), now_us, token))?;
+        Ok(self.numbered(&commit))
+    }
+
+    /// As [`Core::number`], if that needs no waiting; the transaction stays open otherwise.
+    pub fn try_number(&self, py: Python<'_>) -> PyResult<Option<Numbered>> {
+        let cluster = self.db.cluster(py)?;
+        let Some(mut state) = self.state.try_lock() else {
+            return Ok(None);
+        };
+        let State::Open(open) = &mut *state else {
+            return Err(self.not_open(py, &state));
+        };
+        let (token, now_us) = (self.token.as_deref(), cluster.now_us());
+        match cluster.engine().commit(open.get_mut(), now_us, token) {
+            Ok(commit) => {
+                *state = State::Ended;
+                Ok(Some(self.numbered(&commit)))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn numbered(&self, commit: &aurora_engine::Commit) -> Numbered {
+        let token = self.token.clone();
+        let done = PyCommit {
+            lsn: commit.lsn.0,
+            time_us: commit.time_us,
+            copies: WRITE_QUORUM,
+            token,
+        };
+        Numbered {
+            commit: done,
+            after: commit.after.max(commit.lsn),
+        }
+    }
+
+    /// Numbers the commit and waits until it is durable.
+    pub fn commit(&self, py: Python<'_>) -> PyResult<()> {
+        let numbered = self.number(py)?;
+        self.acknowledge(py, numbered)
+    }
+
+    /// Waits until a numbered commit is durable.
+    pub fn acknowledge(&self, py: Python<'_>, numbered: Numbered) -> PyResult<()> {
+        match self.db.wait_durable(py, numbered.after) {
+            Ok(()) => {
+                self.acknowledged(numbered.commit);
+                Ok(())
+            }
+            Err(WaitError::Python(error)) => Err(error),
+            Err(WaitError::Cluster(error)) => Err(commit_unknown(
+                py,
+                numbered.commit.lsn(),
+                self.token.as_deref(),
+                error,
+            )),
+        }
+    }
+
+    /// The commit is durable.
+    pub fn acknowledged(&self, commit: PyCommit) {
+        let _ = self.committed.set(commit);
+    }
+
+    /// The commit, once it is durable.
+    pub fn committed(&self) -> Option<PyCommit> {
+        self.committed.get().cloned()
+    }
+
+    /// Ends the transaction without a trace. Ending one that has ended is nothing.
+    pub fn roll_back(&self, py: Python<'_>) {
+        *self.lock(py) = State::Ended;
+    }
+
+    /// Whether operations are taken.
+    pub fn is_open(&self) -> bool {
+        self.state
+            .try_lock()
+            .is_none_or(|state| matches!(*state, State::Open(_)))
+    }
+
+    fn end(&self, py: Python<'_>) -> PyResult<Box<ForkSafe<Txn>>> {
+        let mut state = self.lock(py);
+        match std::mem::replace(&mut *state, State::Ended) {
+            State::Open(open) => Ok(open),
+            other => {
+                let error = self.not_open(py, &other);
+                *state = other;
+                Err(error)
+            }
+        }
+    }
+
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, State> {
+        lock(py, &self.state)
+    }
+
+    fn not_open(&self, py: Python<'_>, state: &State) -> PyErr {
+        if let Err(error) = self.db.cluster(py) {
+            return error;
+        }
+        match state {
+            State::New => closed(
+                py,
+                "the transaction has not been entered: use it in a with statement",
+            ),
+            _ => closed(py, "the transaction or view has ended"),
+        }
+    }
+}
+
+/// Copies that have a commit when it is acknowledged.
+pub const WRITE_QUORUM: u32 = 4;
+
+fn closed(py: Python<'_>, message: &str) -> PyErr {
+    Raise::new(py, "TransactionClosed", message).err()
+}

@@ -1,0 +1,124 @@
+//! A view: everything as it was at one LSN.
+
+use std::sync::Arc;
+
+use aurora_engine::Mode;
+use aurora_page::Lsn;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::db::Db;
+use crate::ops::{Get, GetMany};
+use crate::range::{RangeArgs, RowIterator};
+use crate::scan::Scan;
+use crate::table::PyTable;
+use crate::txn::Core;
+
+/// A consistent view of the cluster at one LSN. Close it, or use it in a `with` statement: it keeps old versions.
+#[pyclass(module = "aurora_engine._engine", frozen)]
+pub struct View {
+    core: Arc<Core>,
+    lsn: Lsn,
+}
+
+impl View {
+    /// A view at an LSN, which must be durable and still kept; or at the newest durable one.
+    pub fn new(py: Python<'_>, db: Arc<Db>, at: Option<Lsn>) -> PyResult<View> {
+        let core = Core::new(db, None);
+        let lsn = core.begin(py, Mode::ReadOnly { at })?;
+        Ok(View {
+            core: Arc::new(core),
+            lsn,
+        })
+    }
+}
+
+#[pymethods]
+impl View {
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exc))]
+    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, PyTuple>) {
+        self.core.roll_back(py);
+    }
+
+    /// Ends the view and gives its LSN free.
+    fn close(&self, py: Python<'_>) {
+        self.core.roll_back(py);
+    }
+
+    /// What the view sees: everything up to this LSN.
+    #[getter]
+    fn lsn(&self) -> u64 {
+        self.lsn.0
+    }
+
+    /// The row of a key, or None.
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.core.run(py, &mut Get::new(table, key)?)
+    }
+
+    /// The rows of many keys.
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        keys: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        Ok(self
+            .core
+            .run(py, &mut GetMany::new(table, keys)?)?
+            .cast_into()?)
+    }
+
+    /// The rows from one key up to another, in the order of the key.
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
+    fn range<'py>(
+        &self,
+        table: &Bound<'py, PyTable>,
+        lo: Option<&Bound<'py, PyAny>>,
+        hi: Option<&Bound<'py, PyAny>>,
+        prefix: Option<&Bound<'py, PyAny>>,
+        limit: Option<usize>,
+        reverse: bool,
+    ) -> PyResult<RowIterator> {
+        RowIterator::new(
+            self.core.clone(),
+            table,
+            RangeArgs {
+                lo,
+                hi,
+                prefix,
+                limit,
+                reverse,
+            },
+        )
+    }
+
+    /// The rows of a range, as rows or as an Arrow stream.
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None))]
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        lo: Option<&Bound<'py, PyAny>>,
+        hi: Option<&Bound<'py, PyAny>>,
+        prefix: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Scan> {
+        let args = RangeArgs {
+            lo,
+            hi,
+            prefix,
+            limit: None,
+            reverse: false,
+        };
+        Scan::new(py, self.core.clone(), table, args)
+    }
+}
