@@ -117,7 +117,8 @@ struct Body {
 impl Manifest {
     /// The manifest's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let body = postcard::to_stdvec(&to_body(self)).expect("a Vec takes every byte and the body has plain types");
+        let body = postcard::to_stdvec(&to_body(self))
+            .expect("a Vec takes every byte and the body has plain types");
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
@@ -132,22 +133,40 @@ impl Manifest {
     pub fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
         if magic != MAGIC {
-            return Err(ManifestError::Magic { expected: MAGIC, got: magic.to_vec() });
+            return Err(ManifestError::Magic {
+                expected: MAGIC,
+                got: magic.to_vec(),
+            });
         }
         let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {
-            return Err(ManifestError::Length { expected: HEADER_BYTES, got: bytes.len() });
+            return Err(ManifestError::Length {
+                expected: HEADER_BYTES,
+                got: bytes.len(),
+            });
         };
-        check_crc("header", u32_at(header, HEADER_CRC_AT), &header[..HEADER_CRC_AT])?;
+        check_crc(
+            "header",
+            u32_at(header, HEADER_CRC_AT),
+            &header[..HEADER_CRC_AT],
+        )?;
         let format = u32_at(header, FORMAT_AT);
         if format > FORMAT {
-            return Err(ManifestError::NewerFormat { expected: FORMAT, got: format });
+            return Err(ManifestError::NewerFormat {
+                expected: FORMAT,
+                got: format,
+            });
         }
         let expected = u32_at(header, LENGTH_AT) as usize;
         if body.len() != expected {
-            return Err(ManifestError::Length { expected: HEADER_BYTES + expected, got: bytes.len() });
+            return Err(ManifestError::Length {
+                expected: HEADER_BYTES + expected,
+                got: bytes.len(),
+            });
         }
         check_crc("body", u32_at(header, BODY_CRC_AT), body)?;
-        from_body(postcard::from_bytes(body).map_err(|error| ManifestError::Body(error.to_string()))?)
+        from_body(
+            postcard::from_bytes(body).map_err(|error| ManifestError::Body(error.to_string()))?,
+        )
     }
 }
 
@@ -157,7 +176,15 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn check_crc(part: &'static str, expected: u32, bytes: &[u8]) -> Result<(), ManifestError> {
     let got = crc32c::crc32c(bytes);
-    if got == expected { Ok(()) } else { Err(ManifestError::Crc { part, expected, got }) }
+    if got == expected {
+        Ok(())
+    } else {
+        Err(ManifestError::Crc {
+            part,
+            expected,
+            got,
+        })
+    }
 }
 
 fn to_body(m: &Manifest) -> Body {
@@ -169,7 +196,11 @@ fn to_body(m: &Manifest) -> Body {
         origin: m.origin.0,
         history: m.history.encode(),
         history_since_us: m.history_since_us,
-        abandoned: m.abandoned.iter().map(|a| (a.history.encode(), a.since_us, a.until_us)).collect(),
+        abandoned: m
+            .abandoned
+            .iter()
+            .map(|a| (a.history.encode(), a.since_us, a.until_us))
+            .collect(),
         region: m.region.clone(),
         page_bytes: m.page_bytes,
         segment_pages: m.segment_pages,
@@ -183,13 +214,19 @@ fn to_body(m: &Manifest) -> Body {
 }
 
 fn run_lengths(pgs: &[Membership]) -> Vec<(u64, Membership)> {
-    pgs.chunk_by(|a, b| a == b).map(|run| (run.len() as u64, run[0].clone())).collect()
+    pgs.chunk_by(|a, b| a == b)
+        .map(|run| (run.len() as u64, run[0].clone()))
+        .collect()
 }
 
 fn from_body(body: Body) -> Result<Manifest, ManifestError> {
     check_fields(&body)?;
     let abandoned = body.abandoned.iter().map(|(history, since_us, until_us)| {
-        Ok(Abandoned { history: History::decode(history)?, since_us: *since_us, until_us: *until_us })
+        Ok(Abandoned {
+            history: History::decode(history)?,
+            since_us: *since_us,
+            until_us: *until_us,
+        })
     });
     Ok(Manifest {
         cluster: ClusterId(body.cluster),
@@ -205,7 +242,11 @@ fn from_body(body: Body) -> Result<Manifest, ManifestError> {
         segment_pages: body.segment_pages,
         window: body.window,
         nodes: body.nodes,
-        pgs: body.pgs.into_iter().flat_map(|(n, members)| std::iter::repeat_n(members, n as usize)).collect(),
+        pgs: body
+            .pgs
+            .into_iter()
+            .flat_map(|(n, members)| std::iter::repeat_n(members, n as usize))
+            .collect(),
         collection_floor: Lsn(body.collection_floor),
         config: body.config,
         created_us: body.created_us,
@@ -214,7 +255,11 @@ fn from_body(body: Body) -> Result<Manifest, ManifestError> {
 
 fn check_fields(body: &Body) -> Result<(), ManifestError> {
     let field = |field, expected: &str, got: String| {
-        Err(ManifestError::Field { field, expected: expected.to_owned(), got })
+        Err(ManifestError::Field {
+            field,
+            expected: expected.to_owned(),
+            got,
+        })
     };
     if !body.page_bytes.is_power_of_two() {
         return field("page_bytes", "a power of two", body.page_bytes.to_string());
@@ -232,11 +277,18 @@ fn check_fields(body: &Body) -> Result<(), ManifestError> {
     for (run, members) in &body.pgs {
         count = count.saturating_add(*run);
         let ids = members.places.iter().flat_map(|place| place.node_ids());
-        if let Some(bad) = ids.into_iter().find(|id| id.0 >= NodeId::LIMIT || !known.contains(*id)) {
+        if let Some(bad) = ids
+            .into_iter()
+            .find(|id| id.0 >= NodeId::LIMIT || !known.contains(*id))
+        {
             return field("members", "listed nodes", bad.to_string());
         }
         if members.places.is_empty() || members.moves().count() > Membership::MOVES_MAX {
-            return field("members", "at least one place and few moves", format!("{members:?}"));
+            return field(
+                "members",
+                "at least one place and few moves",
+                format!("{members:?}"),
+            );
         }
     }
     if count > PGS_MAX {

@@ -56,7 +56,12 @@ pub struct Link {
 
 impl From<&Record> for Link {
     fn from(record: &Record) -> Link {
-        Link { lsn: record.lsn, prev: record.prev_pg, origin: record.origin, cpl: record.is_cpl() }
+        Link {
+            lsn: record.lsn,
+            prev: record.prev_pg,
+            origin: record.origin,
+            cpl: record.is_cpl(),
+        }
     }
 }
 
@@ -224,8 +229,15 @@ pub struct Copy {
 impl Copy {
     /// An empty copy.
     pub fn new(pg: PgId, node: NodeId, epoch: u64, history: Arc<History>) -> Copy {
-        let state =
-            CopyState { pg, node, epoch, installed: epoch, history, scl: Lsn::NONE, vdl_hint: Lsn::NONE };
+        let state = CopyState {
+            pg,
+            node,
+            epoch,
+            installed: epoch,
+            history,
+            scl: Lsn::NONE,
+            vdl_hint: Lsn::NONE,
+        };
         Copy::restore(state, [])
     }
 
@@ -235,11 +247,21 @@ impl Copy {
         let mut held: Vec<Held> = links
             .into_iter()
             .filter(|link| link.lsn > floor && state.history.contains(link.origin, link.lsn))
-            .map(|link| Held { link, ticket: ON_DISK })
+            .map(|link| Held {
+                link,
+                ticket: ON_DISK,
+            })
             .collect();
         held.sort_unstable_by_key(|held| held.link.lsn);
         held.dedup_by_key(|held| held.link.lsn);
-        let mut copy = Copy { state, held: held.into(), above: 0, in_flight: VecDeque::new(), last_ticket: 0, promise: 0 };
+        let mut copy = Copy {
+            state,
+            held: held.into(),
+            above: 0,
+            in_flight: VecDeque::new(),
+            last_ticket: 0,
+            promise: 0,
+        };
         copy.recount();
         copy
     }
@@ -256,7 +278,9 @@ impl Copy {
 
     /// The newest record that is known here, complete or not.
     pub fn highest(&self) -> Lsn {
-        self.held.back().map_or(self.state.scl, |held| held.link.lsn.max(self.state.scl))
+        self.held
+            .back()
+            .map_or(self.state.scl, |held| held.link.lsn.max(self.state.scl))
     }
 
     /// May records of its epoch be taken?
@@ -266,7 +290,12 @@ impl Copy {
 
     /// The acknowledgement as it stands. The SCL never counts what is not on disk, so it may be repeated freely.
     pub fn ack(&self) -> Ack {
-        Ack { pg: self.state.pg, node: self.state.node, epoch: self.state.epoch, scl: self.state.scl }
+        Ack {
+            pg: self.state.pg,
+            node: self.state.node,
+            epoch: self.state.epoch,
+            scl: self.state.scl,
+        }
     }
 
     /// What is known to exist and is neither here nor on its way to disk, oldest first.
@@ -276,7 +305,13 @@ impl Copy {
 
     /// What is known to exist and is not on disk here, oldest first.
     pub(crate) fn missing_on_disk(&self) -> Vec<Gap> {
-        gaps(self.state.scl, self.held.iter().skip(self.above).filter(|held| held.ticket == ON_DISK))
+        gaps(
+            self.state.scl,
+            self.held
+                .iter()
+                .skip(self.above)
+                .filter(|held| held.ticket == ON_DISK),
+        )
     }
 
     /// The newest record that is on disk here, complete or not.
@@ -302,12 +337,20 @@ impl Copy {
 
     /// Takes a batch from the writer or a peer.
     pub fn receive(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
-        let CopyState { epoch, installed, .. } = self.state;
+        let CopyState {
+            epoch, installed, ..
+        } = self.state;
         if batch.epoch < epoch {
-            return Err(Refuse::StaleEpoch { have: epoch, got: batch.epoch });
+            return Err(Refuse::StaleEpoch {
+                have: epoch,
+                got: batch.epoch,
+            });
         }
         if batch.epoch > epoch || installed != epoch {
-            return Err(Refuse::NotInstalled { have: installed, got: batch.epoch });
+            return Err(Refuse::NotInstalled {
+                have: installed,
+                got: batch.epoch,
+            });
         }
         let accepted = self.take(batch)?;
         self.hear_vdl(batch.vdl);
@@ -319,7 +362,10 @@ impl Copy {
     pub fn receive_fenced(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
         let CopyState { epoch, .. } = self.state;
         if batch.epoch < epoch {
-            return Err(Refuse::StaleEpoch { have: epoch, got: batch.epoch });
+            return Err(Refuse::StaleEpoch {
+                have: epoch,
+                got: batch.epoch,
+            });
         }
         if self.is_open() || batch.epoch > epoch {
             return Err(Refuse::NotFenced { epoch: batch.epoch });
@@ -330,7 +376,11 @@ impl Copy {
     /// A token came back: what it names is on disk.
     pub fn persisted(&mut self, token: impl Persisted) -> Ack {
         let ticket = token.ticket();
-        if let Some(position) = self.in_flight.iter().position(|(number, _)| *number == ticket) {
+        if let Some(position) = self
+            .in_flight
+            .iter()
+            .position(|(number, _)| *number == ticket)
+        {
             match self.in_flight.remove(position) {
                 Some((_, Pending::Batch { first, last })) => self.on_disk(ticket, first, last),
                 Some((_, Pending::Stretch { after, upto })) => self.complete(after, upto),
@@ -345,13 +395,18 @@ impl Copy {
     /// re-replication. Gives the ticket whose token says that all of it is on disk.
     pub fn hydrating(&mut self, after: Lsn, upto: Lsn) -> u64 {
         let ticket = self.next_ticket();
-        self.in_flight.push_back((ticket, Pending::Stretch { after, upto }));
+        self.in_flight
+            .push_back((ticket, Pending::Stretch { after, upto }));
         ticket
     }
 
     fn on_disk(&mut self, ticket: u64, first: Lsn, last: Lsn) {
         let start = self.held.partition_point(|held| held.link.lsn < first);
-        for held in self.held.range_mut(start..).take_while(|held| held.link.lsn <= last) {
+        for held in self
+            .held
+            .range_mut(start..)
+            .take_while(|held| held.link.lsn <= last)
+        {
             if held.ticket == ticket {
                 held.ticket = ON_DISK;
             }
@@ -382,7 +437,9 @@ impl Copy {
         self.state.epoch = epoch;
         self.align(history);
         self.promise = self.next_ticket();
-        Ok(FenceTicket { ticket: self.promise })
+        Ok(FenceTicket {
+            ticket: self.promise,
+        })
     }
 
     /// The promise is on disk: the answer to the fence. `None` if the token is of another promise.
@@ -393,7 +450,10 @@ impl Copy {
     /// What this copy would answer to a fence of `epoch`, without the promise: for a reader that opens nothing. An owner
     /// that is still writing may be ahead of it.
     pub fn survey(&self, epoch: u64) -> Inventory {
-        Inventory { epoch, ..self.inventory() }
+        Inventory {
+            epoch,
+            ..self.inventory()
+        }
     }
 
     fn inventory(&self) -> Inventory {
@@ -404,7 +464,9 @@ impl Copy {
             epoch: self.state.epoch,
             scl: self.state.scl,
             vdl_hint: self.state.vdl_hint,
-            records: durable.map(|held| (held.link.lsn, held.link.prev, held.link.cpl)).collect(),
+            records: durable
+                .map(|held| (held.link.lsn, held.link.prev, held.link.cpl))
+                .collect(),
         }
     }
 
@@ -434,12 +496,18 @@ impl Copy {
         if self.state.scl > agreed {
             // The first record beyond the cut links to the last one before it, unless that is known no more.
             let beyond = self.held.partition_point(|held| held.link.lsn <= agreed);
-            self.state.scl = self.held.get(beyond).map_or(agreed, |held| held.link.prev.min(agreed));
+            self.state.scl = self
+                .held
+                .get(beyond)
+                .map_or(agreed, |held| held.link.prev.min(agreed));
         }
         self.state.vdl_hint = self.state.vdl_hint.min(agreed);
-        self.held.retain(|held| history.contains(held.link.origin, held.link.lsn));
+        self.held
+            .retain(|held| history.contains(held.link.origin, held.link.lsn));
         // Pages that are newer than the cut do not serve reads below it.
-        self.in_flight.retain(|(_, pending)| !matches!(pending, Pending::Stretch { upto, .. } if *upto > agreed));
+        self.in_flight.retain(
+            |(_, pending)| !matches!(pending, Pending::Stretch { upto, .. } if *upto > agreed),
+        );
         self.state.history = Arc::clone(history);
         self.recount();
     }
@@ -447,21 +515,38 @@ impl Copy {
     fn take(&mut self, batch: &PgBatch) -> Result<Accepted, Refuse> {
         self.check(batch)?;
         let ticket = self.next_ticket();
-        let accepted = Accepted { ticket, fresh: self.hold(batch, ticket) };
+        let accepted = Accepted {
+            ticket,
+            fresh: self.hold(batch, ticket),
+        };
         if !accepted.is_duplicate() {
             let first = batch.records.first().map_or(Lsn::NONE, |record| record.lsn);
-            self.in_flight.push_back((ticket, Pending::Batch { first, last: batch.last_lsn() }));
+            self.in_flight.push_back((
+                ticket,
+                Pending::Batch {
+                    first,
+                    last: batch.last_lsn(),
+                },
+            ));
         }
         Ok(accepted)
     }
 
     fn check(&self, batch: &PgBatch) -> Result<(), Refuse> {
         if batch.pg != self.state.pg {
-            return Err(Refuse::WrongPg { expected: self.state.pg, got: batch.pg });
+            return Err(Refuse::WrongPg {
+                expected: self.state.pg,
+                got: batch.pg,
+            });
         }
         let mut after = Lsn::NONE;
         for record in &batch.records {
-            let Record { lsn, origin, prev_pg: prev, .. } = *record;
+            let Record {
+                lsn,
+                origin,
+                prev_pg: prev,
+                ..
+            } = *record;
             if lsn <= after || prev >= lsn {
                 return Err(Refuse::Malformed { lsn, after, prev });
             }
@@ -475,8 +560,15 @@ impl Copy {
 
     fn hold(&mut self, batch: &PgBatch, ticket: u64) -> Fresh {
         let highest = self.highest();
-        if batch.records.first().is_some_and(|first| first.lsn > highest) {
-            self.held.extend(batch.records.iter().map(|record| Held { link: record.into(), ticket }));
+        if batch
+            .records
+            .first()
+            .is_some_and(|first| first.lsn > highest)
+        {
+            self.held.extend(batch.records.iter().map(|record| Held {
+                link: record.into(),
+                ticket,
+            }));
             return Fresh::All;
         }
         let mut fresh = Vec::new();
@@ -484,16 +576,31 @@ impl Copy {
             if record.lsn <= self.state.scl {
                 continue;
             }
-            if let Err(place) = self.held.binary_search_by_key(&record.lsn, |held| held.link.lsn) {
-                self.held.insert(place, Held { link: record.into(), ticket });
+            if let Err(place) = self
+                .held
+                .binary_search_by_key(&record.lsn, |held| held.link.lsn)
+            {
+                self.held.insert(
+                    place,
+                    Held {
+                        link: record.into(),
+                        ticket,
+                    },
+                );
                 fresh.push(index);
             }
         }
-        if fresh.len() == batch.records.len() && !fresh.is_empty() { Fresh::All } else { Fresh::Some(fresh) }
+        if fresh.len() == batch.records.len() && !fresh.is_empty() {
+            Fresh::All
+        } else {
+            Fresh::Some(fresh)
+        }
     }
 
     fn recount(&mut self) {
-        self.above = self.held.partition_point(|held| held.link.lsn <= self.state.scl);
+        self.above = self
+            .held
+            .partition_point(|held| held.link.lsn <= self.state.scl);
         self.advance();
     }
 
@@ -524,7 +631,10 @@ fn gaps<'a>(scl: Lsn, held: impl Iterator<Item = &'a Held>) -> Vec<Gap> {
     let mut gaps = Vec::new();
     for Held { link, .. } in held {
         if link.prev > after {
-            gaps.push(Gap { after, upto: link.prev });
+            gaps.push(Gap {
+                after,
+                upto: link.prev,
+            });
         }
         after = link.lsn;
     }

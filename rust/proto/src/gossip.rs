@@ -66,21 +66,43 @@ pub fn summary(copy: &Copy) -> Summary {
         None => copy.highest_on_disk(),
     };
     gaps.truncate(SUMMARY_GAPS_MAX);
-    Summary { pg: state.pg, node: state.node, epoch: state.epoch, scl: state.scl, upto, gaps }
+    Summary {
+        pg: state.pg,
+        node: state.node,
+        epoch: state.epoch,
+        scl: state.scl,
+        upto,
+        gaps,
+    }
 }
 
 /// What this copy lacks and the peer has.
 pub fn asks(copy: &Copy, peer: &Summary) -> Vec<Ask> {
     let state = copy.state();
-    if peer.pg != state.pg || peer.epoch != state.epoch || peer.node == state.node || !copy.is_open() {
+    if peer.pg != state.pg
+        || peer.epoch != state.epoch
+        || peer.node == state.node
+        || !copy.is_open()
+    {
         return Vec::new();
     }
     let mut wanted = copy.missing();
     // Beyond what is here, whatever the peer has is wanted.
-    wanted.push(Gap { after: copy.highest(), upto: Lsn::MAX });
+    wanted.push(Gap {
+        after: copy.highest(),
+        upto: Lsn::MAX,
+    });
     let held = stretches(peer);
-    let overlaps = wanted.iter().flat_map(|gap| held.iter().filter_map(|have| overlap(gap, have)));
-    overlaps.map(|gap| Ask { pg: state.pg, epoch: state.epoch, gap }).collect()
+    let overlaps = wanted
+        .iter()
+        .flat_map(|gap| held.iter().filter_map(|have| overlap(gap, have)));
+    overlaps
+        .map(|gap| Ask {
+            pg: state.pg,
+            epoch: state.epoch,
+            gap,
+        })
+        .collect()
 }
 
 /// What the peer has, as stretches without a gap.
@@ -88,15 +110,24 @@ fn stretches(peer: &Summary) -> Vec<Gap> {
     let mut after = Lsn::NONE;
     let mut held = Vec::with_capacity(peer.gaps.len() + 1);
     for gap in &peer.gaps {
-        held.push(Gap { after, upto: gap.after });
+        held.push(Gap {
+            after,
+            upto: gap.after,
+        });
         after = gap.upto;
     }
-    held.push(Gap { after, upto: peer.upto });
+    held.push(Gap {
+        after,
+        upto: peer.upto,
+    });
     held
 }
 
 fn overlap(a: &Gap, b: &Gap) -> Option<Gap> {
-    let gap = Gap { after: a.after.max(b.after), upto: a.upto.min(b.upto) };
+    let gap = Gap {
+        after: a.after.max(b.after),
+        upto: a.upto.min(b.upto),
+    };
     (gap.after < gap.upto).then_some(gap)
 }
 
@@ -111,7 +142,12 @@ pub fn answer(
     upto: Lsn,
     max_bytes: usize,
 ) -> Answer {
-    let mut batch = PgBatch { pg: ask.pg, epoch: ask.epoch, vdl, records: Vec::new() };
+    let mut batch = PgBatch {
+        pg: ask.pg,
+        epoch: ask.epoch,
+        vdl,
+        records: Vec::new(),
+    };
     let mut complete_to = upto.min(ask.gap.upto);
     let mut bytes = 0;
     for record in records {
@@ -128,5 +164,9 @@ pub fn answer(
         }
         batch.records.push(record);
     }
-    Answer { batch, after: ask.gap.after, complete_to }
+    Answer {
+        batch,
+        after: ask.gap.after,
+        complete_to,
+    }
 }

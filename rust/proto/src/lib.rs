@@ -41,9 +41,14 @@ pub mod volume;
 pub mod writer;
 
 pub use codec::ManifestError;
-pub use copy::{Accepted, Ack, Copy, CopyState, FenceTicket, Fresh, Gap, Inventory, Link, Persisted, Refuse};
+pub use copy::{
+    Accepted, Ack, Copy, CopyState, FenceTicket, Fresh, Gap, Inventory, Link, Persisted, Refuse,
+};
 pub use gossip::{Answer, Ask, Summary};
-pub use manifest::{Abandoned, ClusterId, EditError, Manifest, MetaError, MetaStore, NewCluster, NodeInfo, VolumeState};
+pub use manifest::{
+    Abandoned, ClusterId, EditError, Manifest, MetaError, MetaStore, NewCluster, NodeInfo,
+    VolumeState,
+};
 pub use membership::{Membership, MembershipError, Place};
 pub use points::Points;
 pub use quorum::{NodeId, NodeSet, Quorum};

@@ -213,12 +213,16 @@ impl Manifest {
 
     /// Every node that is a member of some group.
     pub fn members(&self) -> NodeSet {
-        self.pgs.iter().fold(NodeSet::EMPTY, |set, pg| set.union(pg.nodes()))
+        self.pgs
+            .iter()
+            .fold(NodeSet::EMPTY, |set, pg| set.union(pg.nodes()))
     }
 
     /// A node id that no node has: where a replacement comes beside the node that it replaces.
     pub fn free_node_id(&self) -> Option<NodeId> {
-        (0..NodeId::LIMIT).map(NodeId).find(|&id| self.node(id).is_none())
+        (0..NodeId::LIMIT)
+            .map(NodeId)
+            .find(|&id| self.node(id).is_none())
     }
 
     /// Every kept History, the present one first.
@@ -236,7 +240,12 @@ impl Manifest {
     }
 
     /// Ends a recovery: branch at the VDL, memberships and nodes with the lost ones replaced, open [3][4].
-    pub fn opened(&self, vdl: Lsn, pgs: Vec<Membership>, nodes: Vec<NodeInfo>) -> Result<Manifest, EditError> {
+    pub fn opened(
+        &self,
+        vdl: Lsn,
+        pgs: Vec<Membership>,
+        nodes: Vec<NodeInfo>,
+    ) -> Result<Manifest, EditError> {
         self.expect(VolumeState::Recovering)?;
         let mut next = self.edit();
         next.history = self.history.branch(vdl, self.origin, self.window);
@@ -265,7 +274,10 @@ impl Manifest {
     /// The members that the next segment gets: those that most of the last one has settled on.
     pub fn next_members(&self) -> Membership {
         match self.pgs.last() {
-            Some(last) if last.settled() => Membership { epoch: 1, places: last.places.clone() },
+            Some(last) if last.settled() => Membership {
+                epoch: 1,
+                places: last.places.clone(),
+            },
             _ => Membership::new(1, self.nodes.iter().map(|node| node.id)),
         }
     }
@@ -274,10 +286,17 @@ impl Manifest {
     pub fn step_membership(&self, pg: PgId, members: Membership) -> Result<Manifest, EditError> {
         let count = self.pgs.len();
         let mut next = self.edit();
-        let place = next.pgs.get_mut(pg.0 as usize).ok_or(EditError::NoSuchPg { pg, count })?;
+        let place = next
+            .pgs
+            .get_mut(pg.0 as usize)
+            .ok_or(EditError::NoSuchPg { pg, count })?;
         let expected = place.epoch + 1;
         if members.epoch != expected {
-            return Err(EditError::MembershipEpoch { pg, expected, got: members.epoch });
+            return Err(EditError::MembershipEpoch {
+                pg,
+                expected,
+                got: members.epoch,
+            });
         }
         *place = members;
         Ok(next)
@@ -298,21 +317,44 @@ impl Manifest {
     }
 
     /// Goes forward again to `at` on an abandoned History. Takes a new epoch.
-    pub fn forwarded(&self, past: usize, at: Lsn, vdl: Lsn, now_us: i64) -> Result<Manifest, EditError> {
+    pub fn forwarded(
+        &self,
+        past: usize,
+        at: Lsn,
+        vdl: Lsn,
+        now_us: i64,
+    ) -> Result<Manifest, EditError> {
         let history = match self.abandoned.get(past) {
             Some(abandoned) => abandoned.history.clone(),
-            None => return Err(EditError::NotInHistory { at, history: self.history.to_string() }),
+            None => {
+                return Err(EditError::NotInHistory {
+                    at,
+                    history: self.history.to_string(),
+                });
+            }
         };
         self.rebranched(&history, at, vdl, now_us)
     }
 
-    fn rebranched(&self, from: &History, at: Lsn, vdl: Lsn, now_us: i64) -> Result<Manifest, EditError> {
+    fn rebranched(
+        &self,
+        from: &History,
+        at: Lsn,
+        vdl: Lsn,
+        now_us: i64,
+    ) -> Result<Manifest, EditError> {
         self.expect(VolumeState::Open)?;
         if from.origin_of(at).is_none() {
-            return Err(EditError::NotInHistory { at, history: from.to_string() });
+            return Err(EditError::NotInHistory {
+                at,
+                history: from.to_string(),
+            });
         }
         if at < self.collection_floor {
-            return Err(EditError::Collected { at, floor: self.collection_floor });
+            return Err(EditError::Collected {
+                at,
+                floor: self.collection_floor,
+            });
         }
         // No LSN of the present branch may be given again, however far back `at` lies [3].
         let past = vdl.max(self.history.first_new_lsn().prev());
@@ -362,7 +404,14 @@ impl Manifest {
     }
 
     fn expect(&self, expected: VolumeState) -> Result<(), EditError> {
-        if self.state == expected { Ok(()) } else { Err(EditError::State { expected, got: self.state }) }
+        if self.state == expected {
+            Ok(())
+        } else {
+            Err(EditError::State {
+                expected,
+                got: self.state,
+            })
+        }
     }
 }
 

@@ -100,7 +100,10 @@ impl Membership {
 
     /// A settled membership.
     pub fn new(epoch: u64, nodes: impl IntoIterator<Item = NodeId>) -> Membership {
-        Membership { epoch, places: nodes.into_iter().map(Place::Held).collect() }
+        Membership {
+            epoch,
+            places: nodes.into_iter().map(Place::Held).collect(),
+        }
     }
 
     /// How many places a write must reach in each group: the smallest majority (4 of 6).
@@ -115,7 +118,9 @@ impl Membership {
 
     /// Every node that holds a place, alone or not: those a writer sends to.
     pub fn nodes(&self) -> NodeSet {
-        self.places.iter().fold(NodeSet::EMPTY, |set, place| set.union(place.holders()))
+        self.places
+            .iter()
+            .fold(NodeSet::EMPTY, |set, place| set.union(place.holders()))
     }
 
     /// All ways of choosing one node per place.
@@ -124,9 +129,10 @@ impl Membership {
         for place in &self.places {
             groups = match *place {
                 Place::Held(node) => groups.into_iter().map(|group| group.with(node)).collect(),
-                Place::Moving { from, to } => {
-                    groups.into_iter().flat_map(|group| [group.with(from), group.with(to)]).collect()
-                }
+                Place::Moving { from, to } => groups
+                    .into_iter()
+                    .flat_map(|group| [group.with(from), group.with(to)])
+                    .collect(),
             };
         }
         groups
@@ -167,7 +173,9 @@ impl Membership {
     pub fn begin_replace(&self, from: NodeId, to: NodeId) -> Result<Membership, MembershipError> {
         self.check_new(to)?;
         if self.moves().count() >= Self::MOVES_MAX {
-            return Err(MembershipError::TooManyMoves { limit: Self::MOVES_MAX });
+            return Err(MembershipError::TooManyMoves {
+                limit: Self::MOVES_MAX,
+            });
         }
         let position = self.held_by(from)?;
         Ok(self.with_place(position, Place::Moving { from, to }))
@@ -185,7 +193,10 @@ impl Membership {
 
     /// Replaces lost members at once. Only recovery may do that, under its fence, as no I/O runs then. A pair of equal
     /// ids stands for a node that was created anew, and changes nothing here.
-    pub fn replace_fenced(&self, pairs: &[(NodeId, NodeId)]) -> Result<Membership, MembershipError> {
+    pub fn replace_fenced(
+        &self,
+        pairs: &[(NodeId, NodeId)],
+    ) -> Result<Membership, MembershipError> {
         let mut next = self.clone();
         for &(from, to) in pairs.iter().filter(|(from, to)| from != to) {
             if !next.nodes().contains(from) {
@@ -195,7 +206,9 @@ impl Membership {
             for place in &mut next.places {
                 *place = match *place {
                     Place::Held(node) if node == from => Place::Held(to),
-                    Place::Moving { from: a, to: b } if a == from => Place::Moving { from: to, to: b },
+                    Place::Moving { from: a, to: b } if a == from => {
+                        Place::Moving { from: to, to: b }
+                    }
                     Place::Moving { from: a, to: b } if b == from => Place::Moving { from: a, to },
                     same => same,
                 };
@@ -209,10 +222,16 @@ impl Membership {
 
     fn check_new(&self, node: NodeId) -> Result<(), MembershipError> {
         if node.0 >= NodeId::LIMIT {
-            return Err(MembershipError::BadNodeId { node: node.0, limit: NodeId::LIMIT });
+            return Err(MembershipError::BadNodeId {
+                node: node.0,
+                limit: NodeId::LIMIT,
+            });
         }
         if self.nodes().contains(node) {
-            return Err(MembershipError::AlreadyMember { node, members: self.nodes() });
+            return Err(MembershipError::AlreadyMember {
+                node,
+                members: self.nodes(),
+            });
         }
         Ok(())
     }
@@ -221,7 +240,10 @@ impl Membership {
         self.places
             .iter()
             .position(|place| *place == Place::Held(node))
-            .ok_or(MembershipError::NotMember { node, members: self.nodes() })
+            .ok_or(MembershipError::NotMember {
+                node,
+                members: self.nodes(),
+            })
     }
 
     fn moving(&self, from: NodeId, to: NodeId) -> Result<usize, MembershipError> {

@@ -47,10 +47,17 @@ mod tests {
 
     #[test]
     fn the_order_relation() {
-        let p = |vdl, vcl, allocated, lal| Points { vdl: Lsn(vdl), vcl: Lsn(vcl), allocated: Lsn(allocated), lal: Lsn(lal) };
+        let p = |vdl, vcl, allocated, lal| Points {
+            vdl: Lsn(vdl),
+            vcl: Lsn(vcl),
+            allocated: Lsn(allocated),
+            lal: Lsn(lal),
+        };
         assert!(p(1, 2, 3, 4).ordered() && p(4, 4, 4, 4).ordered());
         assert!(!p(3, 2, 3, 4).ordered() && !p(1, 4, 3, 4).ordered() && !p(1, 2, 5, 4).ordered());
-        assert!(p(100, 104, 106, 200).readable(Lsn(100)) && !p(100, 104, 106, 200).readable(Lsn(101)));
+        assert!(
+            p(100, 104, 106, 200).readable(Lsn(100)) && !p(100, 104, 106, 200).readable(Lsn(101))
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// A storage node of one cluster. Ids are small so that a set of nodes is one machine word.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct NodeId(pub u16);
 
 impl NodeId {
@@ -121,7 +123,12 @@ impl NodeSet {
 }
 
 fn bit(node: NodeId) -> u64 {
-    debug_assert!(node.0 < NodeId::LIMIT, "node id {} is not below {}", node.0, NodeId::LIMIT);
+    debug_assert!(
+        node.0 < NodeId::LIMIT,
+        "node id {} is not below {}",
+        node.0,
+        NodeId::LIMIT
+    );
     1u64.checked_shl(u32::from(node.0)).unwrap_or(0)
 }
 
@@ -215,9 +222,9 @@ impl Quorum {
     pub fn nodes(&self) -> NodeSet {
         match self {
             Quorum::AtLeast { of, .. } => *of,
-            Quorum::All(parts) | Quorum::Any(parts) => {
-                parts.iter().fold(NodeSet::EMPTY, |set, part| set.union(part.nodes()))
-            }
+            Quorum::All(parts) | Quorum::Any(parts) => parts
+                .iter()
+                .fold(NodeSet::EMPTY, |set, part| set.union(part.nodes())),
         }
     }
 
@@ -235,8 +242,16 @@ impl Quorum {
                 lsns.sort_unstable_by(|a, b| b.cmp(a));
                 lsns[k - 1]
             }
-            Quorum::All(parts) => parts.iter().map(|part| part.reached(at)).min().unwrap_or(Lsn::MAX),
-            Quorum::Any(parts) => parts.iter().map(|part| part.reached(at)).max().unwrap_or(Lsn::NONE),
+            Quorum::All(parts) => parts
+                .iter()
+                .map(|part| part.reached(at))
+                .min()
+                .unwrap_or(Lsn::MAX),
+            Quorum::Any(parts) => parts
+                .iter()
+                .map(|part| part.reached(at))
+                .max()
+                .unwrap_or(Lsn::NONE),
         }
     }
 
@@ -260,7 +275,11 @@ impl Quorum {
                 out.push('\n');
             }
             Quorum::All(parts) | Quorum::Any(parts) => {
-                out.push_str(if matches!(self, Quorum::All(_)) { "all of\n" } else { "any of\n" });
+                out.push_str(if matches!(self, Quorum::All(_)) {
+                    "all of\n"
+                } else {
+                    "any of\n"
+                });
                 for part in parts {
                     part.draw(nodes, depth + 1, out);
                 }
@@ -296,7 +315,10 @@ mod tests {
     }
 
     fn four_of_six() -> Quorum {
-        Quorum::AtLeast { k: 4, of: set(&[0, 1, 2, 3, 4, 5]) }
+        Quorum::AtLeast {
+            k: 4,
+            of: set(&[0, 1, 2, 3, 4, 5]),
+        }
     }
 
     #[test]
@@ -319,9 +341,18 @@ mod tests {
         let scls = [105, 103, 103, 103, 101, 105];
         let at = |n: NodeId| Lsn(scls[usize::from(n.0)]);
         assert_eq!(four_of_six().reached(&at), Lsn(103));
-        let half = Quorum::AtLeast { k: 2, of: set(&[0, 5]) };
-        assert_eq!(Quorum::All(vec![four_of_six(), half.clone()]).reached(&at), Lsn(103));
-        assert_eq!(Quorum::Any(vec![four_of_six(), half]).reached(&at), Lsn(105));
+        let half = Quorum::AtLeast {
+            k: 2,
+            of: set(&[0, 5]),
+        };
+        assert_eq!(
+            Quorum::All(vec![four_of_six(), half.clone()]).reached(&at),
+            Lsn(103)
+        );
+        assert_eq!(
+            Quorum::Any(vec![four_of_six(), half]).reached(&at),
+            Lsn(105)
+        );
     }
 
     #[test]
@@ -334,7 +365,10 @@ no  all of
   no  4/6 +n0 +n1 -n2 -n3 +n4 -n6
 ";
         assert_eq!(joint.picture(set(&[0, 1, 4, 5])), golden);
-        assert_eq!(joint.to_string(), "(4/6 {n0 n1 n2 n3 n4 n5} AND 4/6 {n0 n1 n2 n3 n4 n6})");
+        assert_eq!(
+            joint.to_string(),
+            "(4/6 {n0 n1 n2 n3 n4 n5} AND 4/6 {n0 n1 n2 n3 n4 n6})"
+        );
     }
 
     #[test]

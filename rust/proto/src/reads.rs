@@ -35,7 +35,12 @@ struct Latency {
 }
 
 impl Latency {
-    const UNKNOWN: Latency = Latency { mean_us: 0, p95_us: HEDGE_US_UNKNOWN, samples: [0; SAMPLES], count: 0 };
+    const UNKNOWN: Latency = Latency {
+        mean_us: 0,
+        p95_us: HEDGE_US_UNKNOWN,
+        samples: [0; SAMPLES],
+        count: 0,
+    };
 
     fn add(&mut self, us: u64) {
         self.samples[self.count as usize % SAMPLES] = u32::try_from(us).unwrap_or(u32::MAX);
@@ -73,13 +78,19 @@ impl ReadRouter {
     /// A router that sends every n-th read to another copy than the fastest, to notice when that has become faster.
     pub fn new(probe_every: u64) -> ReadRouter {
         let nodes = vec![Latency::UNKNOWN; usize::from(NodeId::LIMIT)];
-        ReadRouter { nodes, reads: 0, probe_every: probe_every.max(2) }
+        ReadRouter {
+            nodes,
+            reads: 0,
+            probe_every: probe_every.max(2),
+        }
     }
 
     /// The copy to read from, of those that can serve the read. A copy that was never asked is asked first.
     pub fn choose(&mut self, candidates: NodeSet) -> Option<NodeId> {
         self.reads = self.reads.wrapping_add(1);
-        let fastest = candidates.iter().min_by_key(|node| self.latency(*node).mean_us)?;
+        let fastest = candidates
+            .iter()
+            .min_by_key(|node| self.latency(*node).mean_us)?;
         if !self.reads.is_multiple_of(self.probe_every) {
             return Some(fastest);
         }
@@ -90,7 +101,10 @@ impl ReadRouter {
 
     /// The next copy to ask when `asked` have been asked and did not answer in time, or failed.
     pub fn choose_other(&self, candidates: NodeSet, asked: NodeSet) -> Option<NodeId> {
-        candidates.difference(asked).iter().min_by_key(|node| self.latency(*node).mean_us)
+        candidates
+            .difference(asked)
+            .iter()
+            .min_by_key(|node| self.latency(*node).mean_us)
     }
 
     /// After how long without an answer a second copy should be asked: the 95th percentile of this one.
@@ -120,7 +134,9 @@ impl ReadRouter {
     }
 
     fn latency(&self, node: NodeId) -> &Latency {
-        self.nodes.get(usize::from(node.0)).unwrap_or(&Latency::UNKNOWN)
+        self.nodes
+            .get(usize::from(node.0))
+            .unwrap_or(&Latency::UNKNOWN)
     }
 }
 
@@ -138,7 +154,9 @@ mod tests {
         for (node, us) in [(0, 300), (1, 100), (2, 500)] {
             (0..20).for_each(|_| router.on_reply(NodeId(node), us));
         }
-        let chosen: Vec<u16> = (0..40).map(|_| router.choose(set(&[0, 1, 2])).unwrap().0).collect();
+        let chosen: Vec<u16> = (0..40)
+            .map(|_| router.choose(set(&[0, 1, 2])).unwrap().0)
+            .collect();
         assert_eq!(chosen.iter().filter(|&&n| n == 1).count(), 36);
         assert!(chosen.contains(&0) && chosen.contains(&2));
     }
@@ -150,7 +168,10 @@ mod tests {
         assert_eq!(router.choose(set(&[0, 1])), Some(NodeId(1)));
         router.on_error(NodeId(1));
         assert_eq!(router.choose(set(&[0, 1])), Some(NodeId(0)));
-        assert_eq!(router.choose_other(set(&[0, 1]), set(&[0])), Some(NodeId(1)));
+        assert_eq!(
+            router.choose_other(set(&[0, 1]), set(&[0])),
+            Some(NodeId(1))
+        );
         assert_eq!(router.choose(NodeSet::EMPTY), None);
         assert_eq!(router.choose_other(set(&[0]), set(&[0])), None);
     }

@@ -145,12 +145,26 @@ impl Recovery {
     /// A recovery of a manifest in state recovering, with these lost nodes to be replaced on opening.
     pub fn new(manifest: &Manifest, replace: &[Replacement]) -> Result<Recovery, RecoveryError> {
         if manifest.state != VolumeState::Recovering {
-            return Err(RecoveryError::State { expected: VolumeState::Recovering, got: manifest.state });
+            return Err(RecoveryError::State {
+                expected: VolumeState::Recovering,
+                got: manifest.state,
+            });
         }
         let pairs: Vec<_> = replace.iter().map(|r| (r.lost, r.with.id)).collect();
-        let opening = manifest.pgs.iter().map(|pg| pg.replace_fenced(&pairs)).collect::<Result<Vec<_>, _>>()?;
-        let anew = replace.iter().filter(|r| r.lost == r.with.id).map(|r| r.lost).collect();
-        let fence = || PgFence { counted: NodeSet::EMPTY, inventories: Vec::new() };
+        let opening = manifest
+            .pgs
+            .iter()
+            .map(|pg| pg.replace_fenced(&pairs))
+            .collect::<Result<Vec<_>, _>>()?;
+        let anew = replace
+            .iter()
+            .filter(|r| r.lost == r.with.id)
+            .map(|r| r.lost)
+            .collect();
+        let fence = || PgFence {
+            counted: NodeSet::EMPTY,
+            inventories: Vec::new(),
+        };
         Ok(Recovery {
             opening,
             nodes: replaced_nodes(&manifest.nodes, replace)?,
@@ -173,22 +187,43 @@ impl Recovery {
     /// Copies that have not answered: old members, and those that are to replace lost ones.
     pub fn fences(&self) -> impl Iterator<Item = (PgId, NodeId)> + '_ {
         (0..self.pgs.len()).flat_map(move |index| {
-            let members = self.manifest.pgs[index].nodes().union(self.opening[index].nodes());
-            let answered: NodeSet = self.pgs[index].inventories.iter().map(|inv| inv.node).collect();
-            members.difference(answered).into_iter().map(move |node| (PgId(index as u32), node))
+            let members = self.manifest.pgs[index]
+                .nodes()
+                .union(self.opening[index].nodes());
+            let answered: NodeSet = self.pgs[index]
+                .inventories
+                .iter()
+                .map(|inv| inv.node)
+                .collect();
+            members
+                .difference(answered)
+                .into_iter()
+                .map(move |node| (PgId(index as u32), node))
         })
     }
 
     /// The answer of a copy to this recovery's fence.
     pub fn on_inventory(&mut self, inventory: Inventory) -> Result<(), RecoveryError> {
-        let Inventory { pg, node, epoch: got, .. } = inventory;
+        let Inventory {
+            pg,
+            node,
+            epoch: got,
+            ..
+        } = inventory;
         let expected = self.manifest.epoch;
         if got != expected {
-            return Err(RecoveryError::Epoch { node, expected, got });
+            return Err(RecoveryError::Epoch {
+                node,
+                expected,
+                got,
+            });
         }
         let index = pg.0 as usize;
         let count = self.pgs.len();
-        let fence = self.pgs.get_mut(index).ok_or(RecoveryError::NoSuchPg { node, pg, count })?;
+        let fence = self
+            .pgs
+            .get_mut(index)
+            .ok_or(RecoveryError::NoSuchPg { node, pg, count })?;
         if self.manifest.pgs[index].nodes().contains(node) && !self.anew.contains(node) {
             fence.counted.insert(node);
         }
@@ -206,7 +241,11 @@ impl Recovery {
         for (index, (members, fence)) in self.manifest.pgs.iter().zip(&self.pgs).enumerate() {
             if !members.write_quorum().blocked(fence.counted) {
                 let missing = members.nodes().difference(fence.counted);
-                return Err(RecoveryError::NotEnough { pg: PgId(index as u32), fenced: fence.counted, missing });
+                return Err(RecoveryError::NotEnough {
+                    pg: PgId(index as u32),
+                    fenced: fence.counted,
+                    missing,
+                });
             }
         }
         Ok(())
@@ -228,20 +267,41 @@ impl Recovery {
         };
         for (index, fence) in self.pgs.iter().enumerate() {
             let pg = PgId(index as u32);
-            let holdings: Vec<Holding> =
-                fence.inventories.iter().map(|inv| Holding::of(inv, &self.manifest.history, vdl)).collect();
-            let tail = holdings.iter().map(Holding::newest).max().unwrap_or(Lsn::NONE);
+            let holdings: Vec<Holding> = fence
+                .inventories
+                .iter()
+                .map(|inv| Holding::of(inv, &self.manifest.history, vdl))
+                .collect();
+            let tail = holdings
+                .iter()
+                .map(Holding::newest)
+                .max()
+                .unwrap_or(Lsn::NONE);
             let members = self.opening[index].nodes();
-            let targets = holdings.iter().filter(|holding| members.contains(holding.node));
-            let complete = targets.clone().filter(|target| target.scl >= tail).map(|target| target.node).collect();
+            let targets = holdings
+                .iter()
+                .filter(|holding| members.contains(holding.node));
+            let complete = targets
+                .clone()
+                .filter(|target| target.scl >= tail)
+                .map(|target| target.node)
+                .collect();
             for target in targets.filter(|target| target.scl < tail) {
-                jobs_for(pg, target, &holdings, tail, self.manifest.collection_floor, &mut plan.jobs)?;
+                jobs_for(
+                    pg,
+                    target,
+                    &holdings,
+                    tail,
+                    self.manifest.collection_floor,
+                    &mut plan.jobs,
+                )?;
             }
             plan.tails.push(tail);
             plan.complete.push(complete);
         }
         // What needs little copying first: it mostly makes the write quorum.
-        plan.jobs.sort_by_key(|job| (job.pages, job.after.is_none(), job.upto.0 - job.after.0));
+        plan.jobs
+            .sort_by_key(|job| (job.pages, job.after.is_none(), job.upto.0 - job.after.0));
         Ok(plan)
     }
 
@@ -251,7 +311,9 @@ impl Recovery {
         let history = &self.manifest.history;
         let inventories = || self.pgs.iter().flat_map(|fence| &fence.inventories);
         let branch = history.floor(history.first_new_lsn().prev());
-        let known = inventories().map(|inv| history.floor(inv.vdl_hint)).fold(branch, Lsn::max);
+        let known = inventories()
+            .map(|inv| history.floor(inv.vdl_hint))
+            .fold(branch, Lsn::max);
         let mut records: Vec<(Lsn, bool)> = inventories()
             .flat_map(|inv| &inv.records)
             .filter(|(lsn, ..)| *lsn > known && history.origin_of(*lsn).is_some())
@@ -271,13 +333,20 @@ impl Recovery {
     }
 }
 
-fn replaced_nodes(nodes: &[NodeInfo], replace: &[Replacement]) -> Result<Vec<NodeInfo>, RecoveryError> {
+fn replaced_nodes(
+    nodes: &[NodeInfo],
+    replace: &[Replacement],
+) -> Result<Vec<NodeInfo>, RecoveryError> {
     let mut next = nodes.to_vec();
     for Replacement { lost, with } in replace {
         match next.iter_mut().find(|node| node.id == *lost) {
             Some(node) if with.id == *lost && with.incarnation <= node.incarnation => {
                 let (above, got) = (node.incarnation, with.incarnation);
-                return Err(RecoveryError::Incarnation { node: *lost, above, got });
+                return Err(RecoveryError::Incarnation {
+                    node: *lost,
+                    above,
+                    got,
+                });
             }
             Some(node) => *node = with.clone(),
             None => next.push(with.clone()),
@@ -300,6 +369,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The epoch of the recovery, which re-replicated batches carry.
+    pub fn epoch(&self) -> u64 {
+        self.manifest.epoch
+    }
+
     /// Everything at or below it was found.
     pub fn vcl(&self) -> Lsn {
         self.vcl
@@ -322,18 +396,26 @@ impl Plan {
 
     /// Jobs whose target is not known to be complete yet.
     pub fn open_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.iter().filter(|job| !self.complete[job.pg.0 as usize].contains(job.to))
+        self.jobs
+            .iter()
+            .filter(|job| !self.complete[job.pg.0 as usize].contains(job.to))
     }
 
     /// Who has everything of a group up to the VDL: reads at the VDL can go there.
     pub fn complete(&self, pg: PgId) -> NodeSet {
-        self.complete.get(pg.0 as usize).copied().unwrap_or_default()
+        self.complete
+            .get(pg.0 as usize)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// A copy has come further.
     pub fn on_ack(&mut self, ack: &Ack) {
         let index = ack.pg.0 as usize;
-        let member = self.opening.get(index).is_some_and(|members| members.nodes().contains(ack.node));
+        let member = self
+            .opening
+            .get(index)
+            .is_some_and(|members| members.nodes().contains(ack.node));
         if member && ack.epoch == self.manifest.epoch && ack.scl >= self.tails[index] {
             self.complete[index].insert(ack.node);
         }
@@ -350,7 +432,9 @@ impl Plan {
         let groups = self.opening.iter().zip(&self.complete).enumerate();
         groups
             .filter(|(_, (members, complete))| !members.write_quorum().satisfied(**complete))
-            .map(|(index, (members, complete))| (PgId(index as u32), members.nodes().difference(*complete)))
+            .map(|(index, (members, complete))| {
+                (PgId(index as u32), members.nodes().difference(*complete))
+            })
             .next()
     }
 
@@ -360,17 +444,30 @@ impl Plan {
         for job in &self.jobs {
             reach[job.pg.0 as usize].insert(job.to);
         }
-        self.opening.iter().zip(&reach).all(|(members, nodes)| members.write_quorum().satisfied(*nodes))
+        self.opening
+            .iter()
+            .zip(&reach)
+            .all(|(members, nodes)| members.write_quorum().satisfied(*nodes))
     }
 
     /// The manifest that opens the volume, to be written by CAS. Call it when [`Plan::ready`].
     pub fn opened(&self) -> Result<Manifest, EditError> {
-        debug_assert!(self.ready(), "a volume opens when a write quorum of every group has everything");
-        self.manifest.opened(self.vdl, self.opening.clone(), self.nodes.clone())
+        debug_assert!(
+            self.ready(),
+            "a volume opens when a write quorum of every group has everything"
+        );
+        self.manifest
+            .opened(self.vdl, self.opening.clone(), self.nodes.clone())
     }
 
     /// What the writer starts from once the manifest that [`Plan::opened`] gave is written.
     pub fn writer_start(&self, opened: &Manifest, bytes_in_flight_max: u64) -> WriterStart {
-        WriterStart::of(opened, &opened.history, self.vdl, &self.tails, bytes_in_flight_max)
+        WriterStart::of(
+            opened,
+            &opened.history,
+            self.vdl,
+            &self.tails,
+            bytes_in_flight_max,
+        )
     }
 }

@@ -23,11 +23,21 @@ impl Holding {
         let mut scl = history.floor(inventory.scl);
         if scl > vdl {
             // The first record beyond the VDL links to the last one that stays.
-            let beyond = inventory.records.iter().find(|(lsn, ..)| *lsn > vdl && counts(*lsn));
+            let beyond = inventory
+                .records
+                .iter()
+                .find(|(lsn, ..)| *lsn > vdl && counts(*lsn));
             scl = beyond.map_or(vdl, |(_, prev, _)| (*prev).min(vdl));
         }
-        let above = inventory.records.iter().filter(|(lsn, ..)| *lsn > scl && *lsn <= vdl && counts(*lsn));
-        Holding { node: inventory.node, scl, above: above.map(|(lsn, prev, _)| (*lsn, *prev)).collect() }
+        let above = inventory
+            .records
+            .iter()
+            .filter(|(lsn, ..)| *lsn > scl && *lsn <= vdl && counts(*lsn));
+        Holding {
+            node: inventory.node,
+            scl,
+            above: above.map(|(lsn, prev, _)| (*lsn, *prev)).collect(),
+        }
     }
 
     /// The newest LSN of which this copy knows that it is, or must be, complete.
@@ -68,9 +78,23 @@ pub(crate) fn jobs_for(
             at = reached;
             continue;
         }
-        let best = sources.iter().filter_map(|source| Some((source.reach(at)?, source.node))).max_by_key(|best| best.0);
-        let (upto, from) = best.ok_or(RecoveryError::Hole { pg, after: at, upto: tail })?;
-        jobs.push(Job { pg, from, to: target.node, after: at, upto, pages: at < floor });
+        let best = sources
+            .iter()
+            .filter_map(|source| Some((source.reach(at)?, source.node)))
+            .max_by_key(|best| best.0);
+        let (upto, from) = best.ok_or(RecoveryError::Hole {
+            pg,
+            after: at,
+            upto: tail,
+        })?;
+        jobs.push(Job {
+            pg,
+            from,
+            to: target.node,
+            after: at,
+            upto,
+            pages: at < floor,
+        });
         at = upto;
     }
     Ok(())

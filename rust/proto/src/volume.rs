@@ -36,7 +36,9 @@ pub struct Numbered {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Refused {
     /// The durable point is too far behind: wait until it has moved.
-    #[error("back-pressure: the durable point is {vdl}, nothing above {lal} is given out, or too many bytes are in flight")]
+    #[error(
+        "back-pressure: the durable point is {vdl}, nothing above {lal} is given out, or too many bytes are in flight"
+    )]
     BackPressure {
         /// The volume durable LSN.
         vdl: Lsn,

@@ -58,11 +58,23 @@ impl WriterStart {
     /// The start of the writer of a volume that was just created: nothing has been written.
     pub fn of_new(manifest: &Manifest, bytes_in_flight_max: u64) -> WriterStart {
         let tails = vec![Lsn::NONE; manifest.pgs.len()];
-        WriterStart::of(manifest, &manifest.history, Lsn::NONE, &tails, bytes_in_flight_max)
+        WriterStart::of(
+            manifest,
+            &manifest.history,
+            Lsn::NONE,
+            &tails,
+            bytes_in_flight_max,
+        )
     }
 
     /// The start of the writer of an open manifest, when a recovery found this VDL and these last records.
-    pub(crate) fn of(m: &Manifest, history: &History, vdl: Lsn, tails: &[Lsn], bytes: u64) -> WriterStart {
+    pub(crate) fn of(
+        m: &Manifest,
+        history: &History,
+        vdl: Lsn,
+        tails: &[Lsn],
+        bytes: u64,
+    ) -> WriterStart {
         let pgs = m.pgs.iter().zip(tails);
         WriterStart {
             origin: m.origin,
@@ -71,7 +83,12 @@ impl WriterStart {
             vdl,
             window: m.window,
             segment_pages: m.segment_pages,
-            pgs: pgs.map(|(members, &tail)| PgStart { members: members.clone(), tail }).collect(),
+            pgs: pgs
+                .map(|(members, &tail)| PgStart {
+                    members: members.clone(),
+                    tail,
+                })
+                .collect(),
             bytes_in_flight_max: bytes,
         }
     }
@@ -120,8 +137,17 @@ impl Pg {
 
     fn set_members(&mut self, members: Membership) {
         let known = std::mem::take(&mut self.scls);
-        let scl = |node| known.iter().find(|(n, _)| *n == node).map_or(Lsn::NONE, |(_, scl)| *scl);
-        self.scls = members.nodes().iter().map(|node| (node, scl(node))).collect();
+        let scl = |node| {
+            known
+                .iter()
+                .find(|(n, _)| *n == node)
+                .map_or(Lsn::NONE, |(_, scl)| *scl)
+        };
+        self.scls = members
+            .nodes()
+            .iter()
+            .map(|node| (node, scl(node)))
+            .collect();
         self.joint = (!members.settled()).then(|| members.write_quorum());
         self.k = usize::from(members.write_k());
         self.members = members;
@@ -130,13 +156,21 @@ impl Pg {
     /// How far the write quorum of the present members has come.
     fn reached(&self) -> Lsn {
         if let Some(quorum) = &self.joint {
-            let at = |node| self.scls.iter().find(|(n, _)| *n == node).map_or(Lsn::NONE, |(_, scl)| *scl);
+            let at = |node| {
+                self.scls
+                    .iter()
+                    .find(|(n, _)| *n == node)
+                    .map_or(Lsn::NONE, |(_, scl)| *scl)
+            };
             return quorum.reached(&at);
         }
         // The k-th highest: the highest value that at least k members have reached. Members are few.
         let reached_by = |lsn| self.scls.iter().filter(|(_, scl)| *scl >= lsn).count();
         let candidates = self.scls.iter().map(|(_, scl)| *scl);
-        candidates.filter(|&lsn| reached_by(lsn) >= self.k).max().unwrap_or(Lsn::NONE)
+        candidates
+            .filter(|&lsn| reached_by(lsn) >= self.k)
+            .max()
+            .unwrap_or(Lsn::NONE)
     }
 }
 
@@ -177,7 +211,11 @@ impl Writer {
             vdl: start.vdl,
             bytes_in_flight: 0,
             runs: VecDeque::new(),
-            pgs: start.pgs.into_iter().map(|pg| Pg::new(pg.members, pg.tail)).collect(),
+            pgs: start
+                .pgs
+                .into_iter()
+                .map(|pg| Pg::new(pg.members, pg.tail))
+                .collect(),
             dirty: VecDeque::new(),
             fenced_by: None,
             lost: NodeSet::EMPTY,
@@ -191,7 +229,10 @@ impl Writer {
     pub fn append(&mut self, mtr: Mtr) -> Result<Numbered, Refused> {
         let count = mtr.records.len() as u64;
         if count == 0 {
-            return Ok(Numbered { base: self.numbered, last: self.numbered });
+            return Ok(Numbered {
+                base: self.numbered,
+                last: self.numbered,
+            });
         }
         let bytes = self.admit(&mtr)?;
         let base = self.next;
@@ -220,8 +261,18 @@ impl Writer {
             pg.tail = lsn;
             let cpl_bytes = cpl.map(|_| bytes);
             match self.runs.back_mut() {
-                Some(run) if run.pg == number && run.cpl_bytes.is_none() => *run = Run { last: lsn, pg: number, cpl_bytes },
-                _ => self.runs.push_back(Run { last: lsn, pg: number, cpl_bytes }),
+                Some(run) if run.pg == number && run.cpl_bytes.is_none() => {
+                    *run = Run {
+                        last: lsn,
+                        pg: number,
+                        cpl_bytes,
+                    }
+                }
+                _ => self.runs.push_back(Run {
+                    last: lsn,
+                    pg: number,
+                    cpl_bytes,
+                }),
             }
             lsn = lsn.next();
         }
@@ -234,20 +285,29 @@ impl Writer {
     /// Everything that can refuse an MTR, before anything changes. Gives its bytes.
     fn admit(&self, mtr: &Mtr) -> Result<u32, Refused> {
         if let Some(by) = self.fenced_by {
-            return Err(Refused::Fenced { epoch: self.epoch, by });
+            return Err(Refused::Fenced {
+                epoch: self.epoch,
+                by,
+            });
         }
         let (mut bytes, mut blocked) = (0usize, false);
         for record in &mtr.records {
             let pg = record.page.0 / self.segment_pages;
-            let pg = usize::try_from(pg).ok().and_then(|pg| self.pgs.get(pg)).ok_or(Refused::NeedSegment)?;
+            let pg = usize::try_from(pg)
+                .ok()
+                .and_then(|pg| self.pgs.get(pg))
+                .ok_or(Refused::NeedSegment)?;
             bytes += size_of::<Record>() + record.op.len();
             blocked |= pg.blocked;
         }
         if blocked {
-            return Err(Refused::QuorumLost { missing: self.missing() });
+            return Err(Refused::QuorumLost {
+                missing: self.missing(),
+            });
         }
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let full = self.bytes_in_flight > 0 && self.bytes_in_flight + u64::from(bytes) > self.bytes_max;
+        let full =
+            self.bytes_in_flight > 0 && self.bytes_in_flight + u64::from(bytes) > self.bytes_max;
         let lal = self.lal();
         if full || self.next.offset(mtr.records.len() as u64 - 1) > lal {
             return Err(Refused::BackPressure { vdl: self.vdl, lal });
@@ -261,7 +321,12 @@ impl Writer {
         let number = self.dirty.pop_front()?;
         let pg = &mut self.pgs[number as usize];
         let records = std::mem::take(&mut pg.pending);
-        let batch = Arc::new(PgBatch { pg: PgId(number), epoch: self.epoch, vdl: self.vdl, records });
+        let batch = Arc::new(PgBatch {
+            pg: PgId(number),
+            epoch: self.epoch,
+            vdl: self.vdl,
+            records,
+        });
         pg.sent.push_back(Arc::clone(&batch));
         Some(batch)
     }
@@ -270,7 +335,11 @@ impl Writer {
     /// lies below, it gets from its peers.
     pub fn resend(&self, pg: PgId, scl: Lsn) -> Vec<Arc<PgBatch>> {
         let sent = self.pgs.get(pg.0 as usize).map(|pg| &pg.sent);
-        sent.into_iter().flatten().filter(|batch| batch.last_lsn() > scl).cloned().collect()
+        sent.into_iter()
+            .flatten()
+            .filter(|batch| batch.last_lsn() > scl)
+            .cloned()
+            .collect()
     }
 
     /// A member's answer. Gives the new VDL if it has moved. Answers of other epochs count nothing [12].
@@ -302,7 +371,11 @@ impl Writer {
             return None;
         }
         pg.pgcl = reached;
-        while pg.sent.front().is_some_and(|batch| batch.last_lsn() <= reached) {
+        while pg
+            .sent
+            .front()
+            .is_some_and(|batch| batch.last_lsn() <= reached)
+        {
             pg.sent.pop_front();
         }
         self.advance()
@@ -349,7 +422,9 @@ impl Writer {
 
     fn missing(&self) -> NodeSet {
         let blocked = self.pgs.iter().filter(|pg| pg.blocked);
-        blocked.fold(NodeSet::EMPTY, |set, pg| set.union(pg.members.nodes().intersection(self.lost)))
+        blocked.fold(NodeSet::EMPTY, |set, pg| {
+            set.union(pg.members.nodes().intersection(self.lost))
+        })
     }
 
     /// The volume has grown by a group.
@@ -372,20 +447,33 @@ impl Writer {
     /// Has the write quorum of the present members everything that counts as complete? A joint membership may be
     /// written to the manifest once it has, and not before: only then does each of its read quorums find everything.
     pub fn settled(&self, pg: PgId) -> bool {
-        self.pgs.get(pg.0 as usize).is_some_and(|pg| pg.reached() >= pg.pgcl)
+        self.pgs
+            .get(pg.0 as usize)
+            .is_some_and(|pg| pg.reached() >= pg.pgcl)
     }
 
     /// The members of a group that can serve a read at `at` from what they are known to have: everything of the group
     /// up to the VDL lies at or below its PGCL, so an idle group is always readable.
     pub fn readable(&self, pg: PgId, at: Lsn) -> NodeSet {
-        let Some(pg) = self.pgs.get(pg.0 as usize) else { return NodeSet::EMPTY };
+        let Some(pg) = self.pgs.get(pg.0 as usize) else {
+            return NodeSet::EMPTY;
+        };
         let needed = pg.pgcl.min(at);
-        pg.scls.iter().filter(|(_, scl)| *scl >= needed).map(|(node, _)| *node).collect()
+        pg.scls
+            .iter()
+            .filter(|(_, scl)| *scl >= needed)
+            .map(|(node, _)| *node)
+            .collect()
     }
 
     /// The order relation of what this writer knows.
     pub fn points(&self) -> Points {
-        Points { vdl: self.vdl, vcl: self.vcl, allocated: self.numbered, lal: self.lal() }
+        Points {
+            vdl: self.vdl,
+            vcl: self.vcl,
+            allocated: self.numbered,
+            lal: self.lal(),
+        }
     }
 
     /// The origin of its records.

@@ -16,7 +16,10 @@ const PG3: PgId = PgId(2);
 
 /// LSNs 100..=106 alternate: even to PG2, odd to PG1. PG3 is idle since LSN 7.
 fn alternating(cpls: &[u64]) -> Writer {
-    let pg = |tail| PgStart { members: Membership::new(1, (0..6).map(NodeId)), tail: Lsn(tail) };
+    let pg = |tail| PgStart {
+        members: Membership::new(1, (0..6).map(NodeId)),
+        tail: Lsn(tail),
+    };
     let mut writer = Writer::new(WriterStart {
         origin: A,
         epoch: 4,
@@ -43,7 +46,15 @@ fn alternating(cpls: &[u64]) -> Writer {
 fn ack_all(writer: &mut Writer, pg: PgId, scls: [u64; 6]) {
     for (node, scl) in scls.into_iter().enumerate() {
         let node = NodeId(node as u16);
-        writer.on_ack(node, &Ack { pg, node, epoch: 4, scl: Lsn(scl) });
+        writer.on_ack(
+            node,
+            &Ack {
+                pg,
+                node,
+                epoch: 4,
+                scl: Lsn(scl),
+            },
+        );
     }
 }
 
@@ -54,16 +65,29 @@ fn points_of_a_healthy_writer() {
         let mut writer = alternating(&cpls);
         ack_all(&mut writer, PG1, [105, 103, 103, 103, 101, 105]);
         ack_all(&mut writer, PG2, [106, 104, 104, 104, 104, 102]);
-        assert_eq!((writer.pgcl(PG1), writer.pgcl(PG2), writer.pgcl(PG3)), (Lsn(103), Lsn(104), Lsn(7)));
-        assert_eq!((writer.vcl(), writer.vdl(), writer.lal()), (Lsn(104), Lsn(vdl), Lsn(vdl + 100)));
+        assert_eq!(
+            (writer.pgcl(PG1), writer.pgcl(PG2), writer.pgcl(PG3)),
+            (Lsn(103), Lsn(104), Lsn(7))
+        );
+        assert_eq!(
+            (writer.vcl(), writer.vdl(), writer.lal()),
+            (Lsn(104), Lsn(vdl), Lsn(vdl + 100))
+        );
         assert_eq!(writer.numbered(), Lsn(106));
         ack_all(&mut writer, PG3, [7, 7, 0, 7, 7, 7]);
-        assert_eq!(writer.readable(PG3, Lsn(104)), nodes([0, 1, 3, 4, 5]), "an idle group needs its tail only");
+        assert_eq!(
+            writer.readable(PG3, Lsn(104)),
+            nodes([0, 1, 3, 4, 5]),
+            "an idle group needs its tail only"
+        );
         assert_eq!(writer.readable(PG1, Lsn(104)), nodes([0, 1, 2, 3, 5]));
         ack_all(&mut writer, PG1, [105; 6]);
         assert_eq!(writer.vcl(), Lsn(105));
         ack_all(&mut writer, PG2, [106; 6]);
-        assert_eq!((writer.vcl(), writer.vdl(), writer.bytes_in_flight()), (Lsn(106), Lsn(106), 0));
+        assert_eq!(
+            (writer.vcl(), writer.vdl(), writer.bytes_in_flight()),
+            (Lsn(106), Lsn(106), 0)
+        );
     }
 }
 
@@ -82,7 +106,14 @@ fn crashed() -> BTreeMap<(PgId, NodeId), Replica> {
         for (pg, lsns, start) in [(PG1, odd, 99), (PG2, even, 98)] {
             let mut replica = Replica::new(pg, NodeId(node), 4, &History::new(A));
             let first: Record = record(pg.0, start, 0, false);
-            let chain = lsns.iter().map(|&lsn| record(pg.0, lsn, if lsn < start + 3 { start } else { lsn - 2 }, lsn % 2 == 0));
+            let chain = lsns.iter().map(|&lsn| {
+                record(
+                    pg.0,
+                    lsn,
+                    if lsn < start + 3 { start } else { lsn - 2 },
+                    lsn % 2 == 0,
+                )
+            });
             let mut sent = batch(pg.0, 4, std::iter::once(first).chain(chain).collect());
             sent.vdl = Lsn(100);
             replica.receive(&sent).unwrap();
@@ -99,12 +130,20 @@ fn recovering() -> Manifest {
     manifest.recovering()
 }
 
-fn fence_all(recovery: &mut Recovery, replicas: &mut BTreeMap<(PgId, NodeId), Replica>, reachable: NodeSet) {
+fn fence_all(
+    recovery: &mut Recovery,
+    replicas: &mut BTreeMap<(PgId, NodeId), Replica>,
+    reachable: NodeSet,
+) {
     let (epoch, history) = (recovery.epoch(), recovery.history());
     for (pg, node) in recovery.fences().collect::<Vec<_>>() {
         if reachable.contains(node) {
-            let replica = replicas.entry((pg, node)).or_insert_with(|| Replica::new(pg, node, 0, &History::new(A)));
-            recovery.on_inventory(replica.fence(epoch, &history).unwrap()).unwrap();
+            let replica = replicas
+                .entry((pg, node))
+                .or_insert_with(|| Replica::new(pg, node, 0, &History::new(A)));
+            recovery
+                .on_inventory(replica.fence(epoch, &history).unwrap())
+                .unwrap();
         }
     }
 }
@@ -114,42 +153,72 @@ fn fence_all(recovery: &mut Recovery, replicas: &mut BTreeMap<(PgId, NodeId), Re
 fn crash_and_recovery() {
     let mut replicas = crashed();
     let manifest = recovering();
-    let replace: Vec<_> =
-        (0..3).map(|n| Replacement { lost: NodeId(n), with: node_info(n + 6, 1) }).collect();
+    let replace: Vec<_> = (0..3)
+        .map(|n| Replacement {
+            lost: NodeId(n),
+            with: node_info(n + 6, 1),
+        })
+        .collect();
     let mut recovery = Recovery::new(&manifest, &replace).unwrap();
     fence_all(&mut recovery, &mut replicas, nodes([3, 4]));
     assert!(!recovery.is_fenced());
-    assert!(matches!(recovery.plan(), Err(RecoveryError::NotEnough { pg: PG1, missing, .. }) if missing == nodes([0, 1, 2, 5])));
+    assert!(
+        matches!(recovery.plan(), Err(RecoveryError::NotEnough { pg: PG1, missing, .. }) if missing == nodes([0, 1, 2, 5]))
+    );
     fence_all(&mut recovery, &mut replicas, nodes([3, 4, 5, 6, 7, 8]));
     assert!(recovery.is_fenced(), "a, b, c alone are no write quorum");
 
     let mut plan = recovery.plan().unwrap();
     assert_eq!((plan.vcl(), plan.vdl()), (Lsn(105), Lsn(104)));
     assert_eq!((plan.tail(PG1), plan.tail(PG2)), (Lsn(103), Lsn(104)));
-    assert_eq!((plan.complete(PG1), plan.complete(PG2)), (nodes([3, 5]), nodes([3, 4])));
+    assert_eq!(
+        (plan.complete(PG1), plan.complete(PG2)),
+        (nodes([3, 5]), nodes([3, 4]))
+    );
     assert!(plan.can_open() && !plan.ready());
     for job in plan.jobs().to_vec() {
         let ack = do_job(&mut replicas, &job, 5);
         plan.on_ack(&ack);
     }
-    assert_eq!((plan.complete(PG1), plan.complete(PG2)), (nodes(3..9), nodes(3..9)));
+    assert_eq!(
+        (plan.complete(PG1), plan.complete(PG2)),
+        (nodes(3..9), nodes(3..9))
+    );
     assert!(plan.ready() && plan.open_jobs().next().is_none());
 
     let opened = plan.opened().unwrap();
     assert_eq!(opened.history, history(&[(1, 104), (205, 0)]));
-    assert_eq!((opened.epoch, opened.state, opened.pgs[0].nodes()), (5, VolumeState::Open, nodes(3..9)));
+    assert_eq!(
+        (opened.epoch, opened.state, opened.pgs[0].nodes()),
+        (5, VolumeState::Open, nodes(3..9))
+    );
     assert_eq!(opened.members(), nodes(3..9));
     let installed = Arc::new(opened.history.clone());
     for ((_, node), replica) in &mut replicas {
         if node.0 >= 3 {
-            assert!(matches!(replica.receive(&batch(0, 5, vec![])), Err(Refuse::NotInstalled { have: 4 | 0, got: 5 })));
+            assert!(matches!(
+                replica.receive(&batch(0, 5, vec![])),
+                Err(Refuse::NotInstalled {
+                    have: 4 | 0,
+                    got: 5
+                })
+            ));
             replica.install(5, &installed).unwrap();
         }
     }
     let mut writer = Writer::new(plan.writer_start(&opened, 1 << 20));
-    assert_eq!(writer.append(mtr(&[0, 1])).unwrap(), Numbered { base: Lsn(205), last: Lsn(206) });
+    assert_eq!(
+        writer.append(mtr(&[0, 1])).unwrap(),
+        Numbered {
+            base: Lsn(205),
+            last: Lsn(206)
+        }
+    );
     let (first, second) = (writer.poll_send().unwrap(), writer.poll_send().unwrap());
-    assert_eq!((first.records[0].prev_pg, second.records[0].prev_pg), (Lsn(103), Lsn(104)));
+    assert_eq!(
+        (first.records[0].prev_pg, second.records[0].prev_pg),
+        (Lsn(103), Lsn(104))
+    );
     let mut vdl = None;
     for node in (3..9).map(NodeId) {
         for batch in [&first, &second] {
@@ -163,7 +232,10 @@ fn crash_and_recovery() {
     // a comes back with 105 and 106: it is told the epoch and the History first, and drops both.
     for (pg, batch) in [(PG1, &first), (PG2, &second)] {
         let a = replicas.get_mut(&(pg, NodeId(0))).unwrap();
-        assert_eq!(a.receive(batch), Err(Refuse::NotInstalled { have: 4, got: 5 }));
+        assert_eq!(
+            a.receive(batch),
+            Err(Refuse::NotInstalled { have: 4, got: 5 })
+        );
         a.install(5, &installed).unwrap();
         assert_eq!(a.copy.scl(), if pg == PG1 { Lsn(103) } else { Lsn(104) });
         a.receive(batch).unwrap();
@@ -186,17 +258,39 @@ fn a_second_recovery_may_find_more() {
     }
     assert!(!plan.ready());
     assert_eq!(plan.unready(), Some((PG1, nodes([0, 1, 2]))));
-    assert_eq!(plan.complete(PG1), nodes([3, 4, 5]), "reads at the VDL go to any of them");
+    assert_eq!(
+        plan.complete(PG1),
+        nodes([3, 4, 5]),
+        "reads at the VDL go to any of them"
+    );
 
     let manifest = manifest.recovering();
     let mut recovery = Recovery::new(&manifest, &[]).unwrap();
     let (pg, node) = (PG1, NodeId(3));
     let late = replicas[&(pg, node)].copy.ack();
-    let inventory = Inventory { pg, node, epoch: late.epoch, scl: late.scl, vdl_hint: Lsn::NONE, records: vec![] };
-    assert!(matches!(recovery.on_inventory(inventory), Err(RecoveryError::Epoch { expected: 6, got: 5, .. })));
+    let inventory = Inventory {
+        pg,
+        node,
+        epoch: late.epoch,
+        scl: late.scl,
+        vdl_hint: Lsn::NONE,
+        records: vec![],
+    };
+    assert!(matches!(
+        recovery.on_inventory(inventory),
+        Err(RecoveryError::Epoch {
+            expected: 6,
+            got: 5,
+            ..
+        })
+    ));
     fence_all(&mut recovery, &mut replicas, nodes([0, 3, 4, 5]));
     let plan = recovery.plan().unwrap();
-    assert_eq!((plan.vcl(), plan.vdl()), (Lsn(106), Lsn(106)), "a has 106, f has 105");
+    assert_eq!(
+        (plan.vcl(), plan.vdl()),
+        (Lsn(106), Lsn(106)),
+        "a has 106, f has 105"
+    );
     assert!(plan.can_open());
 }
 
@@ -209,15 +303,30 @@ fn membership() {
     let complete = moving.complete(NodeId(5), NodeId(6)).unwrap();
     let reverted = moving.revert(NodeId(5), NodeId(6)).unwrap();
     let rows: [(&Membership, u64, &str, &str); 5] = [
-        (&healthy, 1, "4/6 {n0 n1 n2 n3 n4 n5}", "3/6 {n0 n1 n2 n3 n4 n5}"),
+        (
+            &healthy,
+            1,
+            "4/6 {n0 n1 n2 n3 n4 n5}",
+            "3/6 {n0 n1 n2 n3 n4 n5}",
+        ),
         (
             &moving,
             2,
             "(4/6 {n0 n1 n2 n3 n4 n5} AND 4/6 {n0 n1 n2 n3 n4 n6})",
             "(3/6 {n0 n1 n2 n3 n4 n5} OR 3/6 {n0 n1 n2 n3 n4 n6})",
         ),
-        (&complete, 3, "4/6 {n0 n1 n2 n3 n4 n6}", "3/6 {n0 n1 n2 n3 n4 n6}"),
-        (&reverted, 3, "4/6 {n0 n1 n2 n3 n4 n5}", "3/6 {n0 n1 n2 n3 n4 n5}"),
+        (
+            &complete,
+            3,
+            "4/6 {n0 n1 n2 n3 n4 n6}",
+            "3/6 {n0 n1 n2 n3 n4 n6}",
+        ),
+        (
+            &reverted,
+            3,
+            "4/6 {n0 n1 n2 n3 n4 n5}",
+            "3/6 {n0 n1 n2 n3 n4 n5}",
+        ),
         (
             &both,
             3,
@@ -229,23 +338,51 @@ fn membership() {
         assert_eq!(members.epoch, epoch);
         assert_eq!(members.write_quorum().to_string(), write);
         assert_eq!(members.read_quorum().to_string(), read);
-        assert!(members.write_quorum().satisfied(nodes([0, 1, 2, 3])), "a b c d satisfy every row");
+        assert!(
+            members.write_quorum().satisfied(nodes([0, 1, 2, 3])),
+            "a b c d satisfy every row"
+        );
     }
     assert!(both.write_quorum().satisfied(nodes([0, 1, 2, 5, 6, 7])));
-    assert!(!both.write_quorum().satisfied(nodes([0, 1, 4, 5])), "abcdeg has a b e only");
+    assert!(
+        !both.write_quorum().satisfied(nodes([0, 1, 4, 5])),
+        "abcdeg has a b e only"
+    );
     assert_eq!(both.nodes(), nodes(0..8));
 }
 
 #[test]
 fn membership_steps_that_cannot_be() {
     let m = Membership::new(1, (0..6).map(NodeId));
-    assert!(matches!(m.begin_replace(NodeId(9), NodeId(6)), Err(MembershipError::NotMember { .. })));
-    assert!(matches!(m.begin_replace(NodeId(5), NodeId(4)), Err(MembershipError::AlreadyMember { .. })));
-    assert!(matches!(m.begin_replace(NodeId(5), NodeId(64)), Err(MembershipError::BadNodeId { .. })));
-    assert!(matches!(m.complete(NodeId(5), NodeId(6)), Err(MembershipError::NotMoving { .. })));
-    let two = m.begin_replace(NodeId(5), NodeId(6)).unwrap().begin_replace(NodeId(4), NodeId(7)).unwrap();
-    assert!(matches!(two.begin_replace(NodeId(3), NodeId(8)), Err(MembershipError::TooManyMoves { limit: 2 })));
-    assert!(matches!(two.begin_replace(NodeId(5), NodeId(8)), Err(MembershipError::TooManyMoves { .. })));
+    assert!(matches!(
+        m.begin_replace(NodeId(9), NodeId(6)),
+        Err(MembershipError::NotMember { .. })
+    ));
+    assert!(matches!(
+        m.begin_replace(NodeId(5), NodeId(4)),
+        Err(MembershipError::AlreadyMember { .. })
+    ));
+    assert!(matches!(
+        m.begin_replace(NodeId(5), NodeId(64)),
+        Err(MembershipError::BadNodeId { .. })
+    ));
+    assert!(matches!(
+        m.complete(NodeId(5), NodeId(6)),
+        Err(MembershipError::NotMoving { .. })
+    ));
+    let two = m
+        .begin_replace(NodeId(5), NodeId(6))
+        .unwrap()
+        .begin_replace(NodeId(4), NodeId(7))
+        .unwrap();
+    assert!(matches!(
+        two.begin_replace(NodeId(3), NodeId(8)),
+        Err(MembershipError::TooManyMoves { limit: 2 })
+    ));
+    assert!(matches!(
+        two.begin_replace(NodeId(5), NodeId(8)),
+        Err(MembershipError::TooManyMoves { .. })
+    ));
 }
 
 /// To have fenced a read quorum is to have left no write quorum: in every membership, for every set of nodes.
@@ -258,7 +395,11 @@ fn read_quorums_are_what_blocks_every_write_quorum() {
     for members in [healthy, moving, both, small] {
         for bits in 0..256 {
             let fenced = NodeSet(bits);
-            assert_eq!(members.read_quorum().satisfied(fenced), members.write_quorum().blocked(fenced), "{members:?} {fenced}");
+            assert_eq!(
+                members.read_quorum().satisfied(fenced),
+                members.write_quorum().blocked(fenced),
+                "{members:?} {fenced}"
+            );
         }
     }
 }

@@ -27,7 +27,10 @@ pub fn mtr(groups: &[u32]) -> Mtr {
         prev: Prev::Lsn(Lsn::NONE),
         op: vec![0u8; 8].into(),
     };
-    Mtr { records: groups.iter().map(record).collect(), time_us: 1 }
+    Mtr {
+        records: groups.iter().map(record).collect(),
+        time_us: 1,
+    }
 }
 
 pub fn record(pg: u32, lsn: u64, prev: u64, cpl: bool) -> Record {
@@ -43,7 +46,12 @@ pub fn record(pg: u32, lsn: u64, prev: u64, cpl: bool) -> Record {
 }
 
 pub fn batch(pg: u32, epoch: u64, records: Vec<Record>) -> PgBatch {
-    PgBatch { pg: PgId(pg), epoch, vdl: Lsn::NONE, records }
+    PgBatch {
+        pg: PgId(pg),
+        epoch,
+        vdl: Lsn::NONE,
+        records,
+    }
 }
 
 /// A History of A from intervals; last 0 is open.
@@ -101,7 +109,12 @@ pub struct Replica {
 impl Replica {
     pub fn new(pg: PgId, node: NodeId, epoch: u64, history: &History) -> Replica {
         let copy = Copy::new(pg, node, epoch, Arc::new(history.clone()));
-        Replica { saved: copy.state().clone(), copy, disk: BTreeMap::new(), flying: VecDeque::new() }
+        Replica {
+            saved: copy.state().clone(),
+            copy,
+            disk: BTreeMap::new(),
+            flying: VecDeque::new(),
+        }
     }
 
     pub fn receive(&mut self, batch: &PgBatch) -> Result<(), Refuse> {
@@ -119,7 +132,10 @@ impl Replica {
     fn fly(&mut self, batch: &PgBatch, accepted: Accepted) {
         let records = match accepted.fresh {
             Fresh::All => batch.records.clone(),
-            Fresh::Some(indices) => indices.into_iter().map(|i| batch.records[i].clone()).collect(),
+            Fresh::Some(indices) => indices
+                .into_iter()
+                .map(|i| batch.records[i].clone())
+                .collect(),
         };
         self.flying.push_back((accepted.ticket, records));
     }
@@ -127,7 +143,8 @@ impl Replica {
     /// One group of writes reaches the disk.
     pub fn sync_one(&mut self) -> Option<Ack> {
         let (ticket, records) = self.flying.pop_front()?;
-        self.disk.extend(records.into_iter().map(|record| (record.lsn, record)));
+        self.disk
+            .extend(records.into_iter().map(|record| (record.lsn, record)));
         Some(self.copy.persisted(Token(ticket)))
     }
 
@@ -153,7 +170,10 @@ impl Replica {
     pub fn fence(&mut self, epoch: u64, history: &Arc<History>) -> Result<Inventory, Refuse> {
         let promise = self.copy.fence(epoch, history)?;
         self.saved.epoch = epoch;
-        Ok(self.copy.fenced(Token(promise.ticket)).expect("the promise is the newest"))
+        Ok(self
+            .copy
+            .fenced(Token(promise.ticket))
+            .expect("the promise is the newest"))
     }
 
     pub fn install(&mut self, epoch: u64, history: &Arc<History>) -> Result<(), Refuse> {
@@ -164,15 +184,26 @@ impl Replica {
 
     /// The records of a stretch that count.
     pub fn records(&self, after: Lsn, upto: Lsn) -> Vec<Record> {
-        let stretch = self.disk.range(after.next()..=upto).map(|(_, record)| record);
-        stretch.filter(|r| self.copy.state().history.contains(r.origin, r.lsn)).cloned().collect()
+        let stretch = self
+            .disk
+            .values()
+            .filter(|r| r.lsn > after && r.lsn <= upto);
+        stretch
+            .filter(|r| self.copy.state().history.contains(r.origin, r.lsn))
+            .cloned()
+            .collect()
     }
 }
 
 /// Does one job of a recovery to the end.
 pub fn do_job(replicas: &mut BTreeMap<(PgId, NodeId), Replica>, job: &Job, epoch: u64) -> Ack {
     let records = replicas[&(job.pg, job.from)].records(job.after, job.upto);
-    let batch = PgBatch { pg: job.pg, epoch, vdl: Lsn(u64::MAX / 2), records };
+    let batch = PgBatch {
+        pg: job.pg,
+        epoch,
+        vdl: Lsn(u64::MAX / 2),
+        records,
+    };
     let target = replicas.get_mut(&(job.pg, job.to)).unwrap();
     target.receive_fenced(&batch).unwrap();
     target.sync();
