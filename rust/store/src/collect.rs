@@ -78,16 +78,14 @@ impl NodeStore {
         })
     }
 
-    /// How many bytes of a layer are garbage for certain, and what looking cost.
+    /// About how many bytes of a layer are garbage, and what looking cost.
     fn garbage(&self, set: &LayerSet, layer: &Layer, roots: &Roots) -> Result<(u64, u64), StoreError> {
         let meta = layer.meta()?;
         let (mut garbage, mut looked) = (0, 0);
         if layer.kind() == LayerKind::Delta {
             for heavy in &meta.heavy {
                 looked += LOOKUP_BYTES;
-                if heavy.last_lsn <= self.covered(set, heavy.page, roots)? {
-                    garbage += heavy.bytes;
-                }
+                garbage += heavy.bytes_upto(self.covered(set, heavy.page, roots)?);
             }
             return Ok((garbage, looked));
         }

@@ -236,7 +236,7 @@ impl MemDisk {
 
 /// A small generator for what a crash keeps; the same seed keeps the same.
 #[derive(Debug)]
-pub(crate) struct Coin(u64);
+pub(crate) struct Coin(pub(crate) u64);
 
 impl Coin {
     pub(crate) fn next(&mut self) -> u64 {

@@ -45,7 +45,9 @@ impl NodeStore {
     /// Links of all records of a protection group above `above`: what a copy is restored with.
     pub fn links(&self, pg: PgId, above: Lsn) -> Result<Vec<Link>, StoreError> {
         let mut links: BTreeMap<(Lsn, VolumeId), Link> = BTreeMap::new();
-        self.visit(pg, above, |record| drop(links.insert((record.lsn, record.origin), Link::from(record))))?;
+        self.visit(pg, above, |record| {
+            links.insert((record.lsn, record.origin), Link::from(record));
+        })?;
         Ok(links.into_values().collect())
     }
 

@@ -5,7 +5,7 @@
 //!            first lsn, last lsn - first, weight, floor, meta offset, meta length, count, count x replaced layer
 //!   meta     then varints: count, count x (first page, pages, first lsn, lsns, offset, length)    listing blocks
 //!            count, count x (first lsn, lsns, first time, times, offset, length)                  commit blocks
-//!            count, count x (page, bytes, last lsn)                                               pages with long chains
+//!            count, count x (page, bytes, first lsn, lsns)                                        pages with long chains
 //!            count, count x blob u128                                                             blobs referred to
 //!            length, filter
 //! ```
@@ -194,7 +194,19 @@ pub(crate) struct CommitBlock {
 pub(crate) struct Heavy {
     pub(crate) page: PageId,
     pub(crate) bytes: u64,
+    pub(crate) first_lsn: Lsn,
     pub(crate) last_lsn: Lsn,
+}
+
+impl Heavy {
+    /// About how many of its bytes belong to records at or below an LSN.
+    pub(crate) fn bytes_upto(&self, lsn: Lsn) -> u64 {
+        if lsn >= self.last_lsn {
+            return self.bytes;
+        }
+        let (below, all) = (lsn.0.saturating_sub(self.first_lsn.0), self.last_lsn.0 - self.first_lsn.0);
+        (u128::from(self.bytes) * u128::from(below) / u128::from(all.max(1))) as u64
+    }
 }
 
 /// Where things are in a layer.
@@ -226,7 +238,7 @@ impl Meta {
         }
         put_u64(&mut out, self.heavy.len() as u64);
         for h in &self.heavy {
-            [h.page.0, h.bytes, h.last_lsn.0].into_iter().for_each(|n| put_u64(&mut out, n));
+            [h.page.0, h.bytes, h.first_lsn.0, h.last_lsn.0.wrapping_sub(h.first_lsn.0)].into_iter().for_each(|n| put_u64(&mut out, n));
         }
         put_u64(&mut out, self.blobs.len() as u64);
         self.blobs.iter().for_each(|b| out.extend_from_slice(&b.0.to_le_bytes()));
@@ -261,7 +273,9 @@ impl Meta {
             });
         }
         for _ in 0..r.u64()? {
-            meta.heavy.push(Heavy { page: PageId(r.u64()?), bytes: r.u64()?, last_lsn: Lsn(r.u64()?) });
+            let (page, bytes, first) = (PageId(r.u64()?), r.u64()?, r.u64()?);
+            let last_lsn = Lsn(first.saturating_add(r.u64()?));
+            meta.heavy.push(Heavy { page, bytes, first_lsn: Lsn(first), last_lsn });
         }
         for _ in 0..r.u64()? {
             let mut id = [0; 16];

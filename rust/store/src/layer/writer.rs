@@ -261,10 +261,10 @@ impl DeltaWriter {
         match &mut self.page {
             Some(heavy) if heavy.page == record.page => {
                 heavy.bytes += bytes;
-                heavy.last_lsn = heavy.last_lsn.max(record.lsn);
+                heavy.last_lsn = record.lsn;
             }
             page => {
-                let new = Heavy { page: record.page, bytes, last_lsn: record.lsn };
+                let new = Heavy { page: record.page, bytes, first_lsn: record.lsn, last_lsn: record.lsn };
                 self.heavy.extend(page.replace(new).filter(|h| h.bytes >= HEAVY_BYTES_MIN));
             }
         }
