@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
@@ -228,7 +228,7 @@ def _schema_and_class(name: str, row: Any, key: Key | None) -> tuple[_engine.Sch
     if isinstance(row, RowType):
         if key is not None:
             raise SchemaError(f"table {name!r}: the key of {row.__name__} is given by its class, not by key=")
-        return _class_schema(row), row
+        return _class_schema(row), cast("type[Row]", row)
     if not hasattr(row, "__arrow_c_schema__"):
         got = row.__name__ if isinstance(row, type) else type(row).__name__
         expected = "a Row class or an Arrow schema"

@@ -15,11 +15,11 @@ in a transaction. A row has no public names but its columns, so that any column 
 from __future__ import annotations
 
 import functools
+import importlib
 import keyword
-import sys
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast, dataclass_transform
 
 from aurora_engine._engine import Schema
 from aurora_engine.exceptions import SchemaError
@@ -58,10 +58,10 @@ def _own_columns(namespace: dict[str, Any]) -> list[str]:
 
 
 def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
-    if "__annotations__" in namespace or sys.version_info < (3, 14):
+    if "__annotations__" in namespace or "__annotate_func__" not in namespace:
         return dict(namespace.get("__annotations__", {}))
-    import annotationlib  # noqa: PLC0415 - Python 3.14 and later keep annotations unevaluated
-
+    # Python 3.14 and later keep annotations unevaluated.
+    annotationlib = importlib.import_module("annotationlib")
     annotate = annotationlib.get_annotate_from_class_namespace(namespace)
     if annotate is None:
         return {}
@@ -131,7 +131,7 @@ class RowType(type):
 
     def __new__(
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, key: Key | None = None, **extra: Any
-    ) -> Self:
+    ) -> RowType:
         """Makes a row class. ``key`` names its key column or columns; without one it is a base for others."""
         if extra:
             raise SchemaError(f"row class {name}: expected the argument key, got {', '.join(sorted(extra))}")
@@ -142,7 +142,7 @@ class RowType(type):
         inherited = next((base for base in made.__mro__[1:] if isinstance(base, RowType)), None)
         columns = (*inherited.__columns__, *own) if inherited else tuple(own)
         made.__columns__ = columns
-        made.__match_args__ = columns
+        type.__setattr__(made, "__match_args__", columns)
         made.__defaults__ = {**(inherited.__defaults__ if inherited else {}), **defaults}
         if inherited:
             made.__init__ = _make_init(made)  # type: ignore[misc]
@@ -150,7 +150,6 @@ class RowType(type):
         return made
 
     __defaults__: dict[str, Any]
-    __match_args__: tuple[str, ...]
 
     def __init__(cls, *args: Any, **_kwargs: Any) -> None:
         super().__init__(*args)
@@ -234,4 +233,4 @@ def row_class(name: str, schema: Schema) -> type[Row]:
     namespace = {"__annotations__": annotations, "__module__": __name__, "__doc__": f"A row of table {name!r}."}
     if not title.isidentifier():
         title = "Record"
-    return RowType(title, (Row,), namespace, key=key)
+    return cast("type[Row]", RowType(title, (Row,), namespace, key=key))

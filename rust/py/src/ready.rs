@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 /// The result of an operation that needed no waiting. `await` gives its value at once.
-#[pyclass(module = "aurora_engine._engine", frozen, freelist = 256)]
+#[pyclass(module = "aurora_engine._engine", frozen, generic, freelist = 256)]
 pub struct Ready(Option<Py<PyAny>>);
 
 static NOTHING: PyOnceLock<Py<Ready>> = PyOnceLock::new();

@@ -1,0 +1,399 @@
+# ruff: noqa: PYI021 - the docstrings of the compiled part are here
+"""The compiled part of aurora_engine. Import its names from ``aurora_engine``."""
+
+import datetime as dt
+import os
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, final
+
+from typing_extensions import disjoint_base
+
+from aurora_engine.rows import Row
+
+_R = TypeVar("_R", bound=Row)
+_R_co = TypeVar("_R_co", bound=Row, covariant=True)
+_T_co = TypeVar("_T_co", covariant=True)
+
+__all__ = [
+    "Aio",
+    "AsyncRowIterator",
+    "AsyncTransaction",
+    "Cluster",
+    "Commit",
+    "Expr",
+    "Ready",
+    "RowIterator",
+    "Scan",
+    "Schema",
+    "Table",
+    "Transaction",
+    "View",
+    "__version__",
+    "col",
+]
+
+__version__: str
+
+@final
+class Schema:
+    """Columns and key of a table."""
+
+    def __new__(cls, columns: Sequence[tuple[str, str, bool]], key: Sequence[tuple[str, bool]]) -> Self:
+        """Columns as (name, stored type, nullable), key columns as (name, descending).
+
+        Raises:
+            SchemaError: no table can have these.
+        """
+    @staticmethod
+    def from_arrow(schema: Any, key: Sequence[tuple[str, bool]]) -> Schema:
+        """The schema for an Arrow one: anything with ``__arrow_c_schema__``."""
+    @property
+    def columns(self) -> tuple[tuple[str, str, bool], ...]:
+        """Each column's name, stored type, and whether it takes ``None``."""
+    @property
+    def key(self) -> tuple[tuple[str, bool], ...]:
+        """Each key column's name, and whether its largest value comes first."""
+    def __arrow_c_schema__(self) -> Any:
+        """The schema as an Arrow PyCapsule."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Table(Generic[_R_co]):
+    """A table of rows of one class. It belongs to the cluster that made or opened it."""
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+    @property
+    def row(self) -> type[_R_co]:
+        """The class of its rows."""
+    @property
+    def schema(self) -> Schema:
+        """Its columns and key."""
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class Expr:
+    """An expression over the columns of the row that is updated. Made by ``col``."""
+
+    def __add__(self, other: Expr | float | Decimal | str | None, /) -> Expr: ...
+    def __radd__(self, other: float | Decimal | str | None, /) -> Expr: ...
+    def __sub__(self, other: Expr | float | Decimal | None, /) -> Expr: ...
+    def __rsub__(self, other: float | Decimal | None, /) -> Expr: ...
+    def __mul__(self, other: Expr | float | Decimal | None, /) -> Expr: ...
+    def __rmul__(self, other: float | Decimal | None, /) -> Expr: ...
+    def __truediv__(self, other: Expr | float | Decimal | None, /) -> Expr: ...
+    def __rtruediv__(self, other: float | Decimal | None, /) -> Expr: ...
+    def __neg__(self) -> Expr: ...
+    def __bool__(self) -> bool: ...
+    def round(self, scale: int = 0) -> Expr:
+        """Rounds to this many digits after the point, halves to the even neighbour."""
+
+def col(name: str) -> Expr:
+    """The value of the column of this name in the row that is updated: ``balance=col("balance") + 5``."""
+
+@final
+class Commit:
+    """A durable commit."""
+
+    @property
+    def lsn(self) -> int:
+        """Its place in the volume's history. For a transaction that changed nothing: the newest change it read."""
+    @property
+    def time(self) -> dt.datetime:
+        """When it was made, in UTC; later than every commit before it."""
+    @property
+    def copies(self) -> int:
+        """How many copies have it at the least."""
+    @property
+    def token(self) -> str | None:
+        """The caller's token."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class RowIterator(Generic[_R_co]):
+    """The rows of a range, in key order. It reads a leaf at a time, and needs its transaction or view to be open."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _R_co: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exc: object) -> None: ...
+    def close(self) -> None:
+        """Ends the iteration and frees what it holds."""
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class AsyncRowIterator(Generic[_R_co]):
+    """The rows of a range, in key order, for ``async for``."""
+
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[_R_co]: ...
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class Scan(Generic[_R_co]):
+    """The rows of a table, or of a range of its keys, as they were when the scan was made.
+
+    Iterate over it for rows, or hand it to anything that takes an Arrow stream: ``polars.DataFrame(scan)``,
+    ``pyarrow.table(scan)``, ``duckdb.from_arrow``. It can be read more than once.
+    """
+
+    def __iter__(self) -> RowIterator[_R_co]: ...
+    def __arrow_c_schema__(self) -> Any:
+        """The schema as an Arrow PyCapsule."""
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The rows as an Arrow PyCapsule stream of record batches."""
+    def count(self) -> int:
+        """How many rows there are."""
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class Transaction:
+    """A transaction: ``with db.transaction() as tx``.
+
+    Leaving the ``with`` statement commits it and returns when the commit is durable; an exception rolls it back. It
+    sees one snapshot of the cluster and its own changes; what it changes is seen by others when it has committed.
+    Use it from one thread at a time.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]:
+        """Commits, or rolls back if there is an exception.
+
+        Raises:
+            WriteConflict, SnapshotTooOld: nothing was changed; run it again, or use ``Cluster.run``.
+            CommitUnknown: durability could not be confirmed.
+        """
+    def get(self, table: Table[_R], key: Any) -> _R | None:
+        """The row of a key (a tuple for a key of several columns), or ``None``."""
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+        """The rows of many keys in their order, ``None`` where there is none."""
+    def insert(self, table: Table[_R], row: _R) -> None:
+        """Adds a row.
+
+        Raises:
+            DuplicateKey: there is a row with its key.
+            TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge, TransactionTooLarge.
+        """
+    def upsert(self, table: Table[_R], row: _R) -> None:
+        """Adds a row, or replaces the one with its key."""
+    def update(self, table: Table[Any], key: Any, /, **changes: Any) -> None:
+        """Sets columns of a row to values, or to expressions over its columns.
+
+        Raises:
+            RowNotFound: there is no row with that key.
+            KeyUpdate: a key column was named.
+            UnknownColumn, TypeMismatch, ValueOutOfRange, NullViolation.
+        """
+    def delete(self, table: Table[Any], key: Any) -> bool:
+        """Removes the row of a key; whether there was one."""
+    def range(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> RowIterator[_R]:
+        """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``.
+
+        For a key of several columns a bound is a tuple of its first values. It sees the changes that the transaction
+        has made so far.
+        """
+    def rollback(self) -> None:
+        """Gives up every change and ends the transaction."""
+    def commit(self) -> Commit | None:
+        """Commits now instead of at the end of the ``with`` statement."""
+    @property
+    def committed(self) -> Commit | None:
+        """The commit, once it is durable."""
+    def _on_loop_turn(self) -> None: ...
+
+@final
+class AsyncTransaction:
+    """A transaction on an event loop: ``async with db.aio.transaction() as tx``. As ``Transaction``, but awaitable."""
+
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Awaitable[None]: ...
+    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
+        """The row of a key (a tuple for a key of several columns), or ``None``."""
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
+        """The rows of many keys in their order, ``None`` where there is none."""
+    def insert(self, table: Table[_R], row: _R) -> Awaitable[None]:
+        """Adds a row."""
+    def upsert(self, table: Table[_R], row: _R) -> Awaitable[None]:
+        """Adds a row, or replaces the one with its key."""
+    def update(self, table: Table[Any], key: Any, /, **changes: Any) -> Awaitable[None]:
+        """Sets columns of a row to values, or to expressions over its columns."""
+    def delete(self, table: Table[Any], key: Any) -> Awaitable[bool]:
+        """Removes the row of a key; whether there was one."""
+    def range(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> AsyncRowIterator[_R]:
+        """The rows of a range, for ``async for``."""
+    def rollback(self) -> Awaitable[None]:
+        """Gives up every change and ends the transaction."""
+    def commit(self) -> Awaitable[None]:
+        """Commits now instead of at the end of the ``async with`` statement."""
+    @property
+    def committed(self) -> Commit | None:
+        """The commit, once it is durable."""
+
+@final
+class Ready(Generic[_T_co]):
+    """An awaitable that is complete: awaiting it does not go through the event loop."""
+
+    def __await__(self) -> Generator[Any, None, _T_co]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class View:
+    """Everything as it was at one LSN. Close it, or use it in a ``with`` statement: it keeps old versions alive."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exc: object) -> None: ...
+    def close(self) -> None:
+        """Ends the view."""
+    @property
+    def lsn(self) -> int:
+        """What the view sees: everything up to this LSN."""
+    def get(self, table: Table[_R], key: Any) -> _R | None:
+        """The row of a key (a tuple for a key of several columns), or ``None``."""
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+        """The rows of many keys in their order, ``None`` where there is none."""
+    def range(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> RowIterator[_R]:
+        """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``."""
+    def scan(self, table: Table[_R], lo: Any = None, hi: Any = None, *, prefix: Any = None) -> Scan[_R]:
+        """The rows of a range, as rows or as an Arrow stream."""
+
+@disjoint_base
+class Aio:
+    """The asynchronous side of a cluster. ``aurora_engine.Aio`` adds the policies."""
+
+    def __new__(cls, cluster: Cluster) -> Self: ...
+    @property
+    def cluster(self) -> Any:
+        """The cluster."""
+    def transaction(
+        self, *, isolation: Literal["snapshot"] = "snapshot", read_only: bool = False, token: str | None = None
+    ) -> AsyncTransaction:
+        """A transaction: ``async with db.aio.transaction() as tx``."""
+    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
+        """The row of a key as it is durable now, or ``None``."""
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
+        """The rows of many keys as they are durable now."""
+
+@disjoint_base
+class Cluster:
+    """An open cluster. ``aurora_engine.Cluster`` adds the policies."""
+
+    def __new__(
+        cls,
+        path: str | None,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        takeover: bool = False,
+        region: str | None = None,
+        cache_bytes: int | None = None,
+        page_bytes: int | None = None,
+        segment_bytes: int | None = None,
+        window_s: float | None = None,
+        nodes: Sequence[tuple[str, str | os.PathLike[str]]] | None = None,
+        background_bytes_per_s: int | None = None,
+    ) -> Self: ...
+    def close(self) -> None:
+        """Ends the cluster and gives its directory free. Commits that were acknowledged are durable already."""
+    @property
+    def closed(self) -> bool:
+        """Whether the cluster was closed."""
+    @property
+    def path(self) -> str | None:
+        """The cluster's directory; ``None`` in memory."""
+    @property
+    def vdl(self) -> int:
+        """The volume durable LSN: what read-only work sees."""
+    def drop_table(self, name: str) -> None:
+        """Removes a table and gives its space free.
+
+        Raises:
+            UnknownTable: there is none of this name.
+        """
+    def tables(self) -> list[str]:
+        """The names of the tables."""
+    def transaction(
+        self, *, isolation: Literal["snapshot"] = "snapshot", read_only: bool = False, token: str | None = None
+    ) -> Transaction:
+        """A transaction: ``with db.transaction() as tx``.
+
+        Args:
+            isolation: What it is kept apart from; ``"snapshot"`` is first committer wins.
+            read_only: Read what is durable, and refuse writes.
+            token: A name for the commit, kept for 24 hours: ``committed(token)`` tells whether it happened.
+        """
+    def get(self, table: Table[_R], key: Any) -> _R | None:
+        """The row of a key as it is durable now, or ``None``."""
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+        """The rows of many keys as they are durable now, all at one moment."""
+    def view(self, *, at: Commit | int | dt.datetime | None = None, after: Commit | int | None = None) -> View:
+        """A consistent view.
+
+        Args:
+            at: An LSN, a commit, or an aware time: everything as it was then.
+            after: A commit, or its LSN: at the newest durable LSN that includes it.
+
+        Raises:
+            OutsideWindow: no longer kept, or not yet here.
+        """
+    def scan(self, table: Table[_R], lo: Any = None, hi: Any = None, *, prefix: Any = None) -> Scan[_R]:
+        """The rows of a table or of a range of its keys, as rows or as an Arrow stream."""
+    def committed(self, token: str) -> Commit | None:
+        """The commit that was made with a token, if one was in the last 24 hours."""
+    def _create_table(self, name: str, schema: Schema, row: type[Any], exist_ok: bool) -> Table[Any]: ...
+    def _table_schema(self, name: str) -> Schema: ...
+    def _open_table(self, name: str, row: type[Any]) -> Table[Any]: ...
+    def _load(self, table: Table[Any], data: Any, report: Callable[[int], None]) -> int: ...
+    def _status(self) -> dict[str, Any]: ...
