@@ -167,6 +167,11 @@ impl Frame {
         }
     }
 
+    /// Whether there are loose older versions.
+    pub fn has_old(&self) -> bool {
+        !self.old.is_empty()
+    }
+
     /// Drops loose older versions.
     pub fn shed_old(&mut self) {
         self.old.clear();

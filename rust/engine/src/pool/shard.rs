@@ -9,6 +9,9 @@ use rustc_hash::FxHashMap;
 use super::CacheStats;
 use super::frame::{Frame, Lookup};
 
+/// Frames that may be dropped and yet stay while others that may not take the whole budget.
+const KEEP_MIN: usize = 12;
+
 /// Frames of the pages that hash here.
 pub(super) struct Shard {
     index: FxHashMap<PageId, usize>,
@@ -110,23 +113,43 @@ impl Shard {
 
     /// The clock: goes round until the budget holds, taking marks away first and frames without one after. What is
     /// pinned, or newer than what is durable, stays; of a pinned one only the shortcuts go.
+    ///
+    /// Where pages that are not durable fill the budget, the last few others stay beyond it: a descent needs its path
+    /// at one time, and would be fetched page after page without end.
     fn sweep(&mut self, vdl: Lsn) {
-        let mut steps = 2 * self.frames.len();
-        while self.bytes > self.bytes_max && steps > 0 && !self.frames.is_empty() {
-            steps -= 1;
+        let (first_round, mut steps) = (self.frames.len(), 0);
+        let mut spare = usize::MAX;
+        while self.bytes > self.bytes_max && steps < 2 * first_round && !self.frames.is_empty() {
+            if steps == first_round {
+                spare = self.droppable(vdl).saturating_sub(KEEP_MIN);
+            }
+            steps += 1;
             self.hand %= self.frames.len();
             let frame = &mut self.frames[self.hand];
-            let (marked, durable) = (frame.unmark(), frame.is_durable(vdl));
+            if frame.unmark() || spare == 0 {
+                self.hand += 1;
+                continue;
+            }
+            let durable = frame.is_durable(vdl);
             let pinned = !self.pins.is_empty() && self.pins.contains_key(&frame.page());
-            if !marked && durable && !pinned {
+            spare -= usize::from(!pinned && (durable || frame.has_old()));
+            if durable && !pinned {
                 // The last frame takes this place and is looked at next.
                 self.remove(self.hand);
                 continue;
             }
-            if durable && !marked { frame.shed() } else { frame.shed_old() }
+            if durable { frame.shed() } else { frame.shed_old() }
             self.bytes = self.bytes + frame.weight() - frame.rebook();
             self.hand += 1;
         }
+    }
+
+    /// Frames of which something may be dropped.
+    fn droppable(&self, vdl: Lsn) -> usize {
+        let may = |frame: &&Frame| {
+            (frame.is_durable(vdl) || frame.has_old()) && !self.pins.contains_key(&frame.page())
+        };
+        self.frames.iter().filter(may).count()
     }
 
     fn remove(&mut self, at: usize) {
