@@ -12,7 +12,8 @@
 use aurora_page::Lsn;
 use aurora_redo::{History, PgBatch, PgId, Record};
 
-use crate::copy::{Copy, Gap};
+use crate::answer::Gap;
+use crate::copy::Copy;
 use crate::quorum::NodeId;
 
 /// Gaps that a summary lists at most: the oldest ones.

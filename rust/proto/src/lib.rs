@@ -10,6 +10,7 @@
 //! | [`membership`] | who holds the copies of a group, and how one is replaced without a pause [14] |
 //! | [`points`] | the order of VDL, VCL, allocated and LAL [2] |
 //! | [`writer`] | LSNs, batches, and from acknowledgements PGCL, VCL, VDL [9][10] |
+//! | [`answer`] | what copies are told, and what they answer |
 //! | [`copy`] | one copy: what to take, how far it is complete, when it may answer [8][12] |
 //! | [`gossip`] | how copies fill each other's gaps |
 //! | [`reads`] | which copy a read goes to |
@@ -27,9 +28,11 @@
 //!
 //! The drivers' duties are numbered lists at the top of [`copy`], [`writer`], [`gossip`] and [`recovery`].
 
+pub mod answer;
 pub mod codec;
 pub mod copy;
 pub mod gossip;
+mod group;
 pub mod manifest;
 pub mod membership;
 pub mod points;
@@ -40,10 +43,11 @@ mod replicate;
 pub mod volume;
 pub mod writer;
 
-pub use codec::ManifestError;
-pub use copy::{
-    Accepted, Ack, Copy, CopyState, FenceTicket, Fresh, Gap, Inventory, Link, Persisted, Refuse,
+pub use answer::{
+    Accepted, Ack, CopyState, FenceTicket, Fresh, Gap, Inventory, Link, Persisted, Refuse,
 };
+pub use codec::ManifestError;
+pub use copy::Copy;
 pub use gossip::{Answer, Ask, Summary};
 pub use manifest::{
     Abandoned, ClusterId, EditError, Manifest, MetaError, MetaStore, NewCluster, NodeInfo,

@@ -21,7 +21,7 @@ use aurora_page::Lsn;
 use aurora_redo::{History, PgId};
 use thiserror::Error;
 
-use crate::copy::{Ack, Inventory};
+use crate::answer::{Ack, Inventory};
 use crate::manifest::{EditError, Manifest, NodeInfo, VolumeState};
 use crate::membership::{Membership, MembershipError};
 use crate::quorum::{NodeId, NodeSet};

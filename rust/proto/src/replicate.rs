@@ -3,7 +3,7 @@
 use aurora_page::Lsn;
 use aurora_redo::{History, PgId};
 
-use crate::copy::Inventory;
+use crate::answer::Inventory;
 use crate::quorum::NodeId;
 use crate::recovery::{Job, RecoveryError};
 

@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use aurora_page::{Lsn, VolumeId};
 use aurora_redo::{History, Mtr, PgBatch, PgId, Prev, Record};
-use smallvec::SmallVec;
 
-use crate::copy::Ack;
+use crate::answer::Ack;
+use crate::group::Pg;
 use crate::manifest::Manifest;
 use crate::membership::Membership;
 use crate::points::{Points, allocation_limit};
-use crate::quorum::{NodeId, NodeSet, Quorum};
+use crate::quorum::{NodeId, NodeSet};
 use crate::volume::{Numbered, Refused};
 
 /// A protection group as a writer finds it.
@@ -101,77 +101,6 @@ struct Run {
     pg: u32,
     /// Bytes of the whole MTR if its CPL ends this run.
     cpl_bytes: Option<u32>,
-}
-
-#[derive(Debug)]
-struct Pg {
-    members: Membership,
-    /// `None` if every member in `scls` counts alike, as nearly always; then `k` of them are enough.
-    joint: Option<Quorum>,
-    k: usize,
-    scls: SmallVec<[(NodeId, Lsn); 8]>,
-    tail: Lsn,
-    pgcl: Lsn,
-    pending: Vec<Record>,
-    /// Sent and not yet at the PGCL, for members that ask again.
-    sent: VecDeque<Arc<PgBatch>>,
-    blocked: bool,
-}
-
-impl Pg {
-    fn new(members: Membership, tail: Lsn) -> Pg {
-        let mut pg = Pg {
-            members: Membership::new(0, []),
-            joint: None,
-            k: 0,
-            scls: SmallVec::new(),
-            tail,
-            pgcl: tail,
-            pending: Vec::new(),
-            sent: VecDeque::new(),
-            blocked: false,
-        };
-        pg.set_members(members);
-        pg
-    }
-
-    fn set_members(&mut self, members: Membership) {
-        let known = std::mem::take(&mut self.scls);
-        let scl = |node| {
-            known
-                .iter()
-                .find(|(n, _)| *n == node)
-                .map_or(Lsn::NONE, |(_, scl)| *scl)
-        };
-        self.scls = members
-            .nodes()
-            .iter()
-            .map(|node| (node, scl(node)))
-            .collect();
-        self.joint = (!members.settled()).then(|| members.write_quorum());
-        self.k = usize::from(members.write_k());
-        self.members = members;
-    }
-
-    /// How far the write quorum of the present members has come.
-    fn reached(&self) -> Lsn {
-        if let Some(quorum) = &self.joint {
-            let at = |node| {
-                self.scls
-                    .iter()
-                    .find(|(n, _)| *n == node)
-                    .map_or(Lsn::NONE, |(_, scl)| *scl)
-            };
-            return quorum.reached(&at);
-        }
-        // The k-th highest: the highest value that at least k members have reached. Members are few.
-        let reached_by = |lsn| self.scls.iter().filter(|(_, scl)| *scl >= lsn).count();
-        let candidates = self.scls.iter().map(|(_, scl)| *scl);
-        candidates
-            .filter(|&lsn| reached_by(lsn) >= self.k)
-            .max()
-            .unwrap_or(Lsn::NONE)
-    }
 }
 
 /// The writer of one volume at one epoch.

@@ -44,7 +44,7 @@ fn chain(gaps: &[u64]) -> Vec<Record> {
     let link = |gap: &u64| {
         let prev = lsn;
         lsn += gap;
-        record(0, lsn, prev, gap % 2 == 0)
+        record(0, lsn, prev, gap.is_multiple_of(2))
     };
     gaps.iter().map(link).collect()
 }

@@ -403,3 +403,77 @@ fn read_quorums_are_what_blocks_every_write_quorum() {
         }
     }
 }
+
+/// A directory that was created anew knows nothing, and its answer is not taken for knowledge.
+#[test]
+fn the_empty_copy_of_a_node_created_anew_does_not_count() {
+    let mut replicas = crashed();
+    let manifest = recovering();
+    let anew = |incarnation| {
+        let replacement = |n| Replacement {
+            lost: NodeId(n),
+            with: node_info(n, incarnation),
+        };
+        (0..3).map(replacement).collect::<Vec<_>>()
+    };
+    let same = Recovery::new(&manifest, &anew(1)).unwrap_err();
+    assert!(matches!(
+        same,
+        RecoveryError::Incarnation {
+            above: 1,
+            got: 1,
+            ..
+        }
+    ));
+    for key in [PG1, PG2]
+        .into_iter()
+        .flat_map(|pg| (0..3).map(move |n| (pg, NodeId(n))))
+    {
+        replicas.insert(key, Replica::new(key.0, key.1, 0, &History::new(A)));
+    }
+    let mut recovery = Recovery::new(&manifest, &anew(2)).unwrap();
+    fence_all(&mut recovery, &mut replicas, nodes([0, 1, 2, 3, 4]));
+    assert!(!recovery.is_fenced(), "only d and e know anything");
+    fence_all(&mut recovery, &mut replicas, nodes([5]));
+    let mut plan = recovery.plan().unwrap();
+    assert_eq!(plan.vdl(), Lsn(104));
+    for job in plan.jobs().to_vec() {
+        let ack = do_job(&mut replicas, &job, 5);
+        plan.on_ack(&ack);
+    }
+    let opened = plan.opened().unwrap();
+    assert_eq!(opened.members(), nodes(0..6));
+    assert_eq!(opened.node(NodeId(0)).unwrap().incarnation, 2);
+}
+
+/// More is lost than the quorum bears: said, with the stretch, and not papered over.
+#[test]
+fn a_hole_is_named() {
+    let manifest = recovering();
+    let mut recovery = Recovery::new(&manifest, &[]).unwrap();
+    for pg in [PG1, PG2] {
+        for node in (0..6).map(NodeId) {
+            // Everybody has 103, which links to 101, and nobody has 101.
+            let records = if pg == PG1 {
+                vec![(Lsn(103), Lsn(101), true)]
+            } else {
+                vec![]
+            };
+            let inventory = Inventory {
+                pg,
+                node,
+                epoch: 5,
+                scl: Lsn(99),
+                vdl_hint: Lsn(103),
+                records,
+            };
+            recovery.on_inventory(inventory).unwrap();
+        }
+    }
+    let hole = RecoveryError::Hole {
+        pg: PG1,
+        after: Lsn(99),
+        upto: Lsn(103),
+    };
+    assert_eq!(recovery.plan().unwrap_err(), hole);
+}
