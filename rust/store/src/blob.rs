@@ -77,11 +77,20 @@ impl Head {
     fn decode(bytes: &[u8; HEAD_BYTES], path: &std::path::Path) -> Result<Head, StoreError> {
         let (stored, got) = (u32_at(bytes, 4), crc32c(&bytes[8..]));
         if bytes[0..4] != *MAGIC || stored != got {
-            return Err(StoreError::corrupt(path, 0, format!("AUbl, crc {stored:08x}"), format!("crc {got:08x}")));
+            return Err(StoreError::corrupt(
+                path,
+                0,
+                format!("AUbl, crc {stored:08x}"),
+                format!("crc {got:08x}"),
+            ));
         }
         let format = u16::from_le_bytes([bytes[8], bytes[9]]);
         if format != FORMAT {
-            return Err(StoreError::NewerFormat { path: path.to_path_buf(), expected: FORMAT, got: format });
+            return Err(StoreError::NewerFormat {
+                path: path.to_path_buf(),
+                expected: FORMAT,
+                got: format,
+            });
         }
         Ok(Head {
             pages: u32_at(bytes, 12),
@@ -96,26 +105,49 @@ impl Head {
 
 impl Blob {
     fn open(disk: &dyn Disk, path: PathBuf) -> Result<Blob, StoreError> {
-        let file = disk.open(&path, OpenMode::Read).map_err(StoreError::io(&path))?;
+        let file = disk
+            .open(&path, OpenMode::Read)
+            .map_err(StoreError::io(&path))?;
         let mut bytes = [0; HEAD_BYTES];
         let len = file.len().map_err(StoreError::io(&path))?;
         if len < HEAD_BYTES as u64 {
-            return Err(StoreError::corrupt(&path, 0, format!("{HEAD_BYTES} bytes"), len));
+            return Err(StoreError::corrupt(
+                &path,
+                0,
+                format!("{HEAD_BYTES} bytes"),
+                len,
+            ));
         }
-        file.read_exact_at(&mut bytes, 0).map_err(StoreError::io(&path))?;
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(StoreError::io(&path))?;
         let head = Head::decode(&bytes, &path)?;
         let table = frame::read_block(&*file, &path, head.table_offset, head.table_len as usize)?;
         if table.len() != head.pages as usize * TABLE_ENTRY_BYTES {
             let expected = format!("a table of {} pages", head.pages);
-            return Err(StoreError::corrupt(&path, head.table_offset, expected, format!("{} bytes", table.len())));
+            return Err(StoreError::corrupt(
+                &path,
+                head.table_offset,
+                expected,
+                format!("{} bytes", table.len()),
+            ));
         }
-        Ok(Blob { path, file, head, table })
+        Ok(Blob {
+            path,
+            file,
+            head,
+            table,
+        })
     }
 
     fn page(&self, index: u32) -> Option<Result<Bytes, StoreError>> {
         let at = index as usize * TABLE_ENTRY_BYTES;
         let entry = self.table.get(at..at + TABLE_ENTRY_BYTES)?;
-        Some(frame::read_block(&*self.file, &self.path, u64_at(entry, 0), u32_at(entry, 8) as usize))
+        Some(frame::read_block(
+            &*self.file,
+            &self.path,
+            u64_at(entry, 0),
+            u32_at(entry, 8) as usize,
+        ))
     }
 }
 
@@ -129,7 +161,11 @@ pub(crate) struct Blobs {
 
 impl Blobs {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Blobs {
-        Blobs { disk, dir, open: Mutex::default() }
+        Blobs {
+            disk,
+            dir,
+            open: Mutex::default(),
+        }
     }
 
     fn path(&self, id: BlobId) -> PathBuf {
@@ -138,18 +174,29 @@ impl Blobs {
 
     /// Removes unfinished files.
     pub(crate) fn clean(&self) -> Result<(), StoreError> {
-        for name in self.disk.list(&self.dir).map_err(StoreError::io(&self.dir))? {
+        for name in self
+            .disk
+            .list(&self.dir)
+            .map_err(StoreError::io(&self.dir))?
+        {
             if name.starts_with(TEMP) {
                 let path = self.dir.join(&name);
-                self.disk.remove_file(&path).map_err(StoreError::io(&path))?;
+                self.disk
+                    .remove_file(&path)
+                    .map_err(StoreError::io(&path))?;
             }
         }
         Ok(())
     }
 
     pub(crate) fn list(&self) -> Result<Vec<BlobId>, StoreError> {
-        let names = self.disk.list(&self.dir).map_err(StoreError::io(&self.dir))?;
-        let ids = names.iter().filter_map(|n| u128::from_str_radix(n.strip_prefix(NAME)?, 16).ok());
+        let names = self
+            .disk
+            .list(&self.dir)
+            .map_err(StoreError::io(&self.dir))?;
+        let ids = names
+            .iter()
+            .filter_map(|n| u128::from_str_radix(n.strip_prefix(NAME)?, 16).ok());
         Ok(ids.map(BlobId).collect())
     }
 
@@ -160,7 +207,9 @@ impl Blobs {
         }
         let temp = self.dir.join(format!("{TEMP}{:032x}", id.0));
         if self.disk.exists(&temp) {
-            self.disk.remove_file(&temp).map_err(StoreError::io(&temp))?;
+            self.disk
+                .remove_file(&temp)
+                .map_err(StoreError::io(&temp))?;
         }
         let written = self.write(&temp, id, epoch, pages);
         if written.is_err() {
@@ -170,9 +219,19 @@ impl Blobs {
         written.map(|()| true)
     }
 
-    fn write(&self, temp: &std::path::Path, id: BlobId, epoch: u64, pages: &[Bytes]) -> Result<(), StoreError> {
-        let file = self.disk.open(temp, OpenMode::Create).map_err(StoreError::io(temp))?;
-        let (mut table, mut buf, mut digest, mut flushed) = (Vec::new(), vec![0; HEAD_BYTES], 0, 0u64);
+    fn write(
+        &self,
+        temp: &std::path::Path,
+        id: BlobId,
+        epoch: u64,
+        pages: &[Bytes],
+    ) -> Result<(), StoreError> {
+        let file = self
+            .disk
+            .open(temp, OpenMode::Create)
+            .map_err(StoreError::io(temp))?;
+        let (mut table, mut buf, mut digest, mut flushed) =
+            (Vec::new(), vec![0; HEAD_BYTES], 0, 0u64);
         for page in pages {
             let offset = flushed + buf.len() as u64;
             let before = buf.len();
@@ -181,7 +240,8 @@ impl Blobs {
             table.extend_from_slice(&((buf.len() - before) as u32).to_le_bytes());
             digest = crc32c_append(digest, page);
             if buf.len() > 1 << 20 {
-                file.write_all_at(&buf, flushed).map_err(StoreError::io(temp))?;
+                file.write_all_at(&buf, flushed)
+                    .map_err(StoreError::io(temp))?;
                 flushed += buf.len() as u64;
                 buf.clear();
             }
@@ -189,14 +249,27 @@ impl Blobs {
         let table_offset = flushed + buf.len() as u64;
         frame::put_block(&mut buf, &table, true);
         let table_len = (flushed + buf.len() as u64 - table_offset) as u32;
-        file.write_all_at(&buf, flushed).map_err(StoreError::io(temp))?;
-        let head = Head { pages: pages.len() as u32, id, epoch, table_offset, table_len, digest };
-        file.write_all_at(&head.encode(), 0).map_err(StoreError::io(temp))?;
+        file.write_all_at(&buf, flushed)
+            .map_err(StoreError::io(temp))?;
+        let head = Head {
+            pages: pages.len() as u32,
+            id,
+            epoch,
+            table_offset,
+            table_len,
+            digest,
+        };
+        file.write_all_at(&head.encode(), 0)
+            .map_err(StoreError::io(temp))?;
         file.sync_data().map_err(StoreError::io(temp))?;
         let path = self.path(id);
-        self.disk.rename(temp, &path).map_err(StoreError::io(&path))?;
+        self.disk
+            .rename(temp, &path)
+            .map_err(StoreError::io(&path))?;
         self.open.lock().retain(|(open, _)| *open != id);
-        self.disk.sync_dir(&self.dir).map_err(StoreError::io(&self.dir))
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(StoreError::io(&self.dir))
     }
 
     pub(crate) fn has(&self, id: BlobId) -> bool {
@@ -226,7 +299,12 @@ impl Blobs {
         }
         let blob = self.get(id)?;
         blob.page(index).unwrap_or_else(|| {
-            Err(StoreError::corrupt(&blob.path, 0, format!("a page {index}"), format!("{} pages", blob.head.pages)))
+            Err(StoreError::corrupt(
+                &blob.path,
+                0,
+                format!("a page {index}"),
+                format!("{} pages", blob.head.pages),
+            ))
         })
     }
 
@@ -251,7 +329,10 @@ impl Blobs {
             digest = crc32c_append(digest, &page?);
         }
         if digest != blob.head.digest {
-            let (expected, got) = (format!("digest {:08x}", blob.head.digest), format!("{digest:08x}"));
+            let (expected, got) = (
+                format!("digest {:08x}", blob.head.digest),
+                format!("{digest:08x}"),
+            );
             return Err(StoreError::corrupt(&blob.path, 52, expected, got));
         }
         blob.file.len().map_err(StoreError::io(&blob.path))

@@ -31,7 +31,10 @@ pub(crate) struct BlockCache {
 
 impl BlockCache {
     pub(crate) fn new(bytes_max: usize) -> BlockCache {
-        BlockCache { bytes_max, slots: Mutex::default() }
+        BlockCache {
+            bytes_max,
+            slots: Mutex::default(),
+        }
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<Bytes> {
@@ -54,7 +57,9 @@ impl BlockCache {
             slots.queue.push_back(key);
         }
         while slots.bytes > self.bytes_max {
-            let Some(oldest) = slots.queue.pop_front() else { break };
+            let Some(oldest) = slots.queue.pop_front() else {
+                break;
+            };
             match slots.by_key.get_mut(&oldest) {
                 Some(slot) if slot.used => {
                     slot.used = false;
@@ -100,7 +105,10 @@ mod tests {
         for i in 0..100 {
             cache.put((1, i), Bytes::from(vec![0; 100]));
             assert!(cache.bytes() <= 1000);
-            assert!(i == 0 || cache.get((1, 0)).is_some(), "used at every step, {i}");
+            assert!(
+                i == 0 || cache.get((1, 0)).is_some(),
+                "used at every step, {i}"
+            );
         }
         cache.forget(1);
         assert_eq!(cache.bytes(), 0);

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use aurora_page::Lsn;
 use aurora_redo::BlobId;
 
+use crate::commits::Bound;
 use crate::compact::Job;
 use crate::error::StoreError;
-use crate::layer::writer::referenced;
 use crate::layer::Layer;
+use crate::layer::writer::referenced;
 use crate::layermap::LayerSet;
 use crate::node::NodeStore;
 use crate::types::{LayerKind, Roots};
@@ -26,6 +27,9 @@ impl NodeStore {
     /// about `budget` bytes are used; gives the bytes used. From then on, reads below the floor are refused.
     pub fn collect(&self, budget: u64, roots: &Roots) -> Result<u64, StoreError> {
         let mut background = self.background.lock();
+        if roots.histories.is_empty() {
+            return Ok(0);
+        }
         let mut used = self.raise_floor(roots)?;
         if !matches!(background.job, Job::None) {
             used += self.step(&mut background.job, budget.saturating_sub(used), roots)?;
@@ -45,7 +49,9 @@ impl NodeStore {
             if layer.footer.first_lsn > roots.floor {
                 continue;
             }
-            let (garbage, looked) = self.garbage(&set, layer, roots).inspect_err(|e| self.note(e))?;
+            let (garbage, looked) = self
+                .garbage(&set, layer, roots)
+                .inspect_err(|e| self.note(e))?;
             used += looked;
             if garbage * 2 < layer.footer.weight.max(1) {
                 continue;
@@ -55,7 +61,11 @@ impl NodeStore {
                 LayerKind::Delta => self.merge_job(inputs, roots, &Arc::default())?,
                 LayerKind::Image => self.merge_images_job(inputs, roots, &Arc::default())?,
             };
-            used += self.step(&mut background.job, budget.saturating_sub(used).max(1), roots)?;
+            used += self.step(
+                &mut background.job,
+                budget.saturating_sub(used).max(1),
+                roots,
+            )?;
         }
         if used < budget {
             used += self.collect_blobs()?;
@@ -69,7 +79,13 @@ impl NodeStore {
             return Ok(0);
         }
         let commit = match roots.histories.first() {
-            Some(history) => self.newest_commit(|c| c.lsn <= roots.floor && history.contains(c.origin, c.lsn))?,
+            Some(history) => self.newest_commit(
+                Bound {
+                    lsn: roots.floor,
+                    time_us: i64::MAX,
+                },
+                history,
+            )?,
             None => None,
         };
         self.persist_state(|state| {
@@ -79,7 +95,12 @@ impl NodeStore {
     }
 
     /// About how many bytes of a layer are garbage, and what looking cost.
-    fn garbage(&self, set: &LayerSet, layer: &Layer, roots: &Roots) -> Result<(u64, u64), StoreError> {
+    fn garbage(
+        &self,
+        set: &LayerSet,
+        layer: &Layer,
+        roots: &Roots,
+    ) -> Result<(u64, u64), StoreError> {
         let meta = layer.meta()?;
         let (mut garbage, mut looked) = (0, 0);
         if layer.kind() == LayerKind::Delta {
@@ -101,10 +122,17 @@ impl NodeStore {
     }
 
     /// Up to where every kept History has an image of the page at or below the floor.
-    fn covered(&self, set: &LayerSet, page: aurora_page::PageId, roots: &Roots) -> Result<Lsn, StoreError> {
+    fn covered(
+        &self,
+        set: &LayerSet,
+        page: aurora_page::PageId,
+        roots: &Roots,
+    ) -> Result<Lsn, StoreError> {
         let mut covered = roots.floor;
         for history in &roots.histories {
-            let image = set.image(&self.map.cache, page, roots.floor, |o, l| history.contains(o, l))?;
+            let image = set.image(&self.map.cache, page, roots.floor, |o, l| {
+                history.contains(o, l)
+            })?;
             covered = covered.min(image.map_or(Lsn::NONE, |(_, image)| image.lsn));
         }
         Ok(covered)
@@ -119,7 +147,9 @@ impl NodeStore {
         }
         let mut used: BTreeSet<BlobId> = BTreeSet::new();
         // Memory before layers, as for reads.
-        self.memory().iter().for_each(|m| m.for_each(|r| used.extend(referenced(r))));
+        self.memory()
+            .iter()
+            .for_each(|m| m.for_each(|r| used.extend(referenced(r))));
         let set = self.map.set();
         if !set.broken.is_empty() {
             return Ok(0);
@@ -127,7 +157,13 @@ impl NodeStore {
         for layer in &set.deltas {
             used.extend(layer.meta().inspect_err(|e| self.note(e))?.blobs.iter());
         }
-        let epoch = self.state.lock().copies.iter().map(|c| c.epoch).max().unwrap_or(0);
+        let epoch = self
+            .state()
+            .copies
+            .iter()
+            .map(|c| c.epoch)
+            .max()
+            .unwrap_or(0);
         for blob in here.iter().filter(|b| !used.contains(b)) {
             if self.blobs.epoch(*blob)? < epoch {
                 self.blobs.remove(*blob)?;

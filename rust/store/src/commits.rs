@@ -13,28 +13,48 @@ use crate::types::CommitPoint;
 impl NodeStore {
     /// The newest commit of `history` at or before a time, of those that this node knows: CPLs of its protection groups.
     /// Times ascend with LSNs within a History.
-    pub fn lsn_at(&self, time_us: i64, history: &History) -> Result<Option<CommitPoint>, StoreError> {
-        self.newest_commit(|c| c.time_us <= time_us && history.contains(c.origin, c.lsn))
+    pub fn lsn_at(
+        &self,
+        time_us: i64,
+        history: &History,
+    ) -> Result<Option<CommitPoint>, StoreError> {
+        self.newest_commit(
+            Bound {
+                lsn: Lsn::MAX,
+                time_us,
+            },
+            history,
+        )
     }
 
     /// The newest commit of `history` that this node knows.
     pub fn latest(&self, history: &History) -> Result<Option<CommitPoint>, StoreError> {
-        self.newest_commit(|c| history.contains(c.origin, c.lsn))
+        self.newest_commit(
+            Bound {
+                lsn: Lsn::MAX,
+                time_us: i64::MAX,
+            },
+            history,
+        )
     }
 
     pub(crate) fn newest_commit(
         &self,
-        wanted: impl Fn(&CommitPoint) -> bool,
+        bound: Bound,
+        history: &History,
     ) -> Result<Option<CommitPoint>, StoreError> {
+        let wanted = |c: &CommitPoint| bound.admits(c) && history.contains(c.origin, c.lsn);
         // Memory before layers, as for reads.
         let memory = self.memory();
-        let mut newest = memory.iter().filter_map(|m| m.newest_commit(&wanted)).fold(None, |a, c| newest_of(a, Some(c)));
-        let floor_commit = self.state.lock().floor_commit;
-        newest = newest_of(newest, floor_commit.filter(&wanted));
+        let mut newest = memory
+            .iter()
+            .filter_map(|m| m.newest_commit(wanted))
+            .fold(None, |a, c| newest_of(a, Some(c)));
+        newest = newest_of(newest, self.state().floor_commit.filter(wanted));
         for layer in &self.map.set().deltas {
-            if newest.is_none_or(|n| layer.footer.last_lsn > n.lsn) {
-                let after = newest.map_or(Lsn::NONE, |n| n.lsn);
-                let found = newest_in(layer, after, &wanted).inspect_err(|e| self.note(e))?;
+            let after = newest.map_or(Lsn::NONE, |n| n.lsn);
+            if layer.footer.last_lsn > after && layer.footer.first_lsn <= bound.lsn {
+                let found = newest_in(layer, after, bound, wanted).inspect_err(|e| self.note(e))?;
                 newest = newest_of(newest, found);
             }
         }
@@ -42,17 +62,36 @@ impl NodeStore {
     }
 }
 
-/// The newest wanted commit of a layer above `after`. Blocks are searched newest first; where `wanted` is a bound on
-/// time or LSN, which both ascend, the first that has any has the newest.
+/// How far a search for a commit may go: both ascend, so blocks beyond it need not be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub(crate) lsn: Lsn,
+    pub(crate) time_us: i64,
+}
+
+impl Bound {
+    fn admits(&self, commit: &CommitPoint) -> bool {
+        commit.lsn <= self.lsn && commit.time_us <= self.time_us
+    }
+}
+
+/// The newest wanted commit of a layer above `after`. Blocks are searched newest first.
 fn newest_in(
     layer: &Layer,
     after: Lsn,
-    wanted: &impl Fn(&CommitPoint) -> bool,
+    bound: Bound,
+    wanted: impl Fn(&CommitPoint) -> bool,
 ) -> Result<Option<CommitPoint>, StoreError> {
     let meta = layer.meta()?;
-    let may = |b: &&CommitBlock| b.last_lsn > after.0;
-    for block in meta.commits.iter().rev().take_while(may) {
-        let found = layer.commits(block)?.into_iter().rev().find(|c| wanted(c));
+    let may = |b: &&CommitBlock| b.first_lsn <= bound.lsn.0 && b.first_time <= bound.time_us;
+    for block in meta
+        .commits
+        .iter()
+        .rev()
+        .take_while(|b| b.last_lsn > after.0)
+        .filter(may)
+    {
+        let found = layer.commits(block)?.into_iter().rev().find(&wanted);
         if found.is_some() {
             return Ok(found);
         }

@@ -92,6 +92,9 @@ impl NodeStore {
     /// count.
     pub fn compact(&self, budget: u64, roots: &Roots) -> Result<u64, StoreError> {
         let mut background = self.background.lock();
+        if roots.histories.is_empty() {
+            return Ok(0);
+        }
         if !std::mem::replace(&mut background.searched, true) {
             self.find_candidates()?;
         }
@@ -109,7 +112,10 @@ impl NodeStore {
     /// Chooses the next job; false when there is none.
     fn begin(&self, job: &mut Job, roots: &Roots) -> Result<bool, StoreError> {
         if !self.candidates.lock().is_empty() {
-            *job = Job::Images(Box::new(ImageJob { writer: None, last: None }));
+            *job = Job::Images(Box::new(ImageJob {
+                writer: None,
+                last: None,
+            }));
             return Ok(true);
         }
         let set = self.map.set();
@@ -132,7 +138,10 @@ impl NodeStore {
         let mut by_class = std::collections::BTreeMap::<u32, Vec<Arc<Layer>>>::new();
         for layer in layers.iter().rev() {
             if !damaged.contains(&layer.layer) && layer.bytes < self.config.layer_bytes_max / 2 {
-                by_class.entry(class(layer)).or_default().push(layer.clone());
+                by_class
+                    .entry(class(layer))
+                    .or_default()
+                    .push(layer.clone());
             }
         }
         let mut full = by_class.into_values().find(|some| some.len() >= fan_in)?;
@@ -152,8 +161,18 @@ impl NodeStore {
             .collect();
         let merge = Merge::new(sources.inspect_err(|e| self.note(e))?);
         let writer = DeltaWriter::create(&self.map.dir, self.map.number())?;
-        let roots = Roots { floor: roots.floor.min(self.floor()), ..roots.clone() };
-        Ok(Job::Merge(Box::new(MergeJob { inputs, merge, writer, roots, group: Vec::new(), head: None })))
+        let roots = Roots {
+            floor: roots.floor.min(self.floor()),
+            ..roots.clone()
+        };
+        Ok(Job::Merge(Box::new(MergeJob {
+            inputs,
+            merge,
+            writer,
+            roots,
+            group: Vec::new(),
+            head: None,
+        })))
     }
 
     pub(crate) fn merge_images_job(
@@ -162,16 +181,31 @@ impl NodeStore {
         roots: &Roots,
         skip: &Arc<BTreeSet<u64>>,
     ) -> Result<Job, StoreError> {
-        let sources: Result<Vec<_>, _> =
-            inputs.iter().map(|l| Images::new(l.clone(), PageId(0), skip.clone())).collect();
+        let sources: Result<Vec<_>, _> = inputs
+            .iter()
+            .map(|l| Images::new(l.clone(), PageId(0), skip.clone()))
+            .collect();
         let merge = Merge::new(sources.inspect_err(|e| self.note(e))?);
         let writer = ImageWriter::create(&self.map.dir, self.map.number())?;
-        let roots = Roots { floor: roots.floor.min(self.floor()), ..roots.clone() };
-        Ok(Job::MergeImages(Box::new(MergeImagesJob { inputs, merge, writer, roots })))
+        let roots = Roots {
+            floor: roots.floor.min(self.floor()),
+            ..roots.clone()
+        };
+        Ok(Job::MergeImages(Box::new(MergeImagesJob {
+            inputs,
+            merge,
+            writer,
+            roots,
+        })))
     }
 
     /// Goes on with the job for about `budget` bytes; when it is done, or failed, the job is none.
-    pub(crate) fn step(&self, job: &mut Job, budget: u64, roots: &Roots) -> Result<u64, StoreError> {
+    pub(crate) fn step(
+        &self,
+        job: &mut Job,
+        budget: u64,
+        roots: &Roots,
+    ) -> Result<u64, StoreError> {
         let stepped = match job {
             Job::None => Ok((0, true)),
             Job::Merge(merge) => self.step_merge(merge, budget),
@@ -211,7 +245,9 @@ impl NodeStore {
             }
             read += job.group.iter().map(|r| 8 + r.op.len() as u64).sum::<u64>();
             self.keep_needed(&set, page, &mut job.group, &job.roots)?;
-            job.group.iter().try_for_each(|record| job.writer.push(record))?;
+            job.group
+                .iter()
+                .try_for_each(|record| job.writer.push(record))?;
         }
         Ok((job.writer.bytes() - before + read, false))
     }
@@ -224,7 +260,9 @@ impl NodeStore {
         group: &mut Vec<Record>,
         roots: &Roots,
     ) -> Result<(), StoreError> {
-        if group.first().is_some_and(|r| r.lsn > roots.floor) && group.iter().all(|r| roots.contain(r.origin, r.lsn)) {
+        if group.first().is_some_and(|r| r.lsn > roots.floor)
+            && group.iter().all(|r| roots.contain(r.origin, r.lsn))
+        {
             return Ok(());
         }
         let mut needed = vec![false; group.len()];
@@ -232,10 +270,13 @@ impl NodeStore {
             let valid = |origin, lsn| history.contains(origin, lsn);
             let image = set.image(&self.map.cache, page, roots.floor, valid)?;
             let covered = image.map_or(Lsn::NONE, |(_, image)| image.lsn);
-            let lives = group.iter().filter(|r| r.lsn <= roots.floor && valid(r.origin, r.lsn) && r.starts_life());
+            let lives = group
+                .iter()
+                .filter(|r| r.lsn <= roots.floor && valid(r.origin, r.lsn) && r.starts_life());
             let born = lives.map(|r| r.lsn).max().unwrap_or(Lsn::NONE);
             for (needed, record) in needed.iter_mut().zip(group.iter()) {
-                *needed |= valid(record.origin, record.lsn) && record.lsn > covered && record.lsn >= born;
+                *needed |=
+                    valid(record.origin, record.lsn) && record.lsn > covered && record.lsn >= born;
             }
         }
         let mut keep = needed.into_iter();
@@ -243,7 +284,12 @@ impl NodeStore {
         Ok(())
     }
 
-    fn step_images(&self, job: &mut ImageJob, budget: u64, roots: &Roots) -> Result<(u64, bool), StoreError> {
+    fn step_images(
+        &self,
+        job: &mut ImageJob,
+        budget: u64,
+        roots: &Roots,
+    ) -> Result<(u64, bool), StoreError> {
         let before = job.bytes();
         let mut read = 0;
         while job.bytes() - before + read < budget {
@@ -281,22 +327,42 @@ impl NodeStore {
             none => none.insert(ImageWriter::create(&self.map.dir, self.map.number())?),
         };
         let (lsn, origin) = (page.lsn(), page.origin());
-        let entry = ImageEntry { page: page.id(), lsn, origin, offset: 0, len: 0 };
+        let entry = ImageEntry {
+            page: page.id(),
+            lsn,
+            origin,
+            offset: 0,
+            len: 0,
+        };
         writer.push(&entry, &Bytes::from(seal(page)))
     }
 
     /// The bytes of a page's records since its last image, and the page if they are enough for a new one.
     fn due(&self, page: PageId, roots: &Roots) -> Result<(u64, Option<Page>), StoreError> {
-        let Some(history) = roots.histories.first() else { return Ok((64, None)) };
+        let Some(history) = roots.histories.first() else {
+            return Ok((64, None));
+        };
         let set = self.map.set();
-        let image = set.image(&self.map.cache, page, roots.vdl, |origin, lsn| history.contains(origin, lsn))?;
-        let (after, size) =
-            image.map_or((Lsn::NONE, self.config.page_bytes as u64 / 2), |(_, i)| (i.lsn, u64::from(i.len)));
+        let image = set.image(&self.map.cache, page, roots.vdl, |origin, lsn| {
+            history.contains(origin, lsn)
+        })?;
+        let (after, size) = image
+            .map_or((Lsn::NONE, self.config.page_bytes as u64 / 2), |(_, i)| {
+                (i.lsn, u64::from(i.len))
+            });
         let mut chain = 64;
-        for layer in set.deltas.iter().filter(|l| l.overlaps(page, after, Lsn::MAX)) {
+        for layer in set
+            .deltas
+            .iter()
+            .filter(|l| l.overlaps(page, after, Lsn::MAX))
+        {
             let meta = layer.meta()?;
             let found = meta.heavy.binary_search_by_key(&page, |h| h.page);
-            chain += found.ok().map(|i| &meta.heavy[i]).filter(|h| h.last_lsn > after).map_or(0, |h| h.bytes);
+            chain += found
+                .ok()
+                .map(|i| &meta.heavy[i])
+                .filter(|h| h.last_lsn > after)
+                .map_or(0, |h| h.bytes);
         }
         if chain * 100 < size * self.config.image_percent as u64 {
             return Ok((64, None));
@@ -305,7 +371,11 @@ impl NodeStore {
         Ok((chain, Some(made).filter(|made| made.lsn() > after)))
     }
 
-    fn step_merge_images(&self, job: &mut MergeImagesJob, budget: u64) -> Result<(u64, bool), StoreError> {
+    fn step_merge_images(
+        &self,
+        job: &mut MergeImagesJob,
+        budget: u64,
+    ) -> Result<(u64, bool), StoreError> {
         let set = self.map.set();
         let before = job.writer.bytes();
         let mut read = 0;
@@ -328,11 +398,17 @@ impl NodeStore {
         image: &ImageEntry,
         roots: &Roots,
     ) -> Result<bool, StoreError> {
-        for history in roots.histories.iter().filter(|h| h.contains(image.origin, image.lsn)) {
+        for history in roots
+            .histories
+            .iter()
+            .filter(|h| h.contains(image.origin, image.lsn))
+        {
             if image.lsn > roots.floor {
                 return Ok(true);
             }
-            let newest = set.image(&self.map.cache, image.page, roots.floor, |o, l| history.contains(o, l))?;
+            let newest = set.image(&self.map.cache, image.page, roots.floor, |o, l| {
+                history.contains(o, l)
+            })?;
             if newest.is_none_or(|(_, newest)| newest.lsn == image.lsn) {
                 return Ok(true);
             }
@@ -344,27 +420,42 @@ impl NodeStore {
         let (layer, inputs) = match job {
             Job::None => return Ok(()),
             Job::Images(job) => {
-                let layer = job.writer.map(|writer| writer.finish(Lsn::NONE, &[])).transpose()?;
+                let layer = job
+                    .writer
+                    .map(|writer| writer.finish(Lsn::NONE, &[]))
+                    .transpose()?;
                 return self.map.publish(layer.into_iter().collect(), &[]);
             }
             Job::Merge(job) => {
                 let replaced: Vec<u64> = job.inputs.iter().map(|l| l.layer).collect();
                 let roots = &job.roots;
-                let commits = merged_commits(&job.inputs, |c| c.lsn > roots.floor && roots.contain(c.origin, c.lsn));
+                let commits = merged_commits(&job.inputs, |c| {
+                    c.lsn > roots.floor && roots.contain(c.origin, c.lsn)
+                });
                 let mut commits = commits.peekable();
                 let empty = job.writer.is_empty() && commits.peek().is_none();
-                let layer = if empty { None } else { Some(job.writer.finish(commits, roots.floor, &replaced)?) };
+                let layer = if empty {
+                    None
+                } else {
+                    Some(job.writer.finish(commits, roots.floor, &replaced)?)
+                };
                 (layer, replaced)
             }
             Job::MergeImages(job) => {
                 let replaced: Vec<u64> = job.inputs.iter().map(|l| l.layer).collect();
                 let empty = job.writer.is_empty();
-                let layer = if empty { None } else { Some(job.writer.finish(job.roots.floor, &replaced)?) };
+                let layer = if empty {
+                    None
+                } else {
+                    Some(job.writer.finish(job.roots.floor, &replaced)?)
+                };
                 (layer, replaced)
             }
         };
         if let Some(layer) = layer.as_ref().filter(|l| l.kind() == LayerKind::Delta) {
-            self.candidates.lock().extend(layer.meta()?.heavy.iter().map(|h| h.page));
+            self.candidates
+                .lock()
+                .extend(layer.meta()?.heavy.iter().map(|h| h.page));
         }
         self.map.publish(layer.into_iter().collect(), &inputs)
     }
@@ -373,9 +464,10 @@ impl NodeStore {
     fn find_candidates(&self) -> Result<(), StoreError> {
         for layer in &self.map.set().deltas {
             let meta = layer.meta().inspect_err(|e| self.note(e))?;
-            self.candidates.lock().extend(meta.heavy.iter().map(|h| h.page));
+            self.candidates
+                .lock()
+                .extend(meta.heavy.iter().map(|h| h.page));
         }
         Ok(())
     }
 }
-

@@ -79,7 +79,10 @@ pub enum LogError {
 
 impl LogError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> LogError {
-        move |source| LogError::Io { path: path.to_path_buf(), source }
+        move |source| LogError::Io {
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }
 
@@ -193,7 +196,12 @@ impl StoreError {
         }
     }
 
-    pub(crate) fn corrupt(path: &Path, offset: u64, expected: impl ToString, got: impl ToString) -> StoreError {
+    pub(crate) fn corrupt(
+        path: &Path,
+        offset: u64,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> StoreError {
         StoreError::Corrupt {
             path: path.to_path_buf(),
             offset,

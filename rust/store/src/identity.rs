@@ -51,8 +51,11 @@ impl NodeIdentity {
         if disk.exists(&temp) {
             disk.remove_file(&temp).map_err(StoreError::io(&temp))?;
         }
-        let file = disk.open(&temp, OpenMode::Create).map_err(StoreError::io(&temp))?;
-        file.write_all_at(&self.encode(), 0).map_err(StoreError::io(&temp))?;
+        let file = disk
+            .open(&temp, OpenMode::Create)
+            .map_err(StoreError::io(&temp))?;
+        file.write_all_at(&self.encode(), 0)
+            .map_err(StoreError::io(&temp))?;
         file.sync_data().map_err(StoreError::io(&temp))?;
         disk.rename(&temp, &path).map_err(StoreError::io(&path))?;
         disk.sync_dir(dir).map_err(StoreError::io(dir))
@@ -63,27 +66,46 @@ impl NodeIdentity {
         NodeIdentity::read_open(disk, dir).map(|(identity, _)| identity)
     }
 
-    pub(crate) fn read_open(disk: &dyn Disk, dir: &Path) -> Result<(NodeIdentity, Arc<dyn DiskFile>), StoreError> {
+    pub(crate) fn read_open(
+        disk: &dyn Disk,
+        dir: &Path,
+    ) -> Result<(NodeIdentity, Arc<dyn DiskFile>), StoreError> {
         let path = dir.join(NAME);
         if !disk.exists(&path) {
             let (expected, got) = ("a node's directory".into(), "no identity file".into());
-            return Err(StoreError::Identity { path, expected, got });
+            return Err(StoreError::Identity {
+                path,
+                expected,
+                got,
+            });
         }
-        let file = disk.open(&path, OpenMode::Read).map_err(StoreError::io(&path))?;
+        let file = disk
+            .open(&path, OpenMode::Read)
+            .map_err(StoreError::io(&path))?;
         let len = file.len().map_err(StoreError::io(&path))?;
         if len != BYTES as u64 {
             return Err(StoreError::corrupt(&path, 0, format!("{BYTES} bytes"), len));
         }
         let mut bytes = [0; BYTES];
-        file.read_exact_at(&mut bytes, 0).map_err(StoreError::io(&path))?;
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(StoreError::io(&path))?;
         let stored = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
         if bytes[0..4] != *MAGIC || crc32c(&bytes[8..]) != stored {
             let got = format!("crc {stored:08x}");
-            return Err(StoreError::corrupt(&path, 0, format!("AUid, crc {:08x}", crc32c(&bytes[8..])), got));
+            return Err(StoreError::corrupt(
+                &path,
+                0,
+                format!("AUid, crc {:08x}", crc32c(&bytes[8..])),
+                got,
+            ));
         }
         let format = u16::from_le_bytes([bytes[8], bytes[9]]);
         if format != FORMAT {
-            return Err(StoreError::NewerFormat { path, expected: FORMAT, got: format });
+            return Err(StoreError::NewerFormat {
+                path,
+                expected: FORMAT,
+                got: format,
+            });
         }
         let mut incarnation = [0; 8];
         incarnation.copy_from_slice(&bytes[16..24]);

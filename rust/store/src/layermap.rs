@@ -43,7 +43,10 @@ impl LayerSet {
             }
             found.clear();
             layer.images_of(cache, page, upto, &mut found)?;
-            let newest = found.iter().filter(|i| i.lsn > after && valid(i.origin, i.lsn)).max_by_key(|i| i.lsn);
+            let newest = found
+                .iter()
+                .filter(|i| i.lsn > after && valid(i.origin, i.lsn))
+                .max_by_key(|i| i.lsn);
             if let Some(image) = newest {
                 best = Some((layer.clone(), *image));
             }
@@ -63,7 +66,12 @@ pub(crate) struct LayerMap {
 
 impl LayerMap {
     pub(crate) fn empty(dir: LayerDir, cache_bytes: usize) -> LayerMap {
-        LayerMap { dir, cache: BlockCache::new(cache_bytes), set: RwLock::default(), next: Mutex::new(1) }
+        LayerMap {
+            dir,
+            cache: BlockCache::new(cache_bytes),
+            set: RwLock::default(),
+            next: Mutex::new(1),
+        }
     }
 
     /// Reads the footers; layers that others replace, and unfinished ones, are removed.
@@ -77,12 +85,20 @@ impl LayerMap {
                 Ok(layer) => layers.push(Arc::new(layer)),
                 Err(StoreError::Corrupt { path, .. }) => {
                     let pages = PageId(0)..=PageId(u64::MAX);
-                    set.broken.push(Damage { layer: number, path, offset: 0, pages });
+                    set.broken.push(Damage {
+                        layer: number,
+                        path,
+                        offset: 0,
+                        pages,
+                    });
                 }
                 Err(error) => return Err(error),
             }
         }
-        let replaced: BTreeSet<u64> = layers.iter().flat_map(|l| l.footer.replaced.iter().copied()).collect();
+        let replaced: BTreeSet<u64> = layers
+            .iter()
+            .flat_map(|l| l.footer.replaced.iter().copied())
+            .collect();
         for number in &replaced {
             map.reserve(*number);
             if map.dir.disk.exists(&map.dir.path(*number)) {
@@ -119,9 +135,24 @@ impl LayerMap {
         {
             let mut present = self.set.write();
             let mut set = LayerSet {
-                deltas: present.deltas.iter().filter(|l| !removed.contains(&l.layer)).cloned().collect(),
-                images: present.images.iter().filter(|l| !removed.contains(&l.layer)).cloned().collect(),
-                broken: present.broken.iter().filter(|d| !removed.contains(&d.layer)).cloned().collect(),
+                deltas: present
+                    .deltas
+                    .iter()
+                    .filter(|l| !removed.contains(&l.layer))
+                    .cloned()
+                    .collect(),
+                images: present
+                    .images
+                    .iter()
+                    .filter(|l| !removed.contains(&l.layer))
+                    .cloned()
+                    .collect(),
+                broken: present
+                    .broken
+                    .iter()
+                    .filter(|d| !removed.contains(&d.layer))
+                    .cloned()
+                    .collect(),
             };
             for layer in added {
                 add(&mut set, Arc::new(layer));
@@ -142,5 +173,10 @@ fn add(set: &mut LayerSet, layer: Arc<Layer>) {
         LayerKind::Image => &mut set.images,
     };
     list.push(layer);
-    list.sort_by_key(|l| (std::cmp::Reverse(l.footer.last_lsn), std::cmp::Reverse(l.layer)));
+    list.sort_by_key(|l| {
+        (
+            std::cmp::Reverse(l.footer.last_lsn),
+            std::cmp::Reverse(l.layer),
+        )
+    });
 }

@@ -54,5 +54,6 @@ pub use memdisk::MemDisk;
 pub use node::NodeStore;
 pub use token::{PersistedBlob, PersistedToken};
 pub use types::{
-    CommitPoint, Damage, Export, Image, LayerInfo, LayerKind, NodeConfig, PageChain, Roots, ScrubReport,
+    CommitPoint, Damage, Export, Image, LayerInfo, LayerKind, NodeConfig, PageChain, Roots,
+    ScrubReport,
 };

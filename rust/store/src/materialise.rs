@@ -22,7 +22,12 @@ impl NodeStore {
     /// The page as of `at` in `history`; a page that was never written is [`Page::empty`].
     ///
     /// It answers from this copy alone: whether the copy is complete up to `at` is for the caller to know (its SCL).
-    pub fn materialise(&self, page: PageId, at: Lsn, history: &History) -> Result<Page, StoreError> {
+    pub fn materialise(
+        &self,
+        page: PageId,
+        at: Lsn,
+        history: &History,
+    ) -> Result<Page, StoreError> {
         let floor = self.floor();
         if at < floor {
             return Err(StoreError::BelowFloor { page, at, floor });
@@ -30,7 +35,9 @@ impl NodeStore {
         // Memory before layers: a flush adds a layer before it lets the memory go.
         let memory = self.memory();
         let set = self.map.set();
-        let chain = self.chain(&memory, &set, page, at, history).inspect_err(|e| self.note(e))?;
+        let chain = self
+            .chain(&memory, &set, page, at, history)
+            .inspect_err(|e| self.note(e))?;
         self.build(page, chain).inspect_err(|e| self.note(e))
     }
 
@@ -43,19 +50,32 @@ impl NodeStore {
         history: &History,
     ) -> Result<Chain, StoreError> {
         if let Some(broken) = set.broken.iter().find(|d| d.pages.contains(&page)) {
-            return Err(StoreError::corrupt(&broken.path, 0, "a readable layer", "damage"));
+            return Err(StoreError::corrupt(
+                &broken.path,
+                0,
+                "a readable layer",
+                "damage",
+            ));
         }
-        let image = set.image(&self.map.cache, page, at, |origin, lsn| history.contains(origin, lsn))?;
+        let image = set.image(&self.map.cache, page, at, |origin, lsn| {
+            history.contains(origin, lsn)
+        })?;
         let after = image.as_ref().map_or(Lsn::NONE, |(_, image)| image.lsn);
         let mut records = Vec::new();
-        memory.iter().for_each(|m| m.records_of(page, after, at, &mut records));
+        memory
+            .iter()
+            .for_each(|m| m.records_of(page, after, at, &mut records));
         settle(&mut records, history);
         for layer in &set.deltas {
             if !layer.overlaps(page, after, at) {
                 continue;
             }
             // Later layers in this order have nothing newer, and nothing is missing in between.
-            if records.last().is_some_and(|r| layer.footer.last_lsn <= r.lsn) && linked(&records, after) {
+            if records
+                .last()
+                .is_some_and(|r| layer.footer.last_lsn <= r.lsn)
+                && linked(&records, after)
+            {
                 break;
             }
             let before = records.len();
@@ -67,7 +87,10 @@ impl NodeStore {
         // A page's newest life is all that counts.
         if let Some(start) = records.iter().rposition(Record::starts_life) {
             records.drain(..start);
-            return Ok(Chain { image: None, records });
+            return Ok(Chain {
+                image: None,
+                records,
+            });
         }
         Ok(Chain { image, records })
     }
@@ -81,7 +104,12 @@ impl NodeStore {
                 let unsealed = unsealed.map_err(|source| StoreError::Page { page, source })?;
                 if unsealed.lsn() != image.lsn || unsealed.origin() != image.origin {
                     let expected = format!("page {page} at {}", image.lsn);
-                    return Err(StoreError::corrupt(&layer.path, image.offset, expected, unsealed.lsn()));
+                    return Err(StoreError::corrupt(
+                        &layer.path,
+                        image.offset,
+                        expected,
+                        unsealed.lsn(),
+                    ));
                 }
                 unsealed
             }
@@ -96,7 +124,14 @@ impl NodeStore {
     fn apply(&self, page: &mut Page, record: &Record) -> Result<(), StoreError> {
         let id = record.page;
         let wrong = |source| match source {
-            RedoError::WrongPrev { lsn, expected, got, .. } => StoreError::Gap { page: id, lsn, expected, got },
+            RedoError::WrongPrev {
+                lsn, expected, got, ..
+            } => StoreError::Gap {
+                page: id,
+                lsn,
+                expected,
+                got,
+            },
             source => StoreError::Redo { page: id, source },
         };
         if record.starts_life()

@@ -88,14 +88,15 @@ impl FaultState {
         }
         let left = self
             .countdown
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-        left.map(|_| ()).map_err(|_| io::Error::other("the machine has stopped"))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        left.map(|_| ())
+            .map_err(|_| io::Error::other("the machine has stopped"))
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
         let due = self
             .fail_syncs
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         if due.is_ok() {
             return Err(io::Error::other("sync failed (fault)"));
         }
@@ -145,13 +146,26 @@ impl MemDisk {
             used: AtomicU64::new(names.values().map(|i| i.len()).sum()),
             written: AtomicU64::new(0),
         });
-        let names = Names { live: names.clone(), durable: names, dirs, ..Names::default() };
-        MemDisk { inner: Arc::new(Inner { names: Mutex::new(names), faults }) }
+        let names = Names {
+            live: names.clone(),
+            durable: names,
+            dirs,
+            ..Names::default()
+        };
+        MemDisk {
+            inner: Arc::new(Inner {
+                names: Mutex::new(names),
+                faults,
+            }),
+        }
     }
 
     /// The machine stops after `changes` more changing operations: later ones fail.
     pub fn stop_after(&self, changes: u64) {
-        self.inner.faults.countdown.store(changes, Ordering::Relaxed);
+        self.inner
+            .faults
+            .countdown
+            .store(changes, Ordering::Relaxed);
     }
 
     /// Changing operations so far: the range that a countdown has to cover.
@@ -171,7 +185,10 @@ impl MemDisk {
 
     /// Limits the bytes in use; beyond, writes fail as on a full disk. `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.inner.faults.capacity.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.inner
+            .faults
+            .capacity
+            .store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Bytes in use.
@@ -181,7 +198,11 @@ impl MemDisk {
 
     /// Says that paths below `prefix` lie on another device.
     pub fn set_device(&self, prefix: &Path, device: u64) {
-        self.inner.names.lock().devices.push((prefix.to_path_buf(), device));
+        self.inner
+            .names
+            .lock()
+            .devices
+            .push((prefix.to_path_buf(), device));
     }
 
     /// Inverts the bits of `mask` in one byte, on the medium itself.
@@ -191,7 +212,14 @@ impl MemDisk {
 
     /// The files at and below a path.
     pub fn files(&self, below: &Path) -> Vec<PathBuf> {
-        self.inner.names.lock().live.keys().filter(|p| p.starts_with(below)).cloned().collect()
+        self.inner
+            .names
+            .lock()
+            .live
+            .keys()
+            .filter(|p| p.starts_with(below))
+            .cloned()
+            .collect()
     }
 
     /// What is left after a power cut: a new disk without faults set. `seed` decides which unsynced parts survive.
@@ -205,7 +233,9 @@ impl MemDisk {
         }
         let mut copies: BTreeMap<*const Inode, Arc<Inode>> = BTreeMap::new();
         for inode in kept.values_mut() {
-            let copy = copies.entry(Arc::as_ptr(inode)).or_insert_with(|| Arc::new(inode.crash(&mut coin)));
+            let copy = copies
+                .entry(Arc::as_ptr(inode))
+                .or_insert_with(|| Arc::new(inode.crash(&mut coin)));
             *inode = copy.clone();
         }
         let crashed = MemDisk::with(true, kept, names.dirs.clone());
@@ -217,7 +247,13 @@ impl MemDisk {
     }
 
     fn lookup(&self, path: &Path) -> io::Result<Arc<Inode>> {
-        self.inner.names.lock().live.get(path).cloned().ok_or_else(|| not_found(path))
+        self.inner
+            .names
+            .lock()
+            .live
+            .get(path)
+            .cloned()
+            .ok_or_else(|| not_found(path))
     }
 
     fn record(&self, names: &mut Names, change: NameChange) {
@@ -253,11 +289,17 @@ impl Coin {
 }
 
 fn not_found(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("no such file: {}", path.display()))
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("no such file: {}", path.display()),
+    )
 }
 
 fn taken(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, format!("exists: {}", path.display()))
+    io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("exists: {}", path.display()),
+    )
 }
 
 impl Disk for MemDisk {
@@ -276,11 +318,18 @@ impl Disk for MemDisk {
                 }
                 let inode = Arc::new(Inode::default());
                 inode.named();
-                self.record(&mut names, NameChange::Put(path.to_path_buf(), inode.clone()));
+                self.record(
+                    &mut names,
+                    NameChange::Put(path.to_path_buf(), inode.clone()),
+                );
                 inode
             }
         };
-        Ok(Arc::new(MemFile::new(inode, faults, mode != OpenMode::Read)))
+        Ok(Arc::new(MemFile::new(
+            inode,
+            faults,
+            mode != OpenMode::Read,
+        )))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -300,14 +349,21 @@ impl Disk for MemDisk {
         if let Some(old) = names.live.get(to).cloned() {
             self.forget(&old);
         }
-        self.record(&mut names, NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
+        self.record(
+            &mut names,
+            NameChange::Rename(from.to_path_buf(), to.to_path_buf()),
+        );
         Ok(())
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.faults.change()?;
         let mut names = self.inner.names.lock();
-        let inode = names.live.get(from).cloned().ok_or_else(|| not_found(from))?;
+        let inode = names
+            .live
+            .get(from)
+            .cloned()
+            .ok_or_else(|| not_found(from))?;
         if names.live.contains_key(to) {
             return Err(taken(to));
         }
@@ -319,7 +375,11 @@ impl Disk for MemDisk {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.inner.faults.change()?;
         let mut names = self.inner.names.lock();
-        let inode = names.live.get(path).cloned().ok_or_else(|| not_found(path))?;
+        let inode = names
+            .live
+            .get(path)
+            .cloned()
+            .ok_or_else(|| not_found(path))?;
         self.forget(&inode);
         self.record(&mut names, NameChange::Remove(path.to_path_buf()));
         Ok(())
@@ -331,7 +391,12 @@ impl Disk for MemDisk {
         if !names.dirs.contains(path) {
             return Err(not_found(path));
         }
-        let gone: Vec<_> = names.live.keys().filter(|p| p.starts_with(path)).cloned().collect();
+        let gone: Vec<_> = names
+            .live
+            .keys()
+            .filter(|p| p.starts_with(path))
+            .cloned()
+            .collect();
         for file in gone {
             if let Some(inode) = names.live.get(&file).cloned() {
                 self.forget(&inode);
@@ -380,12 +445,19 @@ impl Disk for MemDisk {
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         let faults = &self.inner.faults;
-        Ok(faults.capacity.load(Ordering::Relaxed).saturating_sub(faults.used.load(Ordering::Relaxed)))
+        Ok(faults
+            .capacity
+            .load(Ordering::Relaxed)
+            .saturating_sub(faults.used.load(Ordering::Relaxed)))
     }
 
     fn device_of(&self, path: &Path) -> io::Result<u64> {
         let names = self.inner.names.lock();
-        let found = names.devices.iter().rev().find(|(prefix, _)| path.starts_with(prefix));
+        let found = names
+            .devices
+            .iter()
+            .rev()
+            .find(|(prefix, _)| path.starts_with(prefix));
         Ok(found.map_or(1, |(_, device)| *device))
     }
 }

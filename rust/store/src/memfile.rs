@@ -28,7 +28,9 @@ impl Sparse {
             let (chunk, within) = (at / CHUNK_BYTES, at % CHUNK_BYTES);
             let n = (CHUNK_BYTES - within).min(buf.len() - done);
             match self.chunks.get(chunk) {
-                Some(Some(bytes)) => buf[done..done + n].copy_from_slice(&bytes[within..within + n]),
+                Some(Some(bytes)) => {
+                    buf[done..done + n].copy_from_slice(&bytes[within..within + n])
+                }
                 _ => buf[done..done + n].fill(0),
             }
             done += n;
@@ -44,7 +46,8 @@ impl Sparse {
             if self.chunks.len() <= chunk {
                 self.chunks.resize_with(chunk + 1, || None);
             }
-            let bytes = self.chunks[chunk].get_or_insert_with(|| vec![0; CHUNK_BYTES].into_boxed_slice());
+            let bytes =
+                self.chunks[chunk].get_or_insert_with(|| vec![0; CHUNK_BYTES].into_boxed_slice());
             bytes[within..within + n].copy_from_slice(&buf[done..done + n]);
             done += n;
         }
@@ -125,8 +128,15 @@ impl Inode {
                 Unsynced::Write { offset, bytes } => tear(&mut kept, *offset, bytes, coin),
             }
         }
-        let content = Content { live: kept.clone(), durable: kept, unsynced: Vec::new() };
-        Inode { content: Mutex::new(content), names: AtomicU32::new(0) }
+        let content = Content {
+            live: kept.clone(),
+            durable: kept,
+            unsynced: Vec::new(),
+        };
+        Inode {
+            content: Mutex::new(content),
+            names: AtomicU32::new(0),
+        }
     }
 }
 
@@ -159,14 +169,21 @@ pub(crate) struct MemFile {
 
 impl MemFile {
     pub(crate) fn new(inode: Arc<Inode>, faults: Arc<FaultState>, writable: bool) -> MemFile {
-        MemFile { inode, faults, writable }
+        MemFile {
+            inode,
+            faults,
+            writable,
+        }
     }
 
     fn check_writable(&self) -> io::Result<()> {
         if self.writable {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading"))
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "opened for reading",
+        ))
     }
 
     fn grow(&self, content: &mut Content, len: u64) -> io::Result<()> {
@@ -189,10 +206,15 @@ impl DiskFile for MemFile {
         let mut content = self.inode.content.lock();
         let stopped = self.faults.change();
         self.grow(&mut content, offset + buf.len() as u64)?;
-        self.faults.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.faults
+            .written
+            .fetch_add(buf.len() as u64, Ordering::Relaxed);
         if self.faults.track {
             // The write during which the machine stops may reach the medium in part.
-            content.unsynced.push(Unsynced::Write { offset, bytes: buf.to_vec() });
+            content.unsynced.push(Unsynced::Write {
+                offset,
+                bytes: buf.to_vec(),
+            });
         }
         stopped?;
         content.live.write(buf, offset);
@@ -218,7 +240,10 @@ impl DiskFile for MemFile {
             }
         }
         content.durable.set_len(content.live.len);
-        content.durable.chunks.resize_with(content.live.chunks.len(), || None);
+        content
+            .durable
+            .chunks
+            .resize_with(content.live.chunks.len(), || None);
         for chunk in dirty {
             if let Some(bytes) = content.live.chunks.get(chunk) {
                 content.durable.chunks[chunk] = bytes.clone();

@@ -62,7 +62,11 @@ impl MemLayer {
         };
         for batch in new {
             for (i, record) in batch.records.iter().enumerate() {
-                index.by_page.entry(record.page).or_default().push((index.seen.len() as u32, i as u32));
+                index
+                    .by_page
+                    .entry(record.page)
+                    .or_default()
+                    .push((index.seen.len() as u32, i as u32));
             }
             index.seen.push(batch);
         }
@@ -74,8 +78,12 @@ impl MemLayer {
     /// All records that `keep` wants, in order of page, LSN, origin.
     pub(crate) fn sorted(&self, keep: impl Fn(&Record) -> bool) -> Vec<Record> {
         let batches = self.batches();
-        let mut records: Vec<Record> =
-            batches.iter().flat_map(|b| b.records.iter()).filter(|r| keep(r)).cloned().collect();
+        let mut records: Vec<Record> = batches
+            .iter()
+            .flat_map(|b| b.records.iter())
+            .filter(|r| keep(r))
+            .cloned()
+            .collect();
         records.sort_by_key(key_of);
         records.dedup_by_key(|r| key_of(r));
         records
@@ -83,11 +91,17 @@ impl MemLayer {
 
     /// Calls `each` for every record, in no order.
     pub(crate) fn for_each(&self, mut each: impl FnMut(&Record)) {
-        self.batches().iter().flat_map(|b| b.records.iter()).for_each(&mut each);
+        self.batches()
+            .iter()
+            .flat_map(|b| b.records.iter())
+            .for_each(&mut each);
     }
 
     /// The newest commit that `wanted` accepts.
-    pub(crate) fn newest_commit(&self, wanted: impl Fn(&CommitPoint) -> bool) -> Option<CommitPoint> {
+    pub(crate) fn newest_commit(
+        &self,
+        wanted: impl Fn(&CommitPoint) -> bool,
+    ) -> Option<CommitPoint> {
         let mut newest = None;
         self.for_each(|r| {
             if let Some(commit) = commit_of(r).filter(|c| wanted(c)) {
@@ -99,7 +113,11 @@ impl MemLayer {
 }
 
 pub(crate) fn commit_of(record: &Record) -> Option<CommitPoint> {
-    record.cpl.map(|time_us| CommitPoint { lsn: record.lsn, origin: record.origin, time_us })
+    record.cpl.map(|time_us| CommitPoint {
+        lsn: record.lsn,
+        origin: record.origin,
+        time_us,
+    })
 }
 
 pub(crate) fn newest_of(a: Option<CommitPoint>, b: Option<CommitPoint>) -> Option<CommitPoint> {

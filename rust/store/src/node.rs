@@ -61,7 +61,9 @@ pub struct NodeStore {
     pub(crate) background: Mutex<Background>,
     pub(crate) damaged: Mutex<Vec<Damage>>,
     pub(crate) scrubbed: Mutex<ScrubCursor>,
-    pub(crate) state: Mutex<State>,
+    state: RwLock<Arc<State>>,
+    /// Held while the state file is written, so that readers of the state never wait for a disk.
+    writing: Mutex<()>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     identity: NodeIdentity,
@@ -79,7 +81,8 @@ impl NodeStore {
         config: NodeConfig,
     ) -> Result<NodeStore, StoreError> {
         for sub in [LAYERS, BLOBS] {
-            disk.create_dir_all(&dir.join(sub)).map_err(StoreError::io(dir))?;
+            disk.create_dir_all(&dir.join(sub))
+                .map_err(StoreError::io(dir))?;
         }
         State::default().write(&*disk, dir)?;
         // Last: a directory without it is no node.
@@ -107,12 +110,18 @@ impl NodeStore {
             });
         }
         let mut state = State::read(&*disk, dir)?;
-        let layers = LayerDir { disk: disk.clone(), dir: dir.join(LAYERS) };
+        let layers = LayerDir {
+            disk: disk.clone(),
+            dir: dir.join(LAYERS),
+        };
         let map = LayerMap::open(layers, config.cache_bytes)?;
         let blobs = Blobs::new(disk.clone(), dir.join(BLOBS));
         blobs.clean()?;
         let set = map.set();
-        state.floor = set.all().map(|l| l.footer.floor).fold(state.floor, Lsn::max);
+        state.floor = set
+            .all()
+            .map(|l| l.footer.floor)
+            .fold(state.floor, Lsn::max);
         let damaged = set.broken.clone();
         Ok(NodeStore {
             config,
@@ -122,7 +131,8 @@ impl NodeStore {
             background: Mutex::default(),
             damaged: Mutex::new(damaged),
             scrubbed: Mutex::default(),
-            state: Mutex::new(state),
+            state: RwLock::new(Arc::new(state)),
+            writing: Mutex::new(()),
             disk,
             dir: dir.to_path_buf(),
             identity,
@@ -144,12 +154,12 @@ impl NodeStore {
 
     /// The node's copies as of the last flush.
     pub fn states(&self) -> Vec<CopyState> {
-        self.state.lock().copies.clone()
+        self.state().copies.clone()
     }
 
     /// Reads below it are refused: older versions may have been collected.
     pub fn floor(&self) -> Lsn {
-        self.state.lock().floor
+        self.state().floor
     }
 
     /// Takes records that the log device has made durable. The batch is shared, nothing is copied.
@@ -165,7 +175,10 @@ impl NodeStore {
     /// Layers in memory, newest first.
     pub(crate) fn memory(&self) -> Vec<Arc<MemLayer>> {
         let memory = self.memory.read();
-        std::iter::once(&memory.open).chain(memory.frozen.iter().rev()).cloned().collect()
+        std::iter::once(&memory.open)
+            .chain(memory.frozen.iter().rev())
+            .cloned()
+            .collect()
     }
 
     /// Puts what is in memory into a delta layer, then the copies' states into the state file. Gives the bytes written.
@@ -180,13 +193,16 @@ impl NodeStore {
             written += self.write_delta(&frozen)?;
             // Only now: a read that finds it neither in memory nor in the set would miss it.
             let mut memory = self.memory.write();
-            memory.frozen.retain(|m| !frozen.iter().any(|f| Arc::ptr_eq(f, m)));
+            memory
+                .frozen
+                .retain(|m| !frozen.iter().any(|f| Arc::ptr_eq(f, m)));
         }
-        let mut state = self.state.lock();
-        let next = State { copies: states.to_vec(), ..state.clone() };
-        written += next.write(&*self.disk, &self.dir)?;
-        *state = next;
+        written += self.persist_state(|state| state.copies = states.to_vec())?;
         Ok(written)
+    }
+
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.read().clone()
     }
 
     fn freeze(&self) -> Vec<Arc<MemLayer>> {
@@ -199,7 +215,10 @@ impl NodeStore {
     }
 
     fn write_delta(&self, frozen: &[Arc<MemLayer>]) -> Result<u64, StoreError> {
-        let sources = frozen.iter().map(|m| Records::Memory(m.sorted(|_| true).into_iter())).collect();
+        let sources = frozen
+            .iter()
+            .map(|m| Records::Memory(m.sorted(|_| true).into_iter()))
+            .collect();
         let mut merge = Merge::new(sources);
         let mut writer = DeltaWriter::create(&self.map.dir, self.map.number())?;
         let mut commits = Vec::new();
@@ -213,21 +232,24 @@ impl NodeStore {
         commits.sort_by_key(|c| (c.lsn, c.origin));
         let layer = writer.finish(commits.into_iter().map(Ok), Lsn::NONE, &[])?;
         let bytes = layer.bytes;
-        self.candidates.lock().extend(layer.meta()?.heavy.iter().map(|h| h.page));
+        self.candidates
+            .lock()
+            .extend(layer.meta()?.heavy.iter().map(|h| h.page));
         self.map.publish(vec![layer], &[])?;
         Ok(bytes)
     }
 
-    /// Makes a new floor durable. Must come before anything below it is given up.
+    /// Changes the state on disk, then in memory: a floor is durable before anything below it is given up.
     pub(crate) fn persist_state(&self, change: impl FnOnce(&mut State)) -> Result<u64, StoreError> {
-        let mut state = self.state.lock();
-        let mut next = state.clone();
+        let _writing = self.writing.lock();
+        let present = self.state();
+        let mut next = State::clone(&present);
         change(&mut next);
-        if next == *state {
+        if next == *present {
             return Ok(0);
         }
         let written = next.write(&*self.disk, &self.dir)?;
-        *state = next;
+        *self.state.write() = Arc::new(next);
         Ok(written)
     }
 
@@ -238,7 +260,12 @@ impl NodeStore {
     }
 
     /// Stores a blob: sealed pages of a bulk load. `epoch` is the volume epoch of the load.
-    pub fn put_blob(&self, id: BlobId, epoch: u64, pages: &[Bytes]) -> Result<PersistedBlob, StoreError> {
+    pub fn put_blob(
+        &self,
+        id: BlobId,
+        epoch: u64,
+        pages: &[Bytes],
+    ) -> Result<PersistedBlob, StoreError> {
         self.blobs.put(id, epoch, pages)?;
         Ok(PersistedBlob::new(self.identity.node, id))
     }
@@ -272,6 +299,10 @@ impl NodeStore {
     pub fn used_bytes(&self) -> u64 {
         let layers: u64 = self.map.set().all().map(|l| l.bytes).sum();
         let blobs = self.blobs.list().unwrap_or_default();
-        layers + blobs.into_iter().filter_map(|id| self.blobs.bytes(id).ok()).sum::<u64>()
+        layers
+            + blobs
+                .into_iter()
+                .filter_map(|id| self.blobs.bytes(id).ok())
+                .sum::<u64>()
     }
 }

@@ -31,11 +31,18 @@ impl NodeStore {
         let mut report = ScrubReport::default();
         let known = self.damaged.lock().len();
         let set = self.map.set();
-        let mut layers: Vec<_> = set.all().filter(|l| l.layer >= cursor.layer).cloned().collect();
+        let mut layers: Vec<_> = set
+            .all()
+            .filter(|l| l.layer >= cursor.layer)
+            .cloned()
+            .collect();
         layers.sort_by_key(|l| l.layer);
         for layer in layers {
             if layer.layer != cursor.layer {
-                *cursor = ScrubCursor { layer: layer.layer, ..*cursor };
+                *cursor = ScrubCursor {
+                    layer: layer.layer,
+                    ..*cursor
+                };
                 cursor.block = 0;
             }
             self.scrub_layer(&layer, &mut cursor.block, budget, &mut report);
@@ -93,9 +100,19 @@ impl NodeStore {
         let _ = checked.inspect_err(|e| self.note(e));
     }
 
-    fn scrub_blobs(&self, cursor: &mut ScrubCursor, budget: u64, report: &mut ScrubReport) -> Result<(), StoreError> {
+    fn scrub_blobs(
+        &self,
+        cursor: &mut ScrubCursor,
+        budget: u64,
+        report: &mut ScrubReport,
+    ) -> Result<(), StoreError> {
         let done = cursor.blob;
-        for blob in self.blobs.list()?.into_iter().filter(|b| done.is_none_or(|done| *b > done)) {
+        for blob in self
+            .blobs
+            .list()?
+            .into_iter()
+            .filter(|b| done.is_none_or(|done| *b > done))
+        {
             if report.bytes >= budget {
                 return Ok(());
             }
@@ -116,8 +133,12 @@ impl NodeStore {
 
     /// Remembers where damage is, if the error is about damage in a layer.
     pub(crate) fn note(&self, error: &StoreError) {
-        let StoreError::Corrupt { path, offset, .. } = error else { return };
-        let Some(damage) = self.locate(path, *offset) else { return };
+        let StoreError::Corrupt { path, offset, .. } = error else {
+            return;
+        };
+        let Some(damage) = self.locate(path, *offset) else {
+            return;
+        };
         let mut damaged = self.damaged.lock();
         if !damaged.contains(&damage) {
             damaged.push(damage);
@@ -128,17 +149,33 @@ impl NodeStore {
     fn locate(&self, path: &Path, offset: u64) -> Option<Damage> {
         let set = self.map.set();
         let layer = set.all().find(|l| l.path == path)?;
-        let Ok(meta) = layer.meta() else { return Some(layer.damage(None)) };
+        let Ok(meta) = layer.meta() else {
+            return Some(layer.damage(None));
+        };
         if let Some(block) = meta.blocks.iter().find(|b| b.offset == offset) {
             return Some(layer.damage(Some(block)));
         }
         if meta.commits.iter().any(|c| c.offset == offset) {
             // Times are also in the records: nothing has to be fetched.
-            let nothing = BlockEntry { first_page: 1, last_page: 0, first_lsn: 0, last_lsn: 0, offset, len: 0 };
+            let nothing = BlockEntry {
+                first_page: 1,
+                last_page: 0,
+                first_lsn: 0,
+                last_lsn: 0,
+                offset,
+                len: 0,
+            };
             return Some(layer.damage(Some(&nothing)));
         }
         let page = page_of_image(layer, &meta, offset);
-        Some(page.map_or_else(|| layer.damage(None), |page| Damage { offset, pages: page..=page, ..layer.damage(None) }))
+        Some(page.map_or_else(
+            || layer.damage(None),
+            |page| Damage {
+                offset,
+                pages: page..=page,
+                ..layer.damage(None)
+            },
+        ))
     }
 
     /// Mends a damaged part with what another copy gave for its pages ([`export`](Self::export) over `damage.pages`, all
@@ -147,14 +184,17 @@ impl NodeStore {
         // No other background work may hold on to the layer.
         let mut background = self.background.lock();
         background.job = crate::compact::Job::None;
-        exports.iter().try_for_each(|export| self.import(export).map(|_| ()))?;
+        exports
+            .iter()
+            .try_for_each(|export| self.import(export).map(|_| ()))?;
         let set = self.map.set();
         let layer = set.all().find(|l| l.layer == damage.layer).cloned();
         let broken = set.broken.iter().any(|d| d.layer == damage.layer);
         match layer {
             Some(layer) if damage.offset != 0 => {
                 let rewritten = self.rewrite(&layer, damage).inspect_err(|e| self.note(e))?;
-                self.map.publish(rewritten.into_iter().collect(), &[damage.layer])?;
+                self.map
+                    .publish(rewritten.into_iter().collect(), &[damage.layer])?;
             }
             Some(_) => self.map.publish(Vec::new(), &[damage.layer])?,
             None if broken => self.map.publish(Vec::new(), &[damage.layer])?,
@@ -173,7 +213,9 @@ impl NodeStore {
             while let Some((layer, image)) = images.next()? {
                 writer.push(&image, &layer.image(&image)?)?;
             }
-            return finish_unless(writer.is_empty(), || writer.finish(layer.footer.floor, &[layer.layer]));
+            return finish_unless(writer.is_empty(), || {
+                writer.finish(layer.footer.floor, &[layer.layer])
+            });
         }
         let source = LayerRecords::new(layer.clone(), PageId(0), skip)?;
         let mut records = Merge::new(vec![Records::Layer(source)]);
@@ -185,7 +227,9 @@ impl NodeStore {
         }
         commits.sort_by_key(|c| (c.lsn, c.origin));
         let commits = commits.into_iter().map(Ok);
-        finish_unless(writer.is_empty(), || writer.finish(commits, layer.footer.floor, &[layer.layer]))
+        finish_unless(writer.is_empty(), || {
+            writer.finish(commits, layer.footer.floor, &[layer.layer])
+        })
     }
 }
 
@@ -198,5 +242,8 @@ fn finish_unless(
 
 fn page_of_image(layer: &Layer, meta: &Meta, offset: u64) -> Option<PageId> {
     let listings = meta.blocks.iter().filter_map(|b| layer.listing(b).ok());
-    listings.flatten().find(|image| image.offset == offset).map(|image| image.page)
+    listings
+        .flatten()
+        .find(|image| image.offset == offset)
+        .map(|image| image.page)
 }

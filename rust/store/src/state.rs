@@ -59,8 +59,17 @@ impl State {
         }
         put_u64(&mut body, self.copies.len() as u64);
         for (c, history) in self.copies.iter().zip(index) {
-            let numbers = [u64::from(c.pg.0), u64::from(c.node.0), c.epoch, c.installed, history as u64];
-            numbers.into_iter().chain([c.scl.0, c.vdl_hint.0]).for_each(|n| put_u64(&mut body, n));
+            let numbers = [
+                u64::from(c.pg.0),
+                u64::from(c.node.0),
+                c.epoch,
+                c.installed,
+                history as u64,
+            ];
+            numbers
+                .into_iter()
+                .chain([c.scl.0, c.vdl_hint.0])
+                .for_each(|n| put_u64(&mut body, n));
         }
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&crc32c(&body).to_le_bytes());
@@ -73,7 +82,11 @@ impl State {
         let floor = Lsn(r.u64()?);
         let mut floor_commit = None;
         for _ in 0..r.u64()?.min(1) {
-            let commit = CommitPoint { lsn: Lsn(r.u64()?), origin: VolumeId(r.u64()?), time_us: r.i64()? };
+            let commit = CommitPoint {
+                lsn: Lsn(r.u64()?),
+                origin: VolumeId(r.u64()?),
+                time_us: r.i64()?,
+            };
             floor_commit = Some(commit);
         }
         let mut histories = Vec::new();
@@ -85,16 +98,32 @@ impl State {
         for _ in 0..r.u64()? {
             let (pg, node) = (PgId(r.narrow("group")?), NodeId(r.narrow("node")?));
             let (epoch, installed, history) = (r.u64()?, r.u64()?, r.u64()?);
-            let history = histories.get(history as usize).cloned().ok_or(RedoError::OutOfRange {
-                what: "node state",
-                field: "history",
-                got: history,
-            })?;
+            let history =
+                histories
+                    .get(history as usize)
+                    .cloned()
+                    .ok_or(RedoError::OutOfRange {
+                        what: "node state",
+                        field: "history",
+                        got: history,
+                    })?;
             let (scl, vdl_hint) = (Lsn(r.u64()?), Lsn(r.u64()?));
-            copies.push(CopyState { pg, node, epoch, installed, history, scl, vdl_hint });
+            copies.push(CopyState {
+                pg,
+                node,
+                epoch,
+                installed,
+                history,
+                scl,
+                vdl_hint,
+            });
         }
         r.finish()?;
-        Ok(State { copies, floor, floor_commit })
+        Ok(State {
+            copies,
+            floor,
+            floor_commit,
+        })
     }
 
     pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<u64, StoreError> {
@@ -102,9 +131,12 @@ impl State {
         if disk.exists(&temp) {
             disk.remove_file(&temp).map_err(StoreError::io(&temp))?;
         }
-        let file = disk.open(&temp, OpenMode::Create).map_err(StoreError::io(&temp))?;
+        let file = disk
+            .open(&temp, OpenMode::Create)
+            .map_err(StoreError::io(&temp))?;
         let bytes = self.encode();
-        file.write_all_at(&bytes, 0).map_err(StoreError::io(&temp))?;
+        file.write_all_at(&bytes, 0)
+            .map_err(StoreError::io(&temp))?;
         file.sync_data().map_err(StoreError::io(&temp))?;
         disk.rename(&temp, &path).map_err(StoreError::io(&path))?;
         disk.sync_dir(dir).map_err(StoreError::io(dir))?;
@@ -113,19 +145,39 @@ impl State {
 
     pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<State, StoreError> {
         let path = dir.join(NAME);
-        let file = disk.open(&path, OpenMode::Read).map_err(StoreError::io(&path))?;
+        let file = disk
+            .open(&path, OpenMode::Read)
+            .map_err(StoreError::io(&path))?;
         let mut bytes = vec![0; file.len().map_err(StoreError::io(&path))? as usize];
-        file.read_exact_at(&mut bytes, 0).map_err(StoreError::io(&path))?;
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(StoreError::io(&path))?;
         if bytes.len() < 10 || bytes[0..4] != *MAGIC {
-            return Err(StoreError::corrupt(&path, 0, "magic AUst", format!("{} bytes", bytes.len())));
+            return Err(StoreError::corrupt(
+                &path,
+                0,
+                "magic AUst",
+                format!("{} bytes", bytes.len()),
+            ));
         }
-        let (stored, got) = (u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]), crc32c(&bytes[8..]));
+        let (stored, got) = (
+            u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            crc32c(&bytes[8..]),
+        );
         if stored != got {
-            return Err(StoreError::corrupt(&path, 0, format!("crc {stored:08x}"), format!("crc {got:08x}")));
+            return Err(StoreError::corrupt(
+                &path,
+                0,
+                format!("crc {stored:08x}"),
+                format!("crc {got:08x}"),
+            ));
         }
         let format = u16::from_le_bytes([bytes[8], bytes[9]]);
         if format != FORMAT {
-            return Err(StoreError::NewerFormat { path, expected: FORMAT, got: format });
+            return Err(StoreError::NewerFormat {
+                path,
+                expected: FORMAT,
+                got: format,
+            });
         }
         State::decode(&bytes[10..]).map_err(|e| StoreError::corrupt(&path, 10, "a node's state", e))
     }
@@ -150,11 +202,22 @@ mod tests {
             scl: Lsn(77),
             vdl_hint: Lsn(70),
         };
-        let floor_commit = Some(CommitPoint { lsn: Lsn(5), origin: VolumeId(1), time_us: -9 });
-        let state = State { copies: vec![copy(0, 4), copy(1, 4), copy(2, 5)], floor: Lsn(6), floor_commit };
+        let floor_commit = Some(CommitPoint {
+            lsn: Lsn(5),
+            origin: VolumeId(1),
+            time_us: -9,
+        });
+        let state = State {
+            copies: vec![copy(0, 4), copy(1, 4), copy(2, 5)],
+            floor: Lsn(6),
+            floor_commit,
+        };
         state.write(&disk, dir).expect("written");
         assert_eq!(State::read(&disk, dir).expect("read"), state);
-        let len = disk.open(&dir.join(NAME), OpenMode::Read).and_then(|f| f.len()).expect("len");
+        let len = disk
+            .open(&dir.join(NAME), OpenMode::Read)
+            .and_then(|f| f.len())
+            .expect("len");
         for at in 0..len {
             disk.flip(&dir.join(NAME), at, 1).expect("flip");
             assert!(State::read(&disk, dir).is_err(), "byte {at}");

@@ -15,7 +15,11 @@ pub struct PersistedToken {
 
 impl PersistedToken {
     pub(crate) fn new(ticket: &Ticket) -> PersistedToken {
-        PersistedToken { node: ticket.node, pg: ticket.pg, number: ticket.number }
+        PersistedToken {
+            node: ticket.node,
+            pg: ticket.pg,
+            number: ticket.number,
+        }
     }
 
     /// The node whose ticket it was.

@@ -21,7 +21,13 @@ impl NodeStore {
     /// Records of a protection group with an LSN in `(after, upto]`, ascending, the lowest first if they are more than
     /// about `max_bytes`. Of what is below the floor, only what is still there. Where there are any, they are complete to
     /// the last of them and not necessarily to `upto`.
-    pub fn records(&self, pg: PgId, after: Lsn, upto: Lsn, max_bytes: u64) -> Result<Vec<Record>, StoreError> {
+    pub fn records(
+        &self,
+        pg: PgId,
+        after: Lsn,
+        upto: Lsn,
+        max_bytes: u64,
+    ) -> Result<Vec<Record>, StoreError> {
         let mut found: BTreeMap<(Lsn, VolumeId), Record> = BTreeMap::new();
         let (mut bytes, mut upto) = (0, upto);
         self.visit(pg, after, |record| {
@@ -29,7 +35,10 @@ impl NodeStore {
                 return;
             }
             let weight = record.weight() as u64;
-            if found.insert((record.lsn, record.origin), record.clone()).is_none() {
+            if found
+                .insert((record.lsn, record.origin), record.clone())
+                .is_none()
+            {
                 bytes += weight;
             }
             while bytes > max_bytes && found.len() > 1 {
@@ -64,7 +73,12 @@ impl NodeStore {
         }
         let set = self.map.set();
         if let Some(broken) = set.broken.first() {
-            return Err(StoreError::corrupt(&broken.path, 0, "a readable layer", "damage"));
+            return Err(StoreError::corrupt(
+                &broken.path,
+                0,
+                "a readable layer",
+                "damage",
+            ));
         }
         for layer in set.deltas.iter().filter(|l| l.footer.last_lsn > after) {
             visit_layer(layer, &pages, after, &mut each).inspect_err(|e| self.note(e))?;
@@ -73,11 +87,20 @@ impl NodeStore {
     }
 
     /// Everything kept of some pages, up to about `max_bytes` and at least of one page.
-    pub fn export(&self, pages: RangeInclusive<PageId>, max_bytes: u64) -> Result<Export, StoreError> {
-        self.export_pages(pages, max_bytes).inspect_err(|e| self.note(e))
+    pub fn export(
+        &self,
+        pages: RangeInclusive<PageId>,
+        max_bytes: u64,
+    ) -> Result<Export, StoreError> {
+        self.export_pages(pages, max_bytes)
+            .inspect_err(|e| self.note(e))
     }
 
-    fn export_pages(&self, pages: RangeInclusive<PageId>, max_bytes: u64) -> Result<Export, StoreError> {
+    fn export_pages(
+        &self,
+        pages: RangeInclusive<PageId>,
+        max_bytes: u64,
+    ) -> Result<Export, StoreError> {
         let (first, last) = (*pages.start(), *pages.end());
         let mut export = Export::default();
         if first > last {
@@ -86,38 +109,68 @@ impl NodeStore {
         let memory = self.memory();
         let set = self.map.set();
         if let Some(broken) = set.broken.first() {
-            return Err(StoreError::corrupt(&broken.path, 0, "a readable layer", "damage"));
+            return Err(StoreError::corrupt(
+                &broken.path,
+                0,
+                "a readable layer",
+                "damage",
+            ));
         }
         let mut sources: Vec<Records> = Vec::new();
         for memory in memory {
-            sources.push(Records::Memory(memory.sorted(|r| pages.contains(&r.page)).into_iter()));
+            sources.push(Records::Memory(
+                memory.sorted(|r| pages.contains(&r.page)).into_iter(),
+            ));
         }
         for layer in &set.deltas {
-            sources.push(Records::Layer(LayerRecords::new(layer.clone(), first, Arc::default())?));
+            sources.push(Records::Layer(LayerRecords::new(
+                layer.clone(),
+                first,
+                Arc::default(),
+            )?));
         }
         let mut records = Merge::new(sources);
-        let images: Result<Vec<_>, _> =
-            set.images.iter().map(|l| Images::new(l.clone(), first, Arc::default())).collect();
+        let images: Result<Vec<_>, _> = set
+            .images
+            .iter()
+            .map(|l| Images::new(l.clone(), first, Arc::default()))
+            .collect();
         let mut images = Merge::new(images?);
         let (mut record, mut image) = (records.next()?, images.next()?);
         let mut bytes = 0;
         loop {
-            let heads = record.as_ref().map(|r| r.page).into_iter().chain(image.as_ref().map(|(_, i)| i.page));
-            let Some(page) = heads.min().filter(|page| *page <= last) else { return Ok(export) };
+            let heads = record
+                .as_ref()
+                .map(|r| r.page)
+                .into_iter()
+                .chain(image.as_ref().map(|(_, i)| i.page));
+            let Some(page) = heads.min().filter(|page| *page <= last) else {
+                return Ok(export);
+            };
             if bytes >= max_bytes && !export.chains.is_empty() {
                 export.next = Some(page);
                 return Ok(export);
             }
-            let mut chain = PageChain { page, images: Vec::new(), records: Vec::new() };
+            let mut chain = PageChain {
+                page,
+                images: Vec::new(),
+                records: Vec::new(),
+            };
             while let Some((layer, entry)) = image.take_if(|(_, i)| i.page == page) {
                 let sealed = layer.image(&entry)?;
                 bytes += sealed.len() as u64;
-                chain.images.push(Image { lsn: entry.lsn, origin: entry.origin, sealed });
+                chain.images.push(Image {
+                    lsn: entry.lsn,
+                    origin: entry.origin,
+                    sealed,
+                });
                 image = images.next()?;
             }
             while let Some(one) = record.take_if(|r| r.page == page) {
                 bytes += one.weight() as u64;
-                export.blobs.extend(referenced(&one).filter(|b| !export.blobs.contains(b)));
+                export
+                    .blobs
+                    .extend(referenced(&one).filter(|b| !export.blobs.contains(b)));
                 chain.records.push(one);
                 record = records.next()?;
             }
@@ -134,7 +187,16 @@ impl NodeStore {
             for chain in &export.chains {
                 for image in &chain.images {
                     let (lsn, origin) = (image.lsn, image.origin);
-                    writer.push(&ImageEntry { page: chain.page, lsn, origin, offset: 0, len: 0 }, &image.sealed)?;
+                    writer.push(
+                        &ImageEntry {
+                            page: chain.page,
+                            lsn,
+                            origin,
+                            offset: 0,
+                            len: 0,
+                        },
+                        &image.sealed,
+                    )?;
                 }
             }
             layers.push(writer.finish(self.floor(), &[])?);
@@ -148,7 +210,9 @@ impl NodeStore {
             }
             commits.sort_by_key(|c| (c.lsn, c.origin));
             let layer = writer.finish(commits.into_iter().map(Ok), self.floor(), &[])?;
-            self.candidates.lock().extend(layer.meta()?.heavy.iter().map(|h| h.page));
+            self.candidates
+                .lock()
+                .extend(layer.meta()?.heavy.iter().map(|h| h.page));
             layers.push(layer);
         }
         let bytes = layers.iter().map(|l| l.bytes).sum();
@@ -165,7 +229,11 @@ fn visit_layer(
 ) -> Result<(), StoreError> {
     let meta = layer.meta()?;
     let overlap = |first: u64, last: u64| first <= pages.end().0 && last >= pages.start().0;
-    for block in meta.blocks.iter().filter(|b| b.last_lsn > after.0 && overlap(b.first_page, b.last_page)) {
+    for block in meta
+        .blocks
+        .iter()
+        .filter(|b| b.last_lsn > after.0 && overlap(b.first_page, b.last_page))
+    {
         let mut reader = RecordReader::new(layer.block(block.offset, block.len)?);
         while let Some(record) = reader.next() {
             let record = record.map_err(|e| layer.unreadable(block.offset, &e))?;

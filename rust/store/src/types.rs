@@ -42,7 +42,8 @@ impl NodeConfig {
 /// What must stay readable: the roots of collection.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    /// Every History that is kept: the present one first, then abandoned ones and clones'.
+    /// Every History that is kept: the present one first, then abandoned ones and clones'. What none of them contains
+    /// is given up; without any, nothing is done.
     pub histories: Vec<Arc<History>>,
     /// Images are made at or below it.
     pub vdl: Lsn,

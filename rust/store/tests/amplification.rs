@@ -26,11 +26,22 @@ fn load(node: &NodeStore, writer: &mut Writer) {
     let layout = leaf_layout(&writer.schema, ROWS_PER_PAGE);
     for page in 0..PAGES {
         let schema_version = writer.schema.version;
-        let format = Op::FormatLeaf { object: aurora_page::ObjectId(9), schema_version, layout: &layout };
+        let format = Op::FormatLeaf {
+            object: aurora_page::ObjectId(9),
+            schema_version,
+            layout: &layout,
+        };
         let mut records = vec![writer.record(page, &format)];
         for rank in 0..ROWS_PER_PAGE {
-            let text = format!("row {rank} of page {page} {:060}", u64::from(rank).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let values = [Value::Int(i64::from(rank)), Value::Int(0), Value::Text(text)];
+            let text = format!(
+                "row {rank} of page {page} {:060}",
+                u64::from(rank).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            );
+            let values = [
+                Value::Int(i64::from(rank)),
+                Value::Int(0),
+                Value::Text(text),
+            ];
             let row = encode_row(&writer.schema, &values);
             records.push(writer.record(page, &Op::LeafInsert { rank, row: &row }));
         }
@@ -48,10 +59,12 @@ fn run(window: u64) -> (f64, f64, BTreeMap<&'static str, u64>) {
     load(&node, &mut writer);
     let roots_at = |now: u64| roots(now, now.saturating_sub(window).max(1));
     node.flush(&[]).expect("flushed");
-    node.compact(u64::MAX, &roots_at(writer.next - 1)).expect("compacted");
+    node.compact(u64::MAX, &roots_at(writer.next - 1))
+        .expect("compacted");
     let before = disk.written_bytes();
     let arc: Arc<dyn Disk> = Arc::new(log_disk);
-    let log = LogDevice::create(arc, Path::new("log"), nodes(1), 1, LogConfig::default()).expect("log");
+    let log =
+        LogDevice::create(arc, Path::new("log"), nodes(1), 1, LogConfig::default()).expect("log");
     for i in 1..=UPDATES {
         let (page, rank) = (rng.below(PAGES), rng.below(u64::from(ROWS_PER_PAGE)) as u16);
         let record = writer.update(page, rank, rng.below(1 << 40) as i64);
@@ -74,7 +87,12 @@ fn run(window: u64) -> (f64, f64, BTreeMap<&'static str, u64>) {
     ]);
     let now = Lsn(writer.next - 1);
     let history = aurora_redo::History::new(ORIGIN);
-    (0..PAGES).for_each(|page| drop(node.materialise(PageId(page), now, &history).expect("readable")));
+    (0..PAGES).for_each(|page| {
+        drop(
+            node.materialise(PageId(page), now, &history)
+                .expect("readable"),
+        )
+    });
     let written = (disk.written_bytes() - before) as f64 / UPDATES as f64;
     (written, log.used_bytes() as f64 / UPDATES as f64, facts)
 }
@@ -83,9 +101,18 @@ fn run(window: u64) -> (f64, f64, BTreeMap<&'static str, u64>) {
 fn a_small_update_costs_at_most_400_bytes() {
     for window in [UPDATES / 10, u64::MAX] {
         let (layers, log, facts) = run(window);
-        println!("window {window}: log {log:.0}, layers {layers:.0}, in all {:.0} bytes per update; {facts:?}", log + layers);
+        println!(
+            "window {window}: log {log:.0}, layers {layers:.0}, in all {:.0} bytes per update; {facts:?}",
+            log + layers
+        );
         assert!(log <= 120.0, "{log} bytes of log");
-        assert!(log + layers <= 400.0, "{layers} bytes of layers, {log} of log");
-        assert!(facts["delta layers"] <= 24 && facts["image layers"] <= 40, "{facts:?}");
+        assert!(
+            log + layers <= 400.0,
+            "{layers} bytes of layers, {log} of log"
+        );
+        assert!(
+            facts["delta layers"] <= 24 && facts["image layers"] <= 40,
+            "{facts:?}"
+        );
     }
 }

@@ -12,7 +12,10 @@ use common::{ORIGIN, Rng, batches, entry, nodes, payload_batch};
 use proptest::prelude::*;
 
 const SALT: u64 = 42;
-const SMALL: LogConfig = LogConfig { file_bytes: 8 * 6 * 4096, spare_files_max: 2 };
+const SMALL: LogConfig = LogConfig {
+    file_bytes: 8 * 6 * 4096,
+    spare_files_max: 2,
+};
 
 fn dir() -> PathBuf {
     Path::new("log").to_path_buf()
@@ -44,7 +47,8 @@ fn what_was_appended_is_replayed_in_order() {
     let (log, replay) = open(&disk).expect("opened");
     assert_eq!(batches(&replay.entries), expected);
     assert!(replay.healed.is_empty() && !replay.cut);
-    log.append(&[entry(payload_batch(200, 10), 6)]).expect("appended");
+    log.append(&[entry(payload_batch(200, 10), 6)])
+        .expect("appended");
     assert_eq!(batches(&open(&disk).expect("opened").1.entries).len(), 200);
 }
 
@@ -55,8 +59,18 @@ fn fences_and_installs_come_back() {
     let history = History::new(ORIGIN).branch(aurora_page::Lsn(100), ORIGIN, 50);
     let tickets = smallvec::SmallVec::new();
     let entries = [
-        LogEntry::Fence { nodes: nodes(3), tickets: tickets.clone(), epoch: 7, history: History::new(ORIGIN) },
-        LogEntry::Install { nodes: nodes(6), tickets, epoch: 7, history },
+        LogEntry::Fence {
+            nodes: nodes(3),
+            tickets: tickets.clone(),
+            epoch: 7,
+            history: History::new(ORIGIN),
+        },
+        LogEntry::Install {
+            nodes: nodes(6),
+            tickets,
+            epoch: 7,
+            history,
+        },
     ];
     log.append(&entries).expect("appended");
     let (_, replay) = open(&disk).expect("opened");
@@ -75,7 +89,11 @@ fn a_large_group_spans_files_and_trimmed_files_are_recycled() {
         log.trim(appended.end).expect("trimmed");
         log.prepare().expect("prepared");
     }
-    assert!(disk.files(&dir()).len() < 14, "{} files", disk.files(&dir()).len());
+    assert!(
+        disk.files(&dir()).len() < 14,
+        "{} files",
+        disk.files(&dir()).len()
+    );
     assert_eq!(log.used_bytes(), 0);
 }
 
@@ -83,26 +101,40 @@ fn a_large_group_spans_files_and_trimmed_files_are_recycled() {
 fn entries_before_the_trim_are_gone_once_a_stripe_was_added() {
     let disk = MemDisk::new();
     let log = create(&disk);
-    let position = (1..=10).map(|l| log.append(&[entry(payload_batch(l, 50), 6)]).expect("appended").end).last();
+    let position = (1..=10)
+        .map(|l| {
+            log.append(&[entry(payload_batch(l, 50), 6)])
+                .expect("appended")
+                .end
+        })
+        .last();
     log.trim(position.expect("ten")).expect("trimmed");
-    log.append(&[entry(payload_batch(11, 9000), 6)]).expect("appended");
+    log.append(&[entry(payload_batch(11, 9000), 6)])
+        .expect("appended");
     assert_eq!(lsns(&open(&disk).expect("opened").1.entries), [11]);
 }
 
-/// Runs a workload until the machine stops after `stop` changes; gives what was acknowledged and what was tried.
-fn workload(disk: &MemDisk, stop: u64, seed: u64) -> (u64, u64) {
+/// Runs a workload until the machine stops after `stop` changes; gives what was acknowledged, tried and trimmed.
+fn workload(disk: &MemDisk, stop: u64, seed: u64) -> (u64, u64, u64) {
     let log = create(disk);
     let mut rng = Rng(seed);
     disk.stop_after(stop);
-    let (mut acknowledged, mut tried) = (0, 0);
+    let (mut acknowledged, mut tried, mut trimmed) = (0, 0, 0);
     for lsn in 1..40 {
-        let len = if rng.below(4) == 0 { rng.below(30_000) } else { rng.below(300) };
+        let len = if rng.below(4) == 0 {
+            rng.below(30_000)
+        } else {
+            rng.below(300)
+        };
         tried = lsn;
         match log.append(&[entry(payload_batch(lsn, len as usize), 6)]) {
             Ok(appended) => {
                 acknowledged = lsn;
-                if rng.below(6) == 0 && log.trim(appended.end).is_err() {
-                    break;
+                if rng.below(6) == 0 {
+                    trimmed = lsn;
+                    if log.trim(appended.end).is_err() {
+                        break;
+                    }
                 }
                 if rng.below(5) == 0 && log.prepare().is_err() {
                     break;
@@ -111,7 +143,7 @@ fn workload(disk: &MemDisk, stop: u64, seed: u64) -> (u64, u64) {
             Err(_) => break,
         }
     }
-    (acknowledged, tried)
+    (acknowledged, tried, trimmed)
 }
 
 #[test]
@@ -128,24 +160,39 @@ fn a_crash_at_every_io_loses_nothing_acknowledged() {
         let changes = disk.changes() - before;
         for stop in 0..changes {
             let disk = MemDisk::faulty();
-            let (acknowledged, tried) = workload(&disk, stop, seed);
+            let (acknowledged, tried, trimmed) = workload(&disk, stop, seed);
             let mut crashed = disk.crash(stop * 31 + seed);
             // The first open may crash too.
             crashed.stop_after(stop % 7);
             let _ = open(&crashed);
             crashed = crashed.crash(stop);
-            let (log, replay) = open(&crashed).unwrap_or_else(|e| panic!("stop {stop} seed {seed}: {e}"));
+            let (log, replay) =
+                open(&crashed).unwrap_or_else(|e| panic!("stop {stop} seed {seed}: {e}"));
             let found = lsns(&replay.entries);
             let newest = found.last().copied().unwrap_or(0);
-            let gone = found.is_empty() && acknowledged > 0;
+            let gone = found.is_empty() && trimmed == acknowledged;
+            assert!(
+                found.first().is_none_or(|first| *first <= trimmed + 1),
+                "stop {stop}: {found:?} after {trimmed}"
+            );
             assert!(newest <= tried, "stop {stop}: {found:?}");
-            assert!(gone || newest >= acknowledged, "stop {stop}: {newest} of {acknowledged}");
-            assert!(found.windows(2).all(|w| w[1] == w[0] + 1), "stop {stop}: {found:?}");
+            assert!(
+                gone || newest >= acknowledged,
+                "stop {stop}: {newest} of {acknowledged}"
+            );
+            assert!(
+                found.windows(2).all(|w| w[1] == w[0] + 1),
+                "stop {stop}: {found:?}"
+            );
             if gone {
                 continue;
             }
-            log.append(&[entry(payload_batch(newest + 1, 5000), 6)]).expect("appended");
-            assert_eq!(lsns(&open(&crashed).expect("opened").1.entries).last(), Some(&(newest + 1)));
+            log.append(&[entry(payload_batch(newest + 1, 5000), 6)])
+                .expect("appended");
+            assert_eq!(
+                lsns(&open(&crashed).expect("opened").1.entries).last(),
+                Some(&(newest + 1))
+            );
         }
     }
 }
@@ -153,7 +200,8 @@ fn a_crash_at_every_io_loses_nothing_acknowledged() {
 fn flip_block(disk: &MemDisk, slot: u64, stripe: u64) {
     let path = disk.files(&dir())[0].clone();
     for at in [0, 100, 2000, 4000] {
-        disk.flip(&path, stripe * 6 * 4096 + slot * 4096 + at, 0x10).expect("flip");
+        disk.flip(&path, stripe * 6 * 4096 + slot * 4096 + at, 0x10)
+            .expect("flip");
     }
 }
 
@@ -162,15 +210,30 @@ fn damage_of_five_of_six_blocks_heals() {
     for healthy in 0..6 {
         let disk = MemDisk::new();
         let log = create(&disk);
-        (1..=40).for_each(|lsn| drop(log.append(&[entry(payload_batch(lsn, 400), 6)]).expect("appended")));
+        (1..=40).for_each(|lsn| {
+            drop(
+                log.append(&[entry(payload_batch(lsn, 400), 6)])
+                    .expect("appended"),
+            )
+        });
         for stripe in 0..5 {
-            (0..6).filter(|slot| (slot + stripe) % 6 != healthy).for_each(|slot| flip_block(&disk, slot, stripe));
+            (0..6)
+                .filter(|slot| (slot + stripe) % 6 != healthy)
+                .for_each(|slot| flip_block(&disk, slot, stripe));
         }
         let (_, replay) = open(&disk).expect("opened");
         assert_eq!(lsns(&replay.entries), (1..=40).collect::<Vec<_>>());
-        assert!(replay.healed.values().sum::<u64>() >= 15, "{:?}", replay.healed);
+        assert!(
+            replay.healed.values().sum::<u64>() >= 15,
+            "{:?}",
+            replay.healed
+        );
         let (_, again) = open(&disk).expect("opened");
-        assert!(again.healed.is_empty(), "healed on disk: {:?}", again.healed);
+        assert!(
+            again.healed.is_empty(),
+            "healed on disk: {:?}",
+            again.healed
+        );
     }
 }
 
@@ -178,7 +241,12 @@ fn damage_of_five_of_six_blocks_heals() {
 fn damage_of_all_blocks_in_the_middle_is_an_error() {
     let disk = MemDisk::new();
     let log = create(&disk);
-    (1..=40).for_each(|lsn| drop(log.append(&[entry(payload_batch(lsn, 400), 6)]).expect("appended")));
+    (1..=40).for_each(|lsn| {
+        drop(
+            log.append(&[entry(payload_batch(lsn, 400), 6)])
+                .expect("appended"),
+        )
+    });
     (0..6).for_each(|slot| flip_block(&disk, slot, 1));
     match open(&disk) {
         Err(LogError::Damaged { offset, .. }) => assert!(offset >= 6 * 4096),
@@ -190,10 +258,17 @@ fn damage_of_all_blocks_in_the_middle_is_an_error() {
 fn a_failed_sync_poisons_for_ever() {
     let disk = MemDisk::faulty();
     let log = create(&disk);
-    log.append(&[entry(payload_batch(1, 10), 6)]).expect("appended");
+    log.append(&[entry(payload_batch(1, 10), 6)])
+        .expect("appended");
     disk.fail_syncs(1);
-    assert!(matches!(log.append(&[entry(payload_batch(2, 10), 6)]), Err(LogError::Poisoned { .. })));
-    assert!(matches!(log.append(&[entry(payload_batch(3, 10), 6)]), Err(LogError::Poisoned { .. })));
+    assert!(matches!(
+        log.append(&[entry(payload_batch(2, 10), 6)]),
+        Err(LogError::Poisoned { .. })
+    ));
+    assert!(matches!(
+        log.append(&[entry(payload_batch(3, 10), 6)]),
+        Err(LogError::Poisoned { .. })
+    ));
     assert!(log.poisoned().is_some());
     let found = lsns(&open(&disk.crash(3)).expect("opened").1.entries);
     assert!(found == [1] || found == [1, 2], "{found:?}");
@@ -208,7 +283,10 @@ fn what_a_failed_sync_left_readable_is_made_durable_by_the_next_open() {
     // Reopened without a crash: the bytes are still there to be read, and so must survive from now on.
     let found = lsns(&open(&disk).expect("opened").1.entries);
     for seed in 0..8 {
-        assert_eq!(lsns(&open(&disk.crash(seed)).expect("opened").1.entries), found);
+        assert_eq!(
+            lsns(&open(&disk.crash(seed)).expect("opened").1.entries),
+            found
+        );
     }
 }
 
@@ -225,17 +303,25 @@ fn a_full_disk_is_noticed_before_anything_is_written() {
         }
     };
     assert!(matches!(error, LogError::Full { .. }), "{error}");
-    assert_eq!(lsns(&open(&disk).expect("opened").1.entries).len() as u64, lsn - 1);
+    assert_eq!(
+        lsns(&open(&disk).expect("opened").1.entries).len() as u64,
+        lsn - 1
+    );
     disk.set_capacity(None);
-    log.append(&[entry(payload_batch(lsn, 3000), 6)]).expect("goes on");
-    assert_eq!(lsns(&open(&disk).expect("opened").1.entries).len() as u64, lsn);
+    log.append(&[entry(payload_batch(lsn, 3000), 6)])
+        .expect("goes on");
+    assert_eq!(
+        lsns(&open(&disk).expect("opened").1.entries).len() as u64,
+        lsn
+    );
 }
 
 #[test]
 fn other_logs_are_refused() {
     let disk = MemDisk::new();
     let log = create(&disk);
-    log.append(&[entry(payload_batch(1, 10), 6)]).expect("appended");
+    log.append(&[entry(payload_batch(1, 10), 6)])
+        .expect("appended");
     let arc: Arc<dyn Disk> = Arc::new(disk.clone());
     let other = LogDevice::open(arc.clone(), &dir(), nodes(5), SALT, SMALL);
     assert!(matches!(other, Err(LogError::Slots { .. })), "{other:?}");
@@ -246,24 +332,40 @@ fn other_logs_are_refused() {
 #[test]
 fn the_format_is_the_golden_one() {
     let disk = MemDisk::new();
-    let log = LogDevice::create(Arc::new(disk.clone()), &dir(), nodes(2), SALT, SMALL).expect("created");
-    log.append(&[entry(payload_batch(1, 40), 2)]).expect("appended");
-    log.append(&[entry(payload_batch(2, 5000), 2)]).expect("appended");
-    let file = disk.open(&disk.files(&dir())[0], OpenMode::Read).expect("open");
+    let log =
+        LogDevice::create(Arc::new(disk.clone()), &dir(), nodes(2), SALT, SMALL).expect("created");
+    log.append(&[entry(payload_batch(1, 40), 2)])
+        .expect("appended");
+    log.append(&[entry(payload_batch(2, 5000), 2)])
+        .expect("appended");
+    let file = disk
+        .open(&disk.files(&dir())[0], OpenMode::Read)
+        .expect("open");
     let mut bytes = vec![0; 2 * 2 * 4096];
     file.read_exact_at(&mut bytes, 0).expect("read");
     golden("log-v1.bin", &bytes);
 }
 
 fn golden(name: &str, bytes: &[u8]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    #[expect(clippy::disallowed_methods, reason = "blessing a golden file is asked for by the environment")]
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "blessing a golden file is asked for by the environment"
+    )]
     if std::env::var_os("AURORA_BLESS").is_some() {
         std::fs::write(&path, bytes).expect("golden file written");
     }
-    #[expect(clippy::disallowed_methods, reason = "golden files are in the source tree")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "golden files are in the source tree"
+    )]
     let expected = std::fs::read(&path).expect("golden file");
-    assert!(expected == bytes, "{name} differs: a new format needs a new version");
+    assert!(
+        expected == bytes,
+        "{name} differs: a new format needs a new version"
+    );
 }
 
 proptest! {
@@ -289,7 +391,8 @@ proptest! {
 fn nodes_of_the_replay_are_those_that_accepted() {
     let disk = MemDisk::new();
     let log = create(&disk);
-    log.append(&[entry(payload_batch(1, 10), 4)]).expect("appended");
+    log.append(&[entry(payload_batch(1, 10), 4)])
+        .expect("appended");
     let (_, replay) = open(&disk).expect("opened");
     assert_eq!(replay.entries[0].nodes(), nodes(4));
     assert!(!replay.entries[0].nodes().contains(NodeId(4)));

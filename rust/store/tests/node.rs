@@ -24,7 +24,10 @@ struct Model {
 
 impl Model {
     fn add(&mut self, record: &Record) {
-        self.records.entry(record.page.0).or_default().push(record.clone());
+        self.records
+            .entry(record.page.0)
+            .or_default()
+            .push(record.clone());
     }
 
     fn page(&self, page: u64, at: u64, history: &History) -> Page {
@@ -39,15 +42,25 @@ impl Model {
 }
 
 fn check(node: &NodeStore, model: &Model, page: u64, at: u64, history: &History) {
-    let found = node.materialise(PageId(page), Lsn(at), history).unwrap_or_else(|e| panic!("page {page} at {at}: {e}"));
+    let found = node
+        .materialise(PageId(page), Lsn(at), history)
+        .unwrap_or_else(|e| panic!("page {page} at {at}: {e}"));
     let expected = model.page(page, at, history);
     assert_eq!(found.lsn(), expected.lsn(), "page {page} at {at}");
-    assert!(canonical(&found) == canonical(&expected), "page {page} at {at}");
+    assert!(
+        canonical(&found) == canonical(&expected),
+        "page {page} at {at}"
+    );
 }
 
 /// A node with some history: `count` records over `pages`, flushed every `flush`.
 fn filled(disk: &MemDisk, count: u64, pages: u64, flush: u64) -> (NodeStore, Model, Writer) {
-    let (node, mut model, mut writer, mut rng) = (new_node(disk, config()), Model::default(), Writer::new(), Rng(5));
+    let (node, mut model, mut writer, mut rng) = (
+        new_node(disk, config()),
+        Model::default(),
+        Writer::new(),
+        Rng(5),
+    );
     for i in 1..=count {
         let record = writer.some(rng.below(pages), &mut rng);
         model.add(&record);
@@ -60,7 +73,7 @@ fn filled(disk: &MemDisk, count: u64, pages: u64, flush: u64) -> (NodeStore, Mod
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn reads_agree_with_the_model(seed in any::<u64>(), pages in 1u64..12, steps in 200u64..700) {
@@ -110,16 +123,29 @@ fn below_the_floor_is_refused_and_stays_so() {
     let (node, model, _) = filled(&disk, 900, 2, 100);
     while node.compact(1 << 20, &roots(900, 0)).expect("compacted") > 0 {}
     while node.collect(1 << 20, &roots(900, 600)).expect("collected") > 1000 {}
-    let node = { drop(node); open_node(&disk, config()) };
+    let node = {
+        drop(node);
+        open_node(&disk, config())
+    };
     let history = History::new(ORIGIN);
-    assert!(matches!(node.materialise(PageId(0), Lsn(599), &history), Err(StoreError::BelowFloor { .. })));
-    (600..=900).step_by(17).for_each(|at| check(&node, &model, 1, at, &history));
+    assert!(matches!(
+        node.materialise(PageId(0), Lsn(599), &history),
+        Err(StoreError::BelowFloor { .. })
+    ));
+    (600..=900)
+        .step_by(17)
+        .for_each(|at| check(&node, &model, 1, at, &history));
 }
 
 #[test]
 fn collection_gives_space_back() {
     let disk = MemDisk::new();
-    let (node, mut model, mut writer, mut rng) = (new_node(&disk, config()), Model::default(), Writer::new(), Rng(6));
+    let (node, mut model, mut writer, mut rng) = (
+        new_node(&disk, config()),
+        Model::default(),
+        Writer::new(),
+        Rng(6),
+    );
     for i in 1..=6000 {
         let record = writer.some(rng.below(3), &mut rng);
         model.add(&record);
@@ -131,12 +157,21 @@ fn collection_gives_space_back() {
     }
     let before = node.used_bytes();
     for _ in 0..50 {
-        node.collect(1 << 20, &roots(6000, 5900)).expect("collected");
-        node.compact(1 << 20, &roots(6000, 5900)).expect("compacted");
+        node.collect(1 << 20, &roots(6000, 5900))
+            .expect("collected");
+        node.compact(1 << 20, &roots(6000, 5900))
+            .expect("compacted");
     }
-    assert!(node.used_bytes() * 4 < before, "{} of {before}: {:#?}", node.used_bytes(), node.layers());
+    assert!(
+        node.used_bytes() * 4 < before,
+        "{} of {before}: {:#?}",
+        node.used_bytes(),
+        node.layers()
+    );
     let history = History::new(ORIGIN);
-    (5900..=6000).step_by(9).for_each(|at| check(&node, &model, at % 3, at, &history));
+    (5900..=6000)
+        .step_by(9)
+        .for_each(|at| check(&node, &model, at % 3, at, &history));
 }
 
 #[test]
@@ -144,7 +179,11 @@ fn few_layers_are_left_of_many_flushes() {
     let disk = MemDisk::new();
     let (node, _, _) = filled(&disk, 3000, 10, 20);
     while node.compact(1 << 20, &roots(3000, 0)).expect("compacted") > 0 {}
-    let deltas = node.layers().iter().filter(|l| l.kind == LayerKind::Delta).count();
+    let deltas = node
+        .layers()
+        .iter()
+        .filter(|l| l.kind == LayerKind::Delta)
+        .count();
     assert!(deltas <= 12, "{deltas} delta layers of 150 flushes");
     assert!(node.layers().iter().any(|l| l.kind == LayerKind::Image));
 }
@@ -178,30 +217,40 @@ fn two_histories_are_read_side_by_side() {
         node.ingest(batch(vec![record]));
         if i % 90 == 0 {
             node.flush(&[]).expect("flushed");
-            node.compact(1 << 20, &both(start + i, 0)).expect("compacted");
+            node.compact(1 << 20, &both(start + i, 0))
+                .expect("compacted");
         }
     }
     node.flush(&[]).expect("flushed");
     for floor in [0, 400, 700] {
         for _ in 0..20 {
-            node.collect(1 << 20, &both(start + 599, floor)).expect("collected");
-            node.compact(1 << 20, &both(start + 599, floor)).expect("compacted");
+            node.collect(1 << 20, &both(start + 599, floor))
+                .expect("collected");
+            node.compact(1 << 20, &both(start + 599, floor))
+                .expect("compacted");
         }
         for page in 0..3 {
             for at in (floor..800).step_by(31) {
                 check(&node, &model, page, at, &old);
                 check(&node, &model, page, at, &new);
             }
-            (start..start + 600).step_by(31).for_each(|at| check(&node, &model, page, at, &new));
+            (start..start + 600)
+                .step_by(31)
+                .for_each(|at| check(&node, &model, page, at, &new));
         }
     }
     // The abandoned one is let go: its records count for nothing and go.
-    let one = Roots { histories: vec![Arc::new(new.clone())], ..both(start + 599, 700) };
+    let one = Roots {
+        histories: vec![Arc::new(new.clone())],
+        ..both(start + 599, 700)
+    };
     for _ in 0..20 {
         node.collect(1 << 20, &one).expect("collected");
         node.compact(1 << 20, &one).expect("compacted");
     }
-    (start..start + 600).step_by(31).for_each(|at| check(&node, &model, 1, at, &new));
+    (start..start + 600)
+        .step_by(31)
+        .for_each(|at| check(&node, &model, 1, at, &new));
 }
 
 #[test]
@@ -215,7 +264,10 @@ fn times_find_their_commits() {
         assert_eq!(lsn_at(&node, t), Some(t as u64 / 10));
     }
     node.ingest(batch(vec![writer.insert(0, 1)]));
-    assert_eq!(node.latest(&history).expect("found").map(|c| c.lsn.0), Some(501));
+    assert_eq!(
+        node.latest(&history).expect("found").map(|c| c.lsn.0),
+        Some(501)
+    );
     // Once collected, the newest commit at or below the floor is still known.
     node.flush(&[]).expect("flushed");
     for _ in 0..30 {
@@ -231,11 +283,17 @@ fn records_and_links_come_in_order_from_everywhere() {
     let (node, model, _) = filled(&disk, 450, 4, 100);
     let mut all: Vec<Record> = model.records.values().flatten().cloned().collect();
     all.sort_by_key(|r| r.lsn);
-    assert_eq!(node.records(PgId(0), Lsn(0), Lsn::MAX, u64::MAX).expect("records"), all);
+    assert_eq!(
+        node.records(PgId(0), Lsn(0), Lsn::MAX, u64::MAX)
+            .expect("records"),
+        all
+    );
     let mut after = Lsn(37);
     let mut got = Vec::new();
     while let Some(last) = {
-        let some = node.records(PgId(0), after, Lsn(420), 3000).expect("records");
+        let some = node
+            .records(PgId(0), after, Lsn(420), 3000)
+            .expect("records");
         got.extend(some.iter().cloned());
         some.last().map(|r| r.lsn)
     } {
@@ -243,15 +301,24 @@ fn records_and_links_come_in_order_from_everywhere() {
     }
     assert_eq!(got, all[37..420]);
     let links = node.links(PgId(0), Lsn(300)).expect("links");
-    assert_eq!(links.iter().map(|l| l.lsn.0).collect::<Vec<_>>(), (301..=450).collect::<Vec<_>>());
-    assert!(node.records(PgId(1), Lsn(0), Lsn::MAX, u64::MAX).expect("records").is_empty());
+    assert_eq!(
+        links.iter().map(|l| l.lsn.0).collect::<Vec<_>>(),
+        (301..=450).collect::<Vec<_>>()
+    );
+    assert!(
+        node.records(PgId(1), Lsn(0), Lsn::MAX, u64::MAX)
+            .expect("records")
+            .is_empty()
+    );
 }
 
 fn exports(node: &NodeStore, damage: &Damage) -> Vec<aurora_store::Export> {
     let mut from = *damage.pages.start();
     let mut parts = Vec::new();
     loop {
-        let part = node.export(from..=*damage.pages.end(), 20_000).expect("exported");
+        let part = node
+            .export(from..=*damage.pages.end(), 20_000)
+            .expect("exported");
         let next = part.next;
         parts.push(part);
         match next {
@@ -266,13 +333,19 @@ fn an_empty_node_is_hydrated_from_another() {
     let disk = MemDisk::new();
     let (node, model, _) = filled(&disk, 900, 9, 100);
     while node.compact(1 << 20, &roots(900, 0)).expect("compacted") > 0 {}
-    let everything =
-        Damage { layer: 0, path: Path::new("").into(), offset: 0, pages: PageId(0)..=PageId(u64::MAX) };
+    let everything = Damage {
+        layer: 0,
+        path: Path::new("").into(),
+        offset: 0,
+        pages: PageId(0)..=PageId(u64::MAX),
+    };
     let other_disk = MemDisk::new();
     let other = new_node(&other_disk, config());
     let parts = exports(&node, &everything);
     assert!(parts.len() > 2);
-    parts.iter().for_each(|part| drop(other.import(part).expect("imported")));
+    for part in &parts {
+        other.import(part).expect("imported");
+    }
     let other = open_node(&other_disk, config());
     let history = History::new(ORIGIN);
     for at in (1..=900).step_by(71) {
@@ -295,7 +368,10 @@ fn damage_is_found_and_mended_from_another_copy() {
     let layers = sizes_disk.files(&node_dir().join("layers"));
     let mut mended = 0;
     for path in layers {
-        let len = sizes_disk.open(&path, OpenMode::Read).and_then(|f| f.len()).expect("len");
+        let len = sizes_disk
+            .open(&path, OpenMode::Read)
+            .and_then(|f| f.len())
+            .expect("len");
         let mut at = 3;
         while at < len {
             let disk = MemDisk::new();
@@ -309,16 +385,22 @@ fn damage_is_found_and_mended_from_another_copy() {
             let node = open_node(&disk, config());
             node.scrub(u64::MAX).expect("scrubbed");
             for damage in node.damage() {
-                node.repair(&damage, &exports(&healthy, &damage)).expect("repaired");
+                node.repair(&damage, &exports(&healthy, &damage))
+                    .expect("repaired");
                 mended += 1;
             }
             assert!(node.damage().is_empty());
             assert!(node.scrub(u64::MAX).expect("scrubbed").found.is_empty());
             let node = open_node(&disk, config());
             for page in 0..5 {
-                [1, 350, 700].into_iter().for_each(|at| check(&node, &model, page, at, &history));
+                [1, 350, 700]
+                    .into_iter()
+                    .for_each(|at| check(&node, &model, page, at, &history));
             }
-            assert_eq!(node.lsn_at(3333, &history).expect("found").map(|c| c.lsn.0), Some(333));
+            assert_eq!(
+                node.lsn_at(3333, &history).expect("found").map(|c| c.lsn.0),
+                Some(333)
+            );
         }
     }
     assert!(mended > 5, "{mended}");
@@ -332,7 +414,11 @@ fn a_read_of_damage_says_where_and_notes_it() {
     disk.flip(&path, 600, 1).expect("flip");
     let node = open_node(&disk, config());
     match node.materialise(PageId(0), Lsn(300), &History::new(ORIGIN)) {
-        Err(StoreError::Corrupt { path: named, offset, .. }) => assert_eq!((named, offset), (path, 512)),
+        Err(StoreError::Corrupt {
+            path: named,
+            offset,
+            ..
+        }) => assert_eq!((named, offset), (path, 512)),
         other => panic!("expected damage, got {other:?}"),
     }
     assert_eq!(node.damage().len(), 1);
@@ -375,8 +461,9 @@ proptest! {
 fn sealed_leaf(page: u64, rows: i64) -> Bytes {
     let mut writer = Writer::new();
     let mut leaf = Page::empty(PageId(page), PAGE_BYTES);
-    let records: Vec<Record> =
-        std::iter::once(writer.format(page, 40)).chain((0..rows).map(|n| writer.insert(page, n))).collect();
+    let records: Vec<Record> = std::iter::once(writer.format(page, 40))
+        .chain((0..rows).map(|n| writer.insert(page, n)))
+        .collect();
     for record in records {
         // Without a stamp: the record that refers to it gives the LSN.
         apply_op(&mut leaf, &Op::parse(&record.op).expect("op")).expect("applied");
@@ -393,7 +480,11 @@ fn a_page_begins_in_a_blob() {
     assert_eq!(node.put_blob(id, 1, &pages).expect("put").blob(), id);
     assert_eq!(node.blob_pages(id).expect("pages"), pages);
     let mut writer = Writer::new();
-    let reference = Op::Reference { object: aurora_page::ObjectId(9), blob: id, index: 1 };
+    let reference = Op::Reference {
+        object: aurora_page::ObjectId(9),
+        blob: id,
+        index: 1,
+    };
     node.ingest(batch(vec![writer.record(11, &reference)]));
     writer.rows.insert(11, 7);
     node.ingest(batch(vec![writer.insert(11, 99)]));
@@ -401,7 +492,9 @@ fn a_page_begins_in_a_blob() {
     let node = open_node(&disk, config());
     let history = History::new(ORIGIN);
     let rows = |at| {
-        let page = node.materialise(PageId(11), Lsn(at), &history).expect("page");
+        let page = node
+            .materialise(PageId(11), Lsn(at), &history)
+            .expect("page");
         aurora_page::LeafRef::new(&page).expect("leaf").len()
     };
     assert_eq!((rows(1), rows(2)), (7, 8));
@@ -427,7 +520,13 @@ fn identity_and_liveness() {
     assert_eq!(node.identity().incarnation, 1);
     let arc: Arc<dyn Disk> = Arc::new(disk.clone());
     let dir = node_dir();
-    let foreign = NodeStore::open(arc.clone(), &dir, CLUSTER, aurora_proto::NodeId(1), config());
+    let foreign = NodeStore::open(
+        arc.clone(),
+        &dir,
+        CLUSTER,
+        aurora_proto::NodeId(1),
+        config(),
+    );
     assert!(matches!(foreign, Err(StoreError::Identity { .. })));
     disk.remove_dir_all(&dir).expect("removed");
     assert!(!node.is_alive());
@@ -446,7 +545,10 @@ fn a_full_disk_loses_nothing() {
         model.add(&record);
         node.ingest(batch(vec![record]));
     }
-    assert!(matches!(node.flush(&[state(1, 300)]), Err(StoreError::Full { .. })));
+    assert!(matches!(
+        node.flush(&[state(1, 300)]),
+        Err(StoreError::Full { .. })
+    ));
     assert!(node.unflushed_bytes() > 0);
     let history = History::new(ORIGIN);
     (0..3).for_each(|page| check(&node, &model, page, 300, &history));
@@ -456,7 +558,10 @@ fn a_full_disk_loses_nothing() {
     (0..3).for_each(|page| check(&open_node(&disk, config()), &model, page, 300, &history));
 }
 
-const SMALL_LOG: LogConfig = LogConfig { file_bytes: 16 * 4096, spare_files_max: 2 };
+const SMALL_LOG: LogConfig = LogConfig {
+    file_bytes: 16 * 4096,
+    spare_files_max: 2,
+};
 
 /// Log and node together, as the shell drives them. Gives the last acknowledged LSN, and the floor that was asked for.
 fn shell(disk: &MemDisk, model: &mut Model, stop: u64) -> (u64, u64) {
@@ -511,13 +616,16 @@ fn a_crash_at_every_io_loses_nothing_of_a_node() {
         let (_, replay) = LogDevice::open(arc, Path::new("log"), nodes(1), 1, SMALL_LOG)
             .unwrap_or_else(|e| panic!("stop {stop}: {e}"));
         let node = open_node(&crashed, config());
-        batches(&replay.entries).into_iter().for_each(|b| node.ingest(b));
+        batches(&replay.entries)
+            .into_iter()
+            .for_each(|b| node.ingest(b));
         for page in 0..3 {
             for at in [floor, acknowledged, (floor + acknowledged) / 2] {
                 check(&node, &model, page, at.max(node.floor().0), &history);
             }
         }
-        node.compact(1 << 20, &roots(acknowledged, floor)).expect("goes on");
+        node.compact(1 << 20, &roots(acknowledged, floor))
+            .expect("goes on");
         (0..3).for_each(|page| check(&node, &model, page, acknowledged, &history));
     }
 }
@@ -530,21 +638,41 @@ fn the_formats_are_the_golden_ones() {
         let file = disk.open(path, OpenMode::Read).expect("open");
         let mut bytes = vec![0; file.len().expect("len") as usize];
         file.read_exact_at(&mut bytes, 0).expect("read");
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-        #[expect(clippy::disallowed_methods, reason = "blessing a golden file is asked for by the environment")]
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(name);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "blessing a golden file is asked for by the environment"
+        )]
         if std::env::var_os("AURORA_BLESS").is_some() {
             std::fs::write(&golden, &bytes).expect("golden file written");
         }
-        #[expect(clippy::disallowed_methods, reason = "golden files are in the source tree")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "golden files are in the source tree"
+        )]
         let expected = std::fs::read(&golden).expect("golden file");
-        assert!(expected == bytes, "{name} differs: a new format needs a new version");
+        assert!(
+            expected == bytes,
+            "{name} differs: a new format needs a new version"
+        );
     };
     golden("delta-v1.bin", &disk.files(&node_dir().join("layers"))[0]);
     golden("identity-v1.bin", &node_dir().join("identity"));
     golden("state-v1.bin", &node_dir().join("state"));
     let images = MemDisk::new();
     let other = new_node(&images, config());
-    other.put_blob(BlobId(1), 1, &[Bytes::from_static(b"sealed page"), Bytes::from_static(b"another")]).expect("put");
+    other
+        .put_blob(
+            BlobId(1),
+            1,
+            &[
+                Bytes::from_static(b"sealed page"),
+                Bytes::from_static(b"another"),
+            ],
+        )
+        .expect("put");
     let blob = images.files(&node_dir().join("blobs"))[0].clone();
     let file = images.open(&blob, OpenMode::Read).expect("open");
     let mut bytes = vec![0; file.len().expect("len") as usize];
@@ -568,5 +696,8 @@ fn the_formats_are_the_golden_ones() {
     };
     let before = disk.files(&node_dir().join("layers")).len();
     node.import(&export).expect("imported");
-    golden("image-v1.bin", &disk.files(&node_dir().join("layers"))[before]);
+    golden(
+        "image-v1.bin",
+        &disk.files(&node_dir().join("layers"))[before],
+    );
 }

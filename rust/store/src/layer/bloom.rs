@@ -40,7 +40,9 @@ impl Bloom {
 
     pub(crate) fn may_contain(&self, page: PageId) -> bool {
         let bits = self.0.len() as u64 * 8;
-        bits == 0 || probes(mix(page.0), bits).all(|bit| self.0[(bit / 8) as usize] & (1 << (bit % 8)) != 0)
+        bits == 0
+            || probes(mix(page.0), bits)
+                .all(|bit| self.0[(bit / 8) as usize] & (1 << (bit % 8)) != 0)
     }
 }
 
@@ -58,7 +60,9 @@ mod tests {
         let pages: Vec<u64> = (0..5000).map(|i| i * 7).collect();
         let bloom = Bloom::build(&pages);
         assert!(pages.iter().all(|p| bloom.may_contain(PageId(*p))));
-        let wrong = (0..5000).filter(|i| bloom.may_contain(PageId(i * 7 + 3))).count();
+        let wrong = (0..5000)
+            .filter(|i| bloom.may_contain(PageId(i * 7 + 3)))
+            .count();
         assert!(wrong < 150, "{wrong} of 5000");
     }
 }

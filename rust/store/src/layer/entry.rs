@@ -49,8 +49,17 @@ impl Last {
             prev if same && prev.0 == self.lsn => CHAINED,
             _ => 0,
         };
-        flags |= if r.prev_pg == Lsn::NONE { NO_PREV_PG } else { 0 };
-        flags | if self.any && self.origin == r.origin.0 { 0 } else { ORIGIN }
+        flags |= if r.prev_pg == Lsn::NONE {
+            NO_PREV_PG
+        } else {
+            0
+        };
+        flags
+            | if self.any && self.origin == r.origin.0 {
+                0
+            } else {
+                ORIGIN
+            }
     }
 }
 
@@ -88,7 +97,11 @@ pub(crate) struct RecordReader {
 
 impl RecordReader {
     pub(crate) fn new(block: Bytes) -> RecordReader {
-        RecordReader { block, at: 0, last: Last::default() }
+        RecordReader {
+            block,
+            at: 0,
+            last: Last::default(),
+        }
     }
 
     pub(crate) fn next(&mut self) -> Option<Result<Record, RedoError>> {
@@ -109,18 +122,39 @@ impl RecordReader {
         let flags = reader.u8()?;
         if flags & !KNOWN != 0 {
             let expected = "known bits";
-            return Err(RedoError::Unknown { what: "layer record", field: "flags", expected, got: flags.into() });
+            return Err(RedoError::Unknown {
+                what: "layer record",
+                field: "flags",
+                expected,
+                got: flags.into(),
+            });
         }
-        let page = if flags & SAME_PAGE != 0 { last.page } else { last.page.wrapping_add(reader.u64()?) };
+        let page = if flags & SAME_PAGE != 0 {
+            last.page
+        } else {
+            last.page.wrapping_add(reader.u64()?)
+        };
         let lsn = last.lsn.wrapping_add(reader.i64()? as u64);
-        let origin = if flags & ORIGIN != 0 { reader.u64()? } else { last.origin };
+        let origin = if flags & ORIGIN != 0 {
+            reader.u64()?
+        } else {
+            last.origin
+        };
         let prev_page = match flags & (NO_PREV_PAGE | CHAINED) {
             0 => lsn.wrapping_sub(reader.u64()?),
             CHAINED => last.lsn,
             _ => 0,
         };
-        let prev_pg = if flags & NO_PREV_PG != 0 { 0 } else { lsn.wrapping_sub(reader.u64()?) };
-        let cpl = if flags & CPL != 0 { Some(last.time.wrapping_add(reader.i64()?)) } else { None };
+        let prev_pg = if flags & NO_PREV_PG != 0 {
+            0
+        } else {
+            lsn.wrapping_sub(reader.u64()?)
+        };
+        let cpl = if flags & CPL != 0 {
+            Some(last.time.wrapping_add(reader.i64()?))
+        } else {
+            None
+        };
         let len = reader.length()?;
         let start = base + reader.position();
         self.at = start + len;
@@ -139,7 +173,11 @@ impl RecordReader {
 }
 
 pub(crate) fn put_commits(out: &mut Vec<u8>, commits: &[CommitPoint]) {
-    let mut last = CommitPoint { lsn: Lsn::NONE, origin: VolumeId(0), time_us: 0 };
+    let mut last = CommitPoint {
+        lsn: Lsn::NONE,
+        origin: VolumeId(0),
+        time_us: 0,
+    };
     for commit in commits {
         put_u64(out, commit.lsn.0.wrapping_sub(last.lsn.0));
         put_i64(out, commit.origin.0.wrapping_sub(last.origin.0) as i64);
@@ -151,7 +189,11 @@ pub(crate) fn put_commits(out: &mut Vec<u8>, commits: &[CommitPoint]) {
 pub(crate) fn read_commits(block: &[u8]) -> Result<Vec<CommitPoint>, RedoError> {
     let mut reader = Reader::new("layer commits", block);
     let mut out: Vec<CommitPoint> = Vec::new();
-    let mut last = CommitPoint { lsn: Lsn::NONE, origin: VolumeId(0), time_us: 0 };
+    let mut last = CommitPoint {
+        lsn: Lsn::NONE,
+        origin: VolumeId(0),
+        time_us: 0,
+    };
     while reader.remaining() > 0 {
         last.lsn = Lsn(last.lsn.0.wrapping_add(reader.u64()?));
         last.origin = VolumeId(last.origin.0.wrapping_add(reader.i64()? as u64));
@@ -232,9 +274,13 @@ mod tests {
             record(900, 1, 0, Some(99)),
         ];
         let (mut out, mut last) = (Vec::new(), Last::default());
-        records.iter().for_each(|r| put_record(&mut out, r, &mut last));
+        records
+            .iter()
+            .for_each(|r| put_record(&mut out, r, &mut last));
         let mut reader = RecordReader::new(Bytes::from(out));
-        let back: Vec<_> = std::iter::from_fn(|| reader.next()).collect::<Result<_, _>>().expect("readable");
+        let back: Vec<_> = std::iter::from_fn(|| reader.next())
+            .collect::<Result<_, _>>()
+            .expect("readable");
         assert_eq!(back, records);
     }
 

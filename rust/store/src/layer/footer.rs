@@ -65,7 +65,10 @@ impl Footer {
             u64::from(self.meta_len),
             self.replaced.len() as u64,
         ];
-        numbers.into_iter().chain(self.replaced.iter().copied()).for_each(|n| put_u64(&mut out, n));
+        numbers
+            .into_iter()
+            .chain(self.replaced.iter().copied())
+            .for_each(|n| put_u64(&mut out, n));
         out
     }
 
@@ -74,7 +77,10 @@ impl Footer {
         let mut out = (content.len() as u32).to_le_bytes().to_vec();
         out.extend_from_slice(&crc32c(&content).to_le_bytes());
         out.extend_from_slice(&content);
-        assert!(out.len() <= FRONT_BYTES, "a footer replaces at most {REPLACED_MAX} layers");
+        assert!(
+            out.len() <= FRONT_BYTES,
+            "a footer replaces at most {REPLACED_MAX} layers"
+        );
         out.resize(FRONT_BYTES, 0);
         out
     }
@@ -91,11 +97,17 @@ impl Footer {
     pub(crate) fn read(file: &dyn DiskFile, path: &Path) -> Result<Footer, StoreError> {
         let len = file.len().map_err(StoreError::io(path))?;
         if len < FRONT_BYTES as u64 {
-            return Err(StoreError::corrupt(path, 0, "a layer of at least 512 bytes", len));
+            return Err(StoreError::corrupt(
+                path,
+                0,
+                "a layer of at least 512 bytes",
+                len,
+            ));
         }
         let mut back = vec![0; FRONT_BYTES];
         let at = len - FRONT_BYTES as u64;
-        file.read_exact_at(&mut back, at).map_err(StoreError::io(path))?;
+        file.read_exact_at(&mut back, at)
+            .map_err(StoreError::io(path))?;
         let number = |b: &[u8], i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
         let content_len = number(&back, FRONT_BYTES - 4) as usize;
         if content_len <= FRONT_BYTES - 8 {
@@ -105,7 +117,8 @@ impl Footer {
             }
         }
         let mut front = vec![0; FRONT_BYTES];
-        file.read_exact_at(&mut front, 0).map_err(StoreError::io(path))?;
+        file.read_exact_at(&mut front, 0)
+            .map_err(StoreError::io(path))?;
         let content_len = number(&front, 0) as usize;
         if content_len <= FRONT_BYTES - 8 {
             let content = &front[8..8 + content_len];
@@ -113,16 +126,30 @@ impl Footer {
                 return Footer::decode(content, path, 0, len);
             }
         }
-        Err(StoreError::corrupt(path, at, "a footer at the back or front", "neither"))
+        Err(StoreError::corrupt(
+            path,
+            at,
+            "a footer at the back or front",
+            "neither",
+        ))
     }
 
     fn decode(content: &[u8], path: &Path, at: u64, file_len: u64) -> Result<Footer, StoreError> {
         if content.len() < 7 || content[0..4] != *MAGIC {
-            return Err(StoreError::corrupt(path, at, "magic AUly", format!("{:02x?}", content.get(0..4))));
+            return Err(StoreError::corrupt(
+                path,
+                at,
+                "magic AUly",
+                format!("{:02x?}", content.get(0..4)),
+            ));
         }
         let format = u16::from_le_bytes([content[4], content[5]]);
         if format != FORMAT {
-            return Err(StoreError::NewerFormat { path: path.to_path_buf(), expected: FORMAT, got: format });
+            return Err(StoreError::NewerFormat {
+                path: path.to_path_buf(),
+                expected: FORMAT,
+                got: format,
+            });
         }
         let kind = match content[6] {
             1 => LayerKind::Delta,
@@ -131,9 +158,21 @@ impl Footer {
         };
         let footer = Footer::numbers(kind, &content[7..])
             .map_err(|e| StoreError::corrupt(path, at, "the numbers of a footer", e))?;
-        if footer.meta_offset.saturating_add(u64::from(footer.meta_len)) > file_len {
-            let expected = format!("meta of {} bytes at {}", footer.meta_len, footer.meta_offset);
-            return Err(StoreError::corrupt(path, at, expected, format!("a file of {file_len}")));
+        if footer
+            .meta_offset
+            .saturating_add(u64::from(footer.meta_len))
+            > file_len
+        {
+            let expected = format!(
+                "meta of {} bytes at {}",
+                footer.meta_len, footer.meta_offset
+            );
+            return Err(StoreError::corrupt(
+                path,
+                at,
+                expected,
+                format!("a file of {file_len}"),
+            ));
         }
         Ok(footer)
     }
@@ -149,7 +188,9 @@ impl Footer {
         let floor = Lsn(r.u64()?);
         let (meta_offset, meta_len) = (r.u64()?, r.narrow("meta length")?);
         let count: usize = r.narrow("replaced layers")?;
-        let replaced = (0..count.min(REPLACED_MAX)).map(|_| r.u64()).collect::<Result<_, _>>()?;
+        let replaced = (0..count.min(REPLACED_MAX))
+            .map(|_| r.u64())
+            .collect::<Result<_, _>>()?;
         r.finish()?;
         Ok(Footer {
             kind,
@@ -204,7 +245,10 @@ impl Heavy {
         if lsn >= self.last_lsn {
             return self.bytes;
         }
-        let (below, all) = (lsn.0.saturating_sub(self.first_lsn.0), self.last_lsn.0 - self.first_lsn.0);
+        let (below, all) = (
+            lsn.0.saturating_sub(self.first_lsn.0),
+            self.last_lsn.0 - self.first_lsn.0,
+        );
         (u128::from(self.bytes) * u128::from(below) / u128::from(all.max(1))) as u64
     }
 }
@@ -224,8 +268,17 @@ impl Meta {
         let mut out = Vec::new();
         put_u64(&mut out, self.blocks.len() as u64);
         for b in &self.blocks {
-            let numbers = [b.first_page, b.last_page - b.first_page, b.first_lsn, b.last_lsn - b.first_lsn, b.offset];
-            numbers.into_iter().chain([u64::from(b.len)]).for_each(|n| put_u64(&mut out, n));
+            let numbers = [
+                b.first_page,
+                b.last_page - b.first_page,
+                b.first_lsn,
+                b.last_lsn - b.first_lsn,
+                b.offset,
+            ];
+            numbers
+                .into_iter()
+                .chain([u64::from(b.len)])
+                .for_each(|n| put_u64(&mut out, n));
         }
         put_u64(&mut out, self.commits.len() as u64);
         for c in &self.commits {
@@ -238,10 +291,19 @@ impl Meta {
         }
         put_u64(&mut out, self.heavy.len() as u64);
         for h in &self.heavy {
-            [h.page.0, h.bytes, h.first_lsn.0, h.last_lsn.0.wrapping_sub(h.first_lsn.0)].into_iter().for_each(|n| put_u64(&mut out, n));
+            [
+                h.page.0,
+                h.bytes,
+                h.first_lsn.0,
+                h.last_lsn.0.wrapping_sub(h.first_lsn.0),
+            ]
+            .into_iter()
+            .for_each(|n| put_u64(&mut out, n));
         }
         put_u64(&mut out, self.blobs.len() as u64);
-        self.blobs.iter().for_each(|b| out.extend_from_slice(&b.0.to_le_bytes()));
+        self.blobs
+            .iter()
+            .for_each(|b| out.extend_from_slice(&b.0.to_le_bytes()));
         put_u64(&mut out, self.bloom.bytes().len() as u64);
         out.extend_from_slice(self.bloom.bytes());
         out
@@ -275,7 +337,12 @@ impl Meta {
         for _ in 0..r.u64()? {
             let (page, bytes, first) = (PageId(r.u64()?), r.u64()?, r.u64()?);
             let last_lsn = Lsn(first.saturating_add(r.u64()?));
-            meta.heavy.push(Heavy { page, bytes, first_lsn: Lsn(first), last_lsn });
+            meta.heavy.push(Heavy {
+                page,
+                bytes,
+                first_lsn: Lsn(first),
+                last_lsn,
+            });
         }
         for _ in 0..r.u64()? {
             let mut id = [0; 16];

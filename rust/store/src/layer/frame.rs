@@ -16,7 +16,9 @@ const LZ4: u32 = 1;
 
 /// Appends a block; compressed when that makes it smaller.
 pub(crate) fn put_block(out: &mut Vec<u8>, raw: &[u8], compress: bool) {
-    let packed = compress.then(|| lz4_flex::block::compress(raw)).filter(|p| p.len() < raw.len());
+    let packed = compress
+        .then(|| lz4_flex::block::compress(raw))
+        .filter(|p| p.len() < raw.len());
     let (codec, stored) = packed.as_deref().map_or((PLAIN, raw), |p| (LZ4, p));
     let mut head = [0u8; 12];
     head[0..4].copy_from_slice(&(raw.len() as u32).to_le_bytes());
@@ -33,19 +35,40 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
 }
 
 /// Reads the block at `offset` that takes `len` bytes of the file, its head included.
-pub(crate) fn read_block(file: &dyn DiskFile, path: &Path, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+pub(crate) fn read_block(
+    file: &dyn DiskFile,
+    path: &Path,
+    offset: u64,
+    len: usize,
+) -> Result<Bytes, StoreError> {
     if !(FRAME_BYTES..=BLOCK_BYTES_MAX).contains(&len) {
-        return Err(StoreError::corrupt(path, offset, "a block of sensible length", format!("{len} bytes")));
+        return Err(StoreError::corrupt(
+            path,
+            offset,
+            "a block of sensible length",
+            format!("{len} bytes"),
+        ));
     }
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, offset).map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            StoreError::corrupt(path, offset, format!("a block of {len} bytes"), "the end of the file")
-        }
-        _ => StoreError::io(path)(source),
-    })?;
-    let (raw_len, stored_len, codec) = (u32_at(&bytes, 0) as usize, u32_at(&bytes, 4) as usize, u32_at(&bytes, 8));
-    let (got, expected) = (crc32c_append(crc32c(&bytes[..12]), &bytes[FRAME_BYTES..]), u32_at(&bytes, 12));
+    file.read_exact_at(&mut bytes, offset)
+        .map_err(|source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => StoreError::corrupt(
+                path,
+                offset,
+                format!("a block of {len} bytes"),
+                "the end of the file",
+            ),
+            _ => StoreError::io(path)(source),
+        })?;
+    let (raw_len, stored_len, codec) = (
+        u32_at(&bytes, 0) as usize,
+        u32_at(&bytes, 4) as usize,
+        u32_at(&bytes, 8),
+    );
+    let (got, expected) = (
+        crc32c_append(crc32c(&bytes[..12]), &bytes[FRAME_BYTES..]),
+        u32_at(&bytes, 12),
+    );
     if got != expected || stored_len != len - FRAME_BYTES || raw_len > BLOCK_BYTES_MAX {
         let (expected, got) = (format!("crc {expected:08x}"), format!("crc {got:08x}"));
         return Err(StoreError::corrupt(path, offset, expected, got));

@@ -37,10 +37,21 @@ pub(crate) struct LayerRecords {
 }
 
 impl LayerRecords {
-    pub(crate) fn new(layer: Arc<Layer>, from: PageId, skip: Arc<BTreeSet<u64>>) -> Result<LayerRecords, StoreError> {
+    pub(crate) fn new(
+        layer: Arc<Layer>,
+        from: PageId,
+        skip: Arc<BTreeSet<u64>>,
+    ) -> Result<LayerRecords, StoreError> {
         let meta = layer.meta()?;
         let block = meta.blocks.partition_point(|b| b.last_page < from.0);
-        Ok(LayerRecords { layer, meta, block, from, reader: None, skip })
+        Ok(LayerRecords {
+            layer,
+            meta,
+            block,
+            from,
+            reader: None,
+            skip,
+        })
     }
 }
 
@@ -72,12 +83,16 @@ impl Source for Records {
                     }
                 }
             }
-            let Some(entry) = source.meta.blocks.get(source.block) else { return Ok(None) };
+            let Some(entry) = source.meta.blocks.get(source.block) else {
+                return Ok(None);
+            };
             source.block += 1;
             source.reader = None;
             if !source.skip.contains(&entry.offset) {
-                source.reader =
-                    Some((entry.offset, RecordReader::new(source.layer.block(entry.offset, entry.len)?)));
+                source.reader = Some((
+                    entry.offset,
+                    RecordReader::new(source.layer.block(entry.offset, entry.len)?),
+                ));
             }
         }
     }
@@ -95,10 +110,21 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn new(layer: Arc<Layer>, from: PageId, skip: Arc<BTreeSet<u64>>) -> Result<Images, StoreError> {
+    pub(crate) fn new(
+        layer: Arc<Layer>,
+        from: PageId,
+        skip: Arc<BTreeSet<u64>>,
+    ) -> Result<Images, StoreError> {
         let meta = layer.meta()?;
         let block = meta.blocks.partition_point(|b| b.last_page < from.0);
-        Ok(Images { layer, meta, block, from, listing: Vec::new().into_iter(), skip })
+        Ok(Images {
+            layer,
+            meta,
+            block,
+            from,
+            listing: Vec::new().into_iter(),
+            skip,
+        })
     }
 }
 
@@ -116,7 +142,9 @@ impl Source for Images {
                     return Ok(Some((self.layer.clone(), entry)));
                 }
             }
-            let Some(block) = self.meta.blocks.get(self.block) else { return Ok(None) };
+            let Some(block) = self.meta.blocks.get(self.block) else {
+                return Ok(None);
+            };
             self.block += 1;
             if !self.skip.contains(&block.offset) {
                 self.listing = self.layer.listing(block)?.into_iter();
@@ -137,7 +165,12 @@ pub(crate) struct Merge<S: Source> {
 impl<S: Source> Merge<S> {
     pub(crate) fn new(sources: Vec<S>) -> Merge<S> {
         let heads = sources.iter().map(|_| None).collect();
-        Merge { sources, heads, last: None, primed: false }
+        Merge {
+            sources,
+            heads,
+            last: None,
+            primed: false,
+        }
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<S::Item>, StoreError> {
@@ -148,8 +181,14 @@ impl<S: Source> Merge<S> {
             self.primed = true;
         }
         loop {
-            let keys = self.heads.iter().enumerate().filter_map(|(i, h)| h.as_ref().map(|h| (S::key(h), i)));
-            let Some((key, i)) = keys.min() else { return Ok(None) };
+            let keys = self
+                .heads
+                .iter()
+                .enumerate()
+                .filter_map(|(i, h)| h.as_ref().map(|h| (S::key(h), i)));
+            let Some((key, i)) = keys.min() else {
+                return Ok(None);
+            };
             let item = std::mem::replace(&mut self.heads[i], self.sources[i].next()?);
             if self.last.replace(key) != Some(key) {
                 return Ok(item);
@@ -163,7 +202,14 @@ pub(crate) fn merged_commits(
     layers: &[Arc<Layer>],
     keep: impl Fn(&CommitPoint) -> bool,
 ) -> impl Iterator<Item = Result<CommitPoint, StoreError>> {
-    let mut sources: Vec<_> = layers.iter().map(|layer| Commits { layer, block: 0, some: Vec::new().into_iter() }).collect();
+    let mut sources: Vec<_> = layers
+        .iter()
+        .map(|layer| Commits {
+            layer,
+            block: 0,
+            some: Vec::new().into_iter(),
+        })
+        .collect();
     let mut heads: Vec<Option<CommitPoint>> = Vec::new();
     let mut last: Option<(Lsn, VolumeId)> = None;
     std::iter::from_fn(move || {
@@ -176,7 +222,10 @@ pub(crate) fn merged_commits(
             }
         }
         loop {
-            let keys = heads.iter().enumerate().filter_map(|(i, h)| h.map(|h| (h.lsn, h.origin, i)));
+            let keys = heads
+                .iter()
+                .enumerate()
+                .filter_map(|(i, h)| h.map(|h| (h.lsn, h.origin, i)));
             let (lsn, origin, i) = keys.min()?;
             let next = match sources[i].next() {
                 Ok(next) => next,
@@ -203,7 +252,9 @@ impl Commits<'_> {
                 return Ok(Some(commit));
             }
             let meta = self.layer.meta()?;
-            let Some(block) = meta.commits.get(self.block) else { return Ok(None) };
+            let Some(block) = meta.commits.get(self.block) else {
+                return Ok(None);
+            };
             self.block += 1;
             self.some = self.layer.commits(block)?.into_iter();
         }

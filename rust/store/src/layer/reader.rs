@@ -37,13 +37,23 @@ impl Layer {
         bytes: u64,
         meta: Option<Meta>,
     ) -> Layer {
-        Layer { layer, path, footer, bytes, file, meta: Mutex::new(meta.map(Arc::new)) }
+        Layer {
+            layer,
+            path,
+            footer,
+            bytes,
+            file,
+            meta: Mutex::new(meta.map(Arc::new)),
+        }
     }
 
     /// Opens a layer; of its content only the footer is read.
     pub(crate) fn open(dir: &LayerDir, layer: u64) -> Result<Layer, StoreError> {
         let path = dir.path(layer);
-        let file = dir.disk.open(&path, OpenMode::Read).map_err(StoreError::io(&path))?;
+        let file = dir
+            .disk
+            .open(&path, OpenMode::Read)
+            .map_err(StoreError::io(&path))?;
         let footer = Footer::read(&*file, &path)?;
         let bytes = file.len().map_err(StoreError::io(&path))?;
         Ok(Layer::new(layer, path, file, footer, bytes, None))
@@ -102,9 +112,18 @@ impl Layer {
     }
 
     /// The listing blocks that may hold something of the page with an LSN in `(after, upto]`.
-    fn blocks_of(meta: &Meta, page: PageId, after: Lsn, upto: Lsn) -> impl Iterator<Item = &BlockEntry> {
+    fn blocks_of(
+        meta: &Meta,
+        page: PageId,
+        after: Lsn,
+        upto: Lsn,
+    ) -> impl Iterator<Item = &BlockEntry> {
         let start = meta.blocks.partition_point(|b| b.last_page < page.0);
-        let blocks = if meta.bloom.may_contain(page) { &meta.blocks[start..] } else { &[] };
+        let blocks = if meta.bloom.may_contain(page) {
+            &meta.blocks[start..]
+        } else {
+            &[]
+        };
         blocks
             .iter()
             .take_while(move |b| b.first_page <= page.0)
@@ -147,8 +166,13 @@ impl Layer {
         let meta = self.meta()?;
         for entry in Layer::blocks_of(&meta, page, Lsn::NONE, upto) {
             let block = self.cached(cache, entry.offset, entry.len)?;
-            let listing = entry::read_images(&block).map_err(|e| self.unreadable(entry.offset, &e))?;
-            out.extend(listing.into_iter().filter(|i| i.page == page && i.lsn <= upto));
+            let listing =
+                entry::read_images(&block).map_err(|e| self.unreadable(entry.offset, &e))?;
+            out.extend(
+                listing
+                    .into_iter()
+                    .filter(|i| i.page == page && i.lsn <= upto),
+            );
         }
         Ok(())
     }
@@ -174,6 +198,11 @@ impl Layer {
             Some(b) => (b.offset, PageId(b.first_page), PageId(b.last_page)),
             None => (0, self.footer.first_page, self.footer.last_page),
         };
-        Damage { layer: self.layer, path: self.path.clone(), offset, pages: first..=last }
+        Damage {
+            layer: self.layer,
+            path: self.path.clone(),
+            offset,
+            pages: first..=last,
+        }
     }
 }

@@ -46,10 +46,16 @@ impl LayerDir {
     /// Numbers of the layers that are there, ascending; unfinished files are removed.
     pub(crate) fn list(&self) -> Result<Vec<u64>, StoreError> {
         let mut layers = Vec::new();
-        for name in self.disk.list(&self.dir).map_err(StoreError::io(&self.dir))? {
+        for name in self
+            .disk
+            .list(&self.dir)
+            .map_err(StoreError::io(&self.dir))?
+        {
             if name.starts_with(TEMP) {
                 let path = self.dir.join(&name);
-                self.disk.remove_file(&path).map_err(StoreError::io(&path))?;
+                self.disk
+                    .remove_file(&path)
+                    .map_err(StoreError::io(&path))?;
             }
             layers.extend(name.strip_prefix(NAME).and_then(|n| n.parse::<u64>().ok()));
         }
@@ -78,10 +84,21 @@ struct Output {
 impl Output {
     fn create(dir: &LayerDir, layer: u64) -> Result<Output, StoreError> {
         let temp = dir.temp(layer);
-        let file = dir.disk.open(&temp, OpenMode::Create).map_err(StoreError::io(&temp))?;
+        let file = dir
+            .disk
+            .open(&temp, OpenMode::Create)
+            .map_err(StoreError::io(&temp))?;
         let mut buf = Vec::with_capacity(BUFFER_BYTES);
         buf.resize(FRONT_BYTES, 0);
-        Ok(Output { dir: dir.clone(), layer, temp, file, buf, flushed: 0, done: false })
+        Ok(Output {
+            dir: dir.clone(),
+            layer,
+            temp,
+            file,
+            buf,
+            flushed: 0,
+            done: false,
+        })
     }
 
     fn at(&self) -> u64 {
@@ -99,7 +116,9 @@ impl Output {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.file.write_all_at(&self.buf, self.flushed).map_err(StoreError::io(&self.temp))?;
+        self.file
+            .write_all_at(&self.buf, self.flushed)
+            .map_err(StoreError::io(&self.temp))?;
         self.flushed += self.buf.len() as u64;
         self.buf.clear();
         Ok(())
@@ -110,13 +129,28 @@ impl Output {
         let back = footer.encode_back();
         self.buf.extend_from_slice(&back);
         self.flush()?;
-        self.file.write_all_at(&footer.encode_front(), 0).map_err(StoreError::io(&self.temp))?;
+        self.file
+            .write_all_at(&footer.encode_front(), 0)
+            .map_err(StoreError::io(&self.temp))?;
         self.file.sync_data().map_err(StoreError::io(&self.temp))?;
         let path = self.dir.path(self.layer);
-        self.dir.disk.rename(&self.temp, &path).map_err(StoreError::io(&path))?;
+        self.dir
+            .disk
+            .rename(&self.temp, &path)
+            .map_err(StoreError::io(&path))?;
         self.done = true;
-        self.dir.disk.sync_dir(&self.dir.dir).map_err(StoreError::io(&path))?;
-        Ok(Layer::new(self.layer, path, self.file.clone(), footer, self.flushed, Some(meta)))
+        self.dir
+            .disk
+            .sync_dir(&self.dir.dir)
+            .map_err(StoreError::io(&path))?;
+        Ok(Layer::new(
+            self.layer,
+            path,
+            self.file.clone(),
+            footer,
+            self.flushed,
+            Some(meta),
+        ))
     }
 }
 
@@ -137,7 +171,10 @@ struct Span {
 }
 
 impl Span {
-    const EMPTY: Span = Span { first: u64::MAX, last: 0 };
+    const EMPTY: Span = Span {
+        first: u64::MAX,
+        last: 0,
+    };
 
     fn add(&mut self, n: u64) {
         self.first = self.first.min(n);
@@ -177,7 +214,10 @@ impl Counts {
     }
 
     fn add(&mut self, page: PageId, lsn: Lsn, weight: u64) {
-        debug_assert!(self.distinct.last().is_none_or(|p| *p <= page.0), "a layer is written in page order");
+        debug_assert!(
+            self.distinct.last().is_none_or(|p| *p <= page.0),
+            "a layer is written in page order"
+        );
         self.entries += 1;
         self.weight += weight;
         self.pages.add(page.0);
@@ -264,8 +304,14 @@ impl DeltaWriter {
                 heavy.last_lsn = record.lsn;
             }
             page => {
-                let new = Heavy { page: record.page, bytes, first_lsn: record.lsn, last_lsn: record.lsn };
-                self.heavy.extend(page.replace(new).filter(|h| h.bytes >= HEAVY_BYTES_MIN));
+                let new = Heavy {
+                    page: record.page,
+                    bytes,
+                    first_lsn: record.lsn,
+                    last_lsn: record.lsn,
+                };
+                self.heavy
+                    .extend(page.replace(new).filter(|h| h.bytes >= HEAVY_BYTES_MIN));
             }
         }
     }
@@ -297,7 +343,8 @@ impl DeltaWriter {
         replaced: &[u64],
     ) -> Result<Layer, StoreError> {
         self.end_block()?;
-        self.heavy.extend(self.page.take().filter(|h| h.bytes >= HEAVY_BYTES_MIN));
+        self.heavy
+            .extend(self.page.take().filter(|h| h.bytes >= HEAVY_BYTES_MIN));
         let commits = self.commits(commits)?;
         let footer = self.counts.footer(LayerKind::Delta, floor, replaced);
         let meta = Meta {
@@ -316,15 +363,24 @@ impl DeltaWriter {
     ) -> Result<Vec<CommitBlock>, StoreError> {
         let mut blocks = Vec::new();
         loop {
-            let some: Vec<CommitPoint> = commits.by_ref().take(COMMITS_PER_BLOCK).collect::<Result<_, _>>()?;
-            let (Some(first), Some(last)) = (some.first(), some.last()) else { return Ok(blocks) };
+            let some: Vec<CommitPoint> = commits
+                .by_ref()
+                .take(COMMITS_PER_BLOCK)
+                .collect::<Result<_, _>>()?;
+            let (Some(first), Some(last)) = (some.first(), some.last()) else {
+                return Ok(blocks);
+            };
             let mut raw = Vec::new();
             entry::put_commits(&mut raw, &some);
             let (offset, len) = self.out.block(&raw, true)?;
             blocks.push(CommitBlock {
                 first_lsn: first.lsn.0,
                 last_lsn: last.lsn.0,
-                first_time: some.iter().map(|c| c.time_us).min().unwrap_or(first.time_us),
+                first_time: some
+                    .iter()
+                    .map(|c| c.time_us)
+                    .min()
+                    .unwrap_or(first.time_us),
                 last_time: some.iter().map(|c| c.time_us).max().unwrap_or(last.time_us),
                 offset,
                 len,
@@ -354,13 +410,21 @@ pub(crate) struct ImageWriter {
 
 impl ImageWriter {
     pub(crate) fn create(dir: &LayerDir, layer: u64) -> Result<ImageWriter, StoreError> {
-        Ok(ImageWriter { out: Output::create(dir, layer)?, listing: Vec::new(), counts: Counts::new() })
+        Ok(ImageWriter {
+            out: Output::create(dir, layer)?,
+            listing: Vec::new(),
+            counts: Counts::new(),
+        })
     }
 
     /// Writes one; of `image` only the key counts, its place is where it comes to lie.
     pub(crate) fn push(&mut self, image: &ImageEntry, sealed: &Bytes) -> Result<(), StoreError> {
         let (offset, len) = self.out.block(sealed, false)?;
-        self.listing.push(ImageEntry { offset, len, ..*image });
+        self.listing.push(ImageEntry {
+            offset,
+            len,
+            ..*image
+        });
         self.counts.add(image.page, image.lsn, u64::from(len));
         if self.listing.len() >= IMAGES_PER_BLOCK {
             self.end_block()?;
@@ -392,7 +456,11 @@ impl ImageWriter {
         self.end_block()?;
         let footer = self.counts.footer(LayerKind::Image, floor, replaced);
         let bloom = Bloom::build(&self.counts.distinct);
-        let meta = Meta { blocks: self.counts.blocks, bloom, ..Meta::default() };
+        let meta = Meta {
+            blocks: self.counts.blocks,
+            bloom,
+            ..Meta::default()
+        };
         self.out.finish(footer, meta)
     }
 }

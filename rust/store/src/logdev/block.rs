@@ -71,12 +71,21 @@ pub(super) fn read_header(block: &[u8], salt: u64) -> Option<Header> {
         slots: block[11],
         node: u16_at(block, 12),
         stripe: u64_at(block, 16),
-        trimmed: Position { group: u64_at(block, 24), stripe: u64_at(block, 32) },
+        trimmed: Position {
+            group: u64_at(block, 24),
+            stripe: u64_at(block, 32),
+        },
     })
 }
 
 /// Appends an empty stripe: a header per node, zeros behind.
-pub(super) fn push_stripe(out: &mut Vec<u8>, nodes: NodeSet, salt: u64, stripe: u64, trimmed: Position) {
+pub(super) fn push_stripe(
+    out: &mut Vec<u8>,
+    nodes: NodeSet,
+    salt: u64,
+    stripe: u64,
+    trimmed: Position,
+) {
     for (slot, node) in nodes.iter().enumerate() {
         let at = out.len();
         out.resize(at + BLOCK_BYTES, 0);
@@ -97,7 +106,11 @@ pub(super) fn push_stripe(out: &mut Vec<u8>, nodes: NodeSet, salt: u64, stripe: 
 /// How many bytes of a group's remaining `body` go into a block filled up to `at`; none when a new block is better.
 pub(super) fn room(at: usize, body: usize) -> usize {
     let room = BLOCK_BYTES.saturating_sub(at + FRAGMENT_HEADER_BYTES);
-    if room >= body.min(FRAGMENT_BODY_MIN) { room.min(body) } else { 0 }
+    if room >= body.min(FRAGMENT_BODY_MIN) {
+        room.min(body)
+    } else {
+        0
+    }
 }
 
 /// Where a fragment stands.
@@ -111,7 +124,10 @@ pub(super) struct Place {
 
 impl Place {
     fn seed(&self) -> u32 {
-        crc32c_append(seed(self.salt, self.stripe), &(self.at as u16).to_le_bytes())
+        crc32c_append(
+            seed(self.salt, self.stripe),
+            &(self.at as u16).to_le_bytes(),
+        )
     }
 }
 
@@ -156,7 +172,15 @@ pub(super) fn read_fragment(block: &[u8], place: Place) -> Option<(Fragment, &[u
         return None;
     }
     let last = u16_at(header, 10) & LAST != 0;
-    Some((Fragment { group: u64_at(header, 16), index: u32_at(header, 12), last, len }, body))
+    Some((
+        Fragment {
+            group: u64_at(header, 16),
+            index: u32_at(header, 12),
+            last,
+            len,
+        },
+        body,
+    ))
 }
 
 #[cfg(test)]
@@ -169,8 +193,17 @@ mod tests {
         let nodes = NodeSet::one(NodeId(0)).with(NodeId(3));
         let mut stripe = Vec::new();
         push_stripe(&mut stripe, nodes, 7, 5, Position::START);
-        let place = Place { salt: 7, stripe: 5, at: HEADER_BYTES };
-        let fragment = Fragment { group: 9, index: 0, last: true, len: 3 };
+        let place = Place {
+            salt: 7,
+            stripe: 5,
+            at: HEADER_BYTES,
+        };
+        let fragment = Fragment {
+            group: 9,
+            index: 0,
+            last: true,
+            len: 3,
+        };
         put_fragment(&mut stripe, place, fragment, b"abc");
         for block in stripe.chunks(BLOCK_BYTES) {
             assert_eq!(read_fragment(block, place), Some((fragment, &b"abc"[..])));
@@ -179,19 +212,37 @@ mod tests {
             assert!(read_header(block, 8).is_none());
         }
         let second = read_header(&stripe[BLOCK_BYTES..], 7).expect("header");
-        assert_eq!((second.slot, second.slots, second.node, second.stripe), (1, 2, 3, 5));
+        assert_eq!(
+            (second.slot, second.slots, second.node, second.stripe),
+            (1, 2, 3, 5)
+        );
     }
 
     #[test]
     fn any_flipped_bit_is_seen() {
         let mut stripe = Vec::new();
         push_stripe(&mut stripe, NodeSet::one(NodeId(0)), 1, 2, Position::START);
-        let place = Place { salt: 1, stripe: 2, at: HEADER_BYTES };
-        put_fragment(&mut stripe, place, Fragment { group: 1, index: 0, last: true, len: 8 }, b"12345678");
+        let place = Place {
+            salt: 1,
+            stripe: 2,
+            at: HEADER_BYTES,
+        };
+        put_fragment(
+            &mut stripe,
+            place,
+            Fragment {
+                group: 1,
+                index: 0,
+                last: true,
+                len: 8,
+            },
+            b"12345678",
+        );
         for byte in 0..HEADER_BYTES + FRAGMENT_HEADER_BYTES + 8 {
             for bit in 0..8 {
                 stripe[byte] ^= 1 << bit;
-                let seen = read_header(&stripe, 1).is_none() || read_fragment(&stripe, place).is_none();
+                let seen =
+                    read_header(&stripe, 1).is_none() || read_fragment(&stripe, place).is_none();
                 assert!(seen, "byte {byte} bit {bit}");
                 stripe[byte] ^= 1 << bit;
             }

@@ -25,7 +25,10 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { file_bytes: 16 << 20, spare_files_max: 4 }
+        LogConfig {
+            file_bytes: 16 << 20,
+            spare_files_max: 4,
+        }
     }
 }
 
@@ -40,7 +43,11 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn new(nodes: NodeSet, salt: u64, config: LogConfig) -> Shape {
         let stripe_bytes = (nodes.len().max(1) * BLOCK_BYTES) as u64;
-        Shape { nodes, salt, stripes_per_file: (config.file_bytes / stripe_bytes).max(1) }
+        Shape {
+            nodes,
+            salt,
+            stripes_per_file: (config.file_bytes / stripe_bytes).max(1),
+        }
     }
 
     pub(super) fn stripe_bytes(&self) -> usize {
@@ -77,11 +84,22 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn new(buf: Vec<u8>, stripe: u64, at: usize, group: u64) -> Tail {
-        Tail { buf, stripe, at, group, body: Vec::new(), scratch: Vec::new(), poison: None }
+        Tail {
+            buf,
+            stripe,
+            at,
+            group,
+            body: Vec::new(),
+            scratch: Vec::new(),
+            poison: None,
+        }
     }
 
     fn position(&self) -> Position {
-        Position { group: self.group, stripe: self.stripe }
+        Position {
+            group: self.group,
+            stripe: self.stripe,
+        }
     }
 }
 
@@ -129,7 +147,12 @@ impl LogDevice {
         assert!(!nodes.is_empty(), "a log belongs to at least one node");
         let shape = Shape::new(nodes, salt, config);
         disk.create_dir_all(dir).map_err(LogError::io(dir))?;
-        let files = LogFiles::new(disk.clone(), dir, shape.file_bytes(), config.spare_files_max);
+        let files = LogFiles::new(
+            disk.clone(),
+            dir,
+            shape.file_bytes(),
+            config.spare_files_max,
+        );
         files.prepare()?;
         if let Some(parent) = dir.parent() {
             disk.sync_dir(parent).map_err(LogError::io(parent))?;
@@ -156,8 +179,18 @@ impl LogDevice {
     }
 
     fn with(dir: &Path, shape: Shape, files: LogFiles, tail: Tail, trimmed: Position) -> LogDevice {
-        let points = Points { end: tail.position(), trimmed, trimmed_durable: trimmed };
-        LogDevice { dir: dir.to_path_buf(), shape, files, tail: Mutex::new(tail), points: Mutex::new(points) }
+        let points = Points {
+            end: tail.position(),
+            trimmed,
+            trimmed_durable: trimmed,
+        };
+        LogDevice {
+            dir: dir.to_path_buf(),
+            shape,
+            files,
+            tail: Mutex::new(tail),
+            points: Mutex::new(points),
+        }
     }
 
     /// Writes the entries to the blocks of all nodes and syncs once: when it returns, they are on disk [8].
@@ -168,10 +201,16 @@ impl LogDevice {
         let mut tail = self.tail.lock();
         let tail = &mut *tail;
         if let Some(reason) = &tail.poison {
-            return Err(LogError::Poisoned { path: self.dir.clone(), reason: reason.clone() });
+            return Err(LogError::Poisoned {
+                path: self.dir.clone(),
+                reason: reason.clone(),
+            });
         }
         if entries.is_empty() {
-            return Ok(Appended { tokens: Vec::new(), end: tail.position() });
+            return Ok(Appended {
+                tokens: Vec::new(),
+                end: tail.position(),
+            });
         }
         tail.body.clear();
         for entry in entries {
@@ -188,7 +227,10 @@ impl LogDevice {
         let (was, first) = (tail.stripe, self.lay_out(tail, trimmed));
         if let Err(error) = self.write(first, &tail.buf) {
             tail.poison = Some(error.to_string());
-            return Err(LogError::Poisoned { path: self.dir.clone(), reason: error.to_string() });
+            return Err(LogError::Poisoned {
+                path: self.dir.clone(),
+                reason: error.to_string(),
+            });
         }
         self.keep_last_stripe(tail);
         {
@@ -200,7 +242,10 @@ impl LogDevice {
         }
         let mut tokens = Vec::with_capacity(entries.len() * self.shape.nodes.len());
         entries.iter().for_each(|entry| entry.redeem(&mut tokens));
-        Ok(Appended { tokens, end: tail.position() })
+        Ok(Appended {
+            tokens,
+            end: tail.position(),
+        })
     }
 
     /// Cuts the group in `tail.body` into fragments behind what the tail holds; gives the first stripe to write.
@@ -219,13 +264,28 @@ impl LogDevice {
                 }
                 tail.stripe += 1;
                 tail.at = HEADER_BYTES;
-                block::push_stripe(&mut tail.buf, self.shape.nodes, self.shape.salt, tail.stripe, trimmed);
+                block::push_stripe(
+                    &mut tail.buf,
+                    self.shape.nodes,
+                    self.shape.salt,
+                    tail.stripe,
+                    trimmed,
+                );
                 continue;
             }
             let (body, behind) = rest.split_at(len);
             let start = tail.buf.len() - stripe_bytes;
-            let place = Place { salt: self.shape.salt, stripe: tail.stripe, at: tail.at };
-            let fragment = Fragment { group: tail.group, index, last: behind.is_empty(), len };
+            let place = Place {
+                salt: self.shape.salt,
+                stripe: tail.stripe,
+                at: tail.at,
+            };
+            let fragment = Fragment {
+                group: tail.group,
+                index,
+                last: behind.is_empty(),
+                len,
+            };
             block::put_fragment(&mut tail.buf[start..], place, fragment, body);
             tail.at += FRAGMENT_HEADER_BYTES + len;
             index += 1;
@@ -244,8 +304,14 @@ impl LogDevice {
             let in_file = (generation + 1) * self.shape.stripes_per_file - stripe;
             let len = rest.len().min(in_file as usize * self.shape.stripe_bytes());
             let target = self.files.attach(generation)?;
-            target.file.write_all_at(&rest[..len], self.shape.offset(stripe)).map_err(LogError::io(&target.path))?;
-            target.file.sync_data().map_err(LogError::io(&target.path))?;
+            target
+                .file
+                .write_all_at(&rest[..len], self.shape.offset(stripe))
+                .map_err(LogError::io(&target.path))?;
+            target
+                .file
+                .sync_data()
+                .map_err(LogError::io(&target.path))?;
             rest = &rest[len..];
             stripe += in_file;
         }
@@ -281,7 +347,10 @@ impl LogDevice {
     /// in layers, which is harmless.
     pub fn trim(&self, position: Position) -> Result<(), LogError> {
         let mut points = self.points.lock();
-        assert!(position <= points.end, "only what was appended can be trimmed");
+        assert!(
+            position <= points.end,
+            "only what was appended can be trimmed"
+        );
         points.trimmed = points.trimmed.max(position);
         drop(points);
         self.release()

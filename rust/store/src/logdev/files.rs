@@ -40,7 +40,12 @@ struct State {
 }
 
 impl LogFiles {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, file_bytes: u64, spare_files_max: usize) -> LogFiles {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        file_bytes: u64,
+        spare_files_max: usize,
+    ) -> LogFiles {
         LogFiles {
             disk,
             dir: dir.to_path_buf(),
@@ -54,22 +59,30 @@ impl LogFiles {
     /// Opens all files that are there; remains of unfinished ones are removed.
     pub(super) fn open_all(&self) -> Result<Vec<LogFile>, LogError> {
         if !self.disk.exists(&self.dir) {
-            return Err(LogError::Missing { path: self.dir.clone() });
+            return Err(LogError::Missing {
+                path: self.dir.clone(),
+            });
         }
         let mut files = Vec::new();
         for name in self.disk.list(&self.dir).map_err(LogError::io(&self.dir))? {
             let path = self.dir.join(&name);
             if name.starts_with(TEMP) {
                 self.disk.remove_file(&path).map_err(LogError::io(&path))?;
-            } else if let Some(number) = name.strip_prefix(NAME).and_then(|n| n.parse::<u64>().ok()) {
-                let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(LogError::io(&path))?;
+            } else if let Some(number) = name.strip_prefix(NAME).and_then(|n| n.parse::<u64>().ok())
+            {
+                let file = self
+                    .disk
+                    .open(&path, OpenMode::ReadWrite)
+                    .map_err(LogError::io(&path))?;
                 files.push(LogFile { path, file });
                 let mut state = self.state.lock();
                 state.next_name = state.next_name.max(number + 1);
             }
         }
         if files.is_empty() {
-            return Err(LogError::Missing { path: self.dir.clone() });
+            return Err(LogError::Missing {
+                path: self.dir.clone(),
+            });
         }
         Ok(files)
     }
@@ -108,9 +121,11 @@ impl LogFiles {
             // A leftover is also removed at the next open; failing to remove it now changes nothing.
             let _ = self.disk.remove_file(&temp);
             match source.kind() {
-                io::ErrorKind::StorageFull => {
-                    LogError::Full { path: self.dir.clone(), needed: self.file_bytes, source }
-                }
+                io::ErrorKind::StorageFull => LogError::Full {
+                    path: self.dir.clone(),
+                    needed: self.file_bytes,
+                    source,
+                },
                 _ => LogError::Io { path: temp, source },
             }
         })
@@ -131,7 +146,11 @@ impl LogFiles {
         let _making = self.making.lock();
         let spare = {
             let mut state = self.state.lock();
-            if state.free.is_empty() { None } else { Some(state.free.remove(0)) }
+            if state.free.is_empty() {
+                None
+            } else {
+                Some(state.free.remove(0))
+            }
         };
         let file = match spare {
             Some(file) => file,
@@ -143,21 +162,32 @@ impl LogFiles {
 
     fn attached(&self, generation: u64) -> Option<LogFile> {
         let state = self.state.lock();
-        state.live.iter().rev().find(|(g, _)| *g == generation).map(|(_, f)| f.clone())
+        state
+            .live
+            .iter()
+            .rev()
+            .find(|(g, _)| *g == generation)
+            .map(|(_, f)| f.clone())
     }
 
     /// Files of generations below `generation` become spares; beyond the number kept they are removed.
     pub(super) fn release(&self, generation: u64) -> Result<(), LogError> {
         let extra = {
             let mut state = self.state.lock();
-            let (old, live) = std::mem::take(&mut state.live).into_iter().partition(|(g, _)| *g < generation);
+            let (old, live) = std::mem::take(&mut state.live)
+                .into_iter()
+                .partition(|(g, _)| *g < generation);
             state.live = live;
-            state.free.extend(old.into_iter().map(|(_, file): (u64, LogFile)| file));
+            state
+                .free
+                .extend(old.into_iter().map(|(_, file): (u64, LogFile)| file));
             let keep = state.free.len().min(self.spare_files_max);
             state.free.split_off(keep)
         };
         for file in extra {
-            self.disk.remove_file(&file.path).map_err(LogError::io(&file.path))?;
+            self.disk
+                .remove_file(&file.path)
+                .map_err(LogError::io(&file.path))?;
         }
         Ok(())
     }

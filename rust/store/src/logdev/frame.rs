@@ -72,21 +72,27 @@ impl LogEntry {
     /// A batch with the tickets of the copies that accepted it.
     pub fn batch(batch: Arc<PgBatch>, tickets: impl IntoIterator<Item = Ticket>) -> LogEntry {
         let tickets: SmallVec<[Ticket; 6]> = tickets.into_iter().collect();
-        LogEntry::Batch { nodes: nodes_of(&tickets), tickets, batch }
+        LogEntry::Batch {
+            nodes: nodes_of(&tickets),
+            tickets,
+            batch,
+        }
     }
 
     /// The nodes that it is for.
     pub fn nodes(&self) -> NodeSet {
         match self {
-            LogEntry::Batch { nodes, .. } | LogEntry::Fence { nodes, .. } | LogEntry::Install { nodes, .. } => *nodes,
+            LogEntry::Batch { nodes, .. }
+            | LogEntry::Fence { nodes, .. }
+            | LogEntry::Install { nodes, .. } => *nodes,
         }
     }
 
     fn tickets(&self) -> &[Ticket] {
         match self {
-            LogEntry::Batch { tickets, .. } | LogEntry::Fence { tickets, .. } | LogEntry::Install { tickets, .. } => {
-                tickets
-            }
+            LogEntry::Batch { tickets, .. }
+            | LogEntry::Fence { tickets, .. }
+            | LogEntry::Install { tickets, .. } => tickets,
         }
     }
 
@@ -130,7 +136,9 @@ fn take_epoch(what: &'static str, content: &[u8]) -> Result<(u64, History), Redo
 }
 
 fn nodes_of(tickets: &[Ticket]) -> NodeSet {
-    tickets.iter().fold(NodeSet::EMPTY, |set, t| set.with(t.node))
+    tickets
+        .iter()
+        .fold(NodeSet::EMPTY, |set, t| set.with(t.node))
 }
 
 /// Reads the body of a group; records share its memory.
@@ -145,19 +153,38 @@ pub(super) fn decode_group(body: &Bytes, out: &mut Vec<LogEntry>) -> Result<(), 
         out.push(match kind {
             BATCH => {
                 let batch = Arc::new(PgBatch::decode(body.slice(start..start + len))?);
-                LogEntry::Batch { nodes, tickets: SmallVec::new(), batch }
+                LogEntry::Batch {
+                    nodes,
+                    tickets: SmallVec::new(),
+                    batch,
+                }
             }
             FENCE => {
                 let (epoch, history) = take_epoch("fence", content)?;
-                LogEntry::Fence { nodes, tickets: SmallVec::new(), epoch, history }
+                LogEntry::Fence {
+                    nodes,
+                    tickets: SmallVec::new(),
+                    epoch,
+                    history,
+                }
             }
             INSTALL => {
                 let (epoch, history) = take_epoch("install", content)?;
-                LogEntry::Install { nodes, tickets: SmallVec::new(), epoch, history }
+                LogEntry::Install {
+                    nodes,
+                    tickets: SmallVec::new(),
+                    epoch,
+                    history,
+                }
             }
             got => {
                 let expected = "batch, fence or install";
-                return Err(RedoError::Unknown { what: "log group", field: "kind", expected, got: got.into() });
+                return Err(RedoError::Unknown {
+                    what: "log group",
+                    field: "kind",
+                    expected,
+                    got: got.into(),
+                });
             }
         });
     }

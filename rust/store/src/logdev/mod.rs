@@ -38,7 +38,10 @@ pub struct Position {
 }
 
 impl Position {
-    pub(crate) const START: Position = Position { group: 1, stripe: 0 };
+    pub(crate) const START: Position = Position {
+        group: 1,
+        stripe: 0,
+    };
 
     /// How many groups there were before this place.
     pub fn groups(&self) -> u64 {

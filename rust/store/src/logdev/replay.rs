@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use aurora_proto::{NodeId, NodeSet};
 use bytes::Bytes;
 
-use super::block::{self, BLOCK_BYTES, FRAGMENT_HEADER_BYTES, Fragment, HEADER_BYTES, Header, Place};
+use super::block::{
+    self, BLOCK_BYTES, FRAGMENT_HEADER_BYTES, Fragment, HEADER_BYTES, Header, Place,
+};
 use super::device::{Shape, Tail};
 use super::files::{LogFile, LogFiles};
 use super::{LogEntry, Position, frame};
@@ -29,7 +31,10 @@ struct Seen {
     generation: Option<u64>,
 }
 
-pub(super) fn replay(files: &LogFiles, shape: &Shape) -> Result<(Tail, Position, Replay), LogError> {
+pub(super) fn replay(
+    files: &LogFiles,
+    shape: &Shape,
+) -> Result<(Tail, Position, Replay), LogError> {
     let mut trimmed = Position::START;
     let mut live = BTreeMap::new();
     let mut free = Vec::new();
@@ -50,9 +55,17 @@ pub(super) fn replay(files: &LogFiles, shape: &Shape) -> Result<(Tail, Position,
             Some(file) => scan.file(generation, file)?,
             None if newest.is_none() => {}
             None => {
-                let path = kept.values().next().map_or_else(Default::default, |f| f.path.clone());
+                let path = kept
+                    .values()
+                    .next()
+                    .map_or_else(Default::default, |f| f.path.clone());
                 let expected = format!("a file of generation {generation} beside it");
-                return Err(LogError::Damaged { path, offset: 0, expected, got: "none".into() });
+                return Err(LogError::Damaged {
+                    path,
+                    offset: 0,
+                    expected,
+                    got: "none".into(),
+                });
             }
         }
     }
@@ -70,7 +83,9 @@ fn look(file: LogFile, shape: &Shape, trimmed: &mut Position) -> Result<Seen, Lo
     let mut generation = None;
     for_each_stripe(&file, shape, 0, |index, stripe| {
         for (slot, bytes) in stripe.chunks_exact(BLOCK_BYTES).enumerate() {
-            let Some(header) = block::read_header(bytes, shape.salt) else { continue };
+            let Some(header) = block::read_header(bytes, shape.salt) else {
+                continue;
+            };
             check(&header, slot, stripe, &file, shape)?;
             if header.stripe % shape.stripes_per_file == index {
                 generation = generation.max(Some(shape.generation(header.stripe)));
@@ -82,10 +97,20 @@ fn look(file: LogFile, shape: &Shape, trimmed: &mut Position) -> Result<Seen, Lo
     Ok(Seen { file, generation })
 }
 
-fn check(header: &Header, slot: usize, stripe: &[u8], file: &LogFile, shape: &Shape) -> Result<(), LogError> {
+fn check(
+    header: &Header,
+    slot: usize,
+    stripe: &[u8],
+    file: &LogFile,
+    shape: &Shape,
+) -> Result<(), LogError> {
     if header.format > block::FORMAT {
         let (expected, got) = (block::FORMAT, header.format);
-        return Err(LogError::NewerFormat { path: file.path.clone(), expected, got });
+        return Err(LogError::NewerFormat {
+            path: file.path.clone(),
+            expected,
+            got,
+        });
     }
     let ours = shape.nodes.iter().nth(slot).map(|n| n.0);
     if usize::from(header.slots) != shape.nodes.len()
@@ -94,8 +119,14 @@ fn check(header: &Header, slot: usize, stripe: &[u8], file: &LogFile, shape: &Sh
     {
         let blocks = stripe.chunks_exact(BLOCK_BYTES);
         let headers = blocks.filter_map(|b| block::read_header(b, shape.salt));
-        let got = headers.fold(NodeSet::EMPTY, |set, h| set.with(NodeId(h.node % NodeId::LIMIT)));
-        return Err(LogError::Slots { path: file.path.clone(), expected: shape.nodes, got });
+        let got = headers.fold(NodeSet::EMPTY, |set, h| {
+            set.with(NodeId(h.node % NodeId::LIMIT))
+        });
+        return Err(LogError::Slots {
+            path: file.path.clone(),
+            expected: shape.nodes,
+            got,
+        });
     }
     Ok(())
 }
@@ -116,7 +147,9 @@ fn for_each_stripe(
     while index < stripes {
         let n = at_once.min(stripes - index);
         buf.resize((n * stripe_bytes) as usize, 0);
-        file.file.read_exact_at(&mut buf, index * stripe_bytes).map_err(LogError::io(&file.path))?;
+        file.file
+            .read_exact_at(&mut buf, index * stripe_bytes)
+            .map_err(LogError::io(&file.path))?;
         for stripe in buf.chunks_exact(stripe_bytes as usize) {
             each(index, stripe)?;
             index += 1;
@@ -172,7 +205,9 @@ impl<'a> Scan<'a> {
         let first = generation * self.shape.stripes_per_file;
         let from = self.trimmed.stripe.saturating_sub(first);
         let shape = self.shape;
-        for_each_stripe(file, shape, from, |index, bytes| self.stripe(first + index, bytes, file))
+        for_each_stripe(file, shape, from, |index, bytes| {
+            self.stripe(first + index, bytes, file)
+        })
     }
 
     fn stripe(&mut self, stripe: u64, bytes: &[u8], file: &LogFile) -> Result<(), LogError> {
@@ -182,8 +217,18 @@ impl<'a> Scan<'a> {
             .find(|h| h.stripe == stripe);
         let trimmed = header.map_or(self.trimmed, |h| h.trimmed);
         let mut clean = Vec::with_capacity(bytes.len());
-        block::push_stripe(&mut clean, self.shape.nodes, self.shape.salt, stripe, trimmed);
-        let mut place = Place { salt: self.shape.salt, stripe, at: HEADER_BYTES };
+        block::push_stripe(
+            &mut clean,
+            self.shape.nodes,
+            self.shape.salt,
+            stripe,
+            trimmed,
+        );
+        let mut place = Place {
+            salt: self.shape.salt,
+            stripe,
+            at: HEADER_BYTES,
+        };
         let mut remains = header.is_some();
         let mut ours = false;
         while let Some((fragment, body)) = any_copy(bytes, place) {
@@ -219,7 +264,8 @@ impl<'a> Scan<'a> {
         }
         if self.broken.is_some() || fragment.group != self.group || fragment.index != self.index {
             self.highest = self.highest.max(fragment.group);
-            self.broken.get_or_insert_with(|| (file.clone(), self.shape.offset(stripe) + at as u64));
+            self.broken
+                .get_or_insert_with(|| (file.clone(), self.shape.offset(stripe) + at as u64));
             return Ok(false);
         }
         if self.index == 0 {
@@ -229,11 +275,13 @@ impl<'a> Scan<'a> {
         self.index += 1;
         if fragment.last {
             let body = Bytes::from(std::mem::take(&mut self.body));
-            frame::decode_group(&body, &mut self.replay.entries).map_err(|error| LogError::Damaged {
-                path: file.path.clone(),
-                offset: self.shape.offset(stripe),
-                expected: format!("the entries of group {}", self.group),
-                got: error.to_string(),
+            frame::decode_group(&body, &mut self.replay.entries).map_err(|error| {
+                LogError::Damaged {
+                    path: file.path.clone(),
+                    offset: self.shape.offset(stripe),
+                    expected: format!("the entries of group {}", self.group),
+                    got: error.to_string(),
+                }
             })?;
             self.group += 1;
             self.index = 0;
@@ -253,7 +301,9 @@ impl<'a> Scan<'a> {
             return;
         }
         if bytes != clean {
-            let blocks = bytes.chunks_exact(BLOCK_BYTES).zip(clean.chunks_exact(BLOCK_BYTES));
+            let blocks = bytes
+                .chunks_exact(BLOCK_BYTES)
+                .zip(clean.chunks_exact(BLOCK_BYTES));
             for (node, (was, is)) in self.shape.nodes.iter().zip(blocks) {
                 if was != is {
                     *self.replay.healed.entry(node).or_default() += 1;
@@ -266,7 +316,10 @@ impl<'a> Scan<'a> {
 
     fn finish(mut self, files: &BTreeMap<u64, LogFile>) -> Result<(Tail, Replay), LogError> {
         if self.highest > self.group {
-            let (file, offset) = self.broken.take().unwrap_or_else(|| unreachable!("a later group broke the chain"));
+            let (file, offset) = self
+                .broken
+                .take()
+                .unwrap_or_else(|| unreachable!("a later group broke the chain"));
             return Err(LogError::Damaged {
                 path: file.path,
                 offset,
@@ -283,10 +336,19 @@ impl<'a> Scan<'a> {
         self.write(&writes, files)?;
         let buf = self.tail.take().unwrap_or_else(|| {
             let mut empty = Vec::new();
-            block::push_stripe(&mut empty, self.shape.nodes, self.shape.salt, self.end.0, self.trimmed);
+            block::push_stripe(
+                &mut empty,
+                self.shape.nodes,
+                self.shape.salt,
+                self.end.0,
+                self.trimmed,
+            );
             empty
         });
-        Ok((Tail::new(buf, self.end.0, self.end.1, self.group), self.replay))
+        Ok((
+            Tail::new(buf, self.end.0, self.end.1, self.group),
+            self.replay,
+        ))
     }
 
     /// Takes the fragments of an unfinished group out of the clean forms.
@@ -294,29 +356,48 @@ impl<'a> Scan<'a> {
         self.replay.cut = self.index > 0 || self.broken.is_some();
         let (stripe, at) = self.end;
         let torn = self.recent.split_off(&(stripe + 1));
-        let behind: Vec<u64> = self.rewrite.range(stripe + 1..).map(|(s, _)| *s).chain(torn.into_keys()).collect();
+        let behind: Vec<u64> = self
+            .rewrite
+            .range(stripe + 1..)
+            .map(|(s, _)| *s)
+            .chain(torn.into_keys())
+            .collect();
         let zeros = vec![0; self.shape.stripe_bytes()];
         for stripe in behind {
             self.rewrite.insert(stripe, zeros.clone());
         }
         for forms in [&mut self.recent, &mut self.rewrite] {
             if let Some(clean) = forms.get_mut(&stripe) {
-                clean.chunks_exact_mut(BLOCK_BYTES).for_each(|block| block[at..].fill(0));
+                clean
+                    .chunks_exact_mut(BLOCK_BYTES)
+                    .for_each(|block| block[at..].fill(0));
             }
         }
         self.tail = self.recent.get(&stripe).cloned();
     }
 
-    fn write(&self, writes: &BTreeMap<u64, Vec<u8>>, files: &BTreeMap<u64, LogFile>) -> Result<(), LogError> {
+    fn write(
+        &self,
+        writes: &BTreeMap<u64, Vec<u8>>,
+        files: &BTreeMap<u64, LogFile>,
+    ) -> Result<(), LogError> {
         let mut touched = BTreeMap::new();
         for (stripe, bytes) in writes {
             let generation = self.shape.generation(*stripe);
-            let Some(target) = files.get(&generation) else { continue };
-            target.file.write_all_at(bytes, self.shape.offset(*stripe)).map_err(LogError::io(&target.path))?;
+            let Some(target) = files.get(&generation) else {
+                continue;
+            };
+            target
+                .file
+                .write_all_at(bytes, self.shape.offset(*stripe))
+                .map_err(LogError::io(&target.path))?;
             touched.insert(generation, target);
         }
         for target in touched.values() {
-            target.file.sync_data().map_err(LogError::io(&target.path))?;
+            target
+                .file
+                .sync_data()
+                .map_err(LogError::io(&target.path))?;
         }
         Ok(())
     }
@@ -324,5 +405,7 @@ impl<'a> Scan<'a> {
 
 /// A fragment is good if any block of the stripe has it.
 fn any_copy(stripe: &[u8], place: Place) -> Option<(Fragment, &[u8])> {
-    stripe.chunks_exact(BLOCK_BYTES).find_map(|b| block::read_fragment(b, place))
+    stripe
+        .chunks_exact(BLOCK_BYTES)
+        .find_map(|b| block::read_fragment(b, place))
 }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aurora_page::{DataType, KeyPart, Lsn, ObjectId, PageId, Schema, Value, VolumeId};
 use aurora_page::{Column, encode_changes, encode_row, leaf_layout};
+use aurora_page::{DataType, KeyPart, Lsn, ObjectId, PageId, Schema, Value, VolumeId};
 use aurora_proto::{ClusterId, CopyState, NodeId, NodeSet};
 use aurora_redo::{History, Op, PgBatch, PgId, Record};
 use aurora_store::{LogEntry, MemDisk, NodeConfig, NodeIdentity, NodeStore, Roots, Ticket};
@@ -49,18 +49,32 @@ pub fn raw_record(lsn: u64, page: u64, op: &[u8]) -> Record {
 }
 
 pub fn batch(records: Vec<Record>) -> Arc<PgBatch> {
-    Arc::new(PgBatch { pg: PgId(0), epoch: 1, vdl: Lsn::NONE, records })
+    Arc::new(PgBatch {
+        pg: PgId(0),
+        epoch: 1,
+        vdl: Lsn::NONE,
+        records,
+    })
 }
 
 /// A batch of one record with a payload of `len` bytes that are told by its LSN.
 pub fn payload_batch(lsn: u64, len: usize) -> Arc<PgBatch> {
-    let op: Vec<u8> = (0..len).map(|i| (lsn as usize * 31 + i * 7) as u8).collect();
+    let op: Vec<u8> = (0..len)
+        .map(|i| (lsn as usize * 31 + i * 7) as u8)
+        .collect();
     batch(vec![raw_record(lsn, lsn % 5, &op)])
 }
 
 pub fn entry(batch: Arc<PgBatch>, count: u16) -> LogEntry {
     let number = batch.last_lsn().0;
-    LogEntry::batch(batch, (0..count).map(|i| Ticket { node: NodeId(i), pg: PgId(0), number }))
+    LogEntry::batch(
+        batch,
+        (0..count).map(|i| Ticket {
+            node: NodeId(i),
+            pg: PgId(0),
+            number,
+        }),
+    )
 }
 
 pub fn batches(entries: &[LogEntry]) -> Vec<Arc<PgBatch>> {
@@ -74,9 +88,26 @@ pub fn batches(entries: &[LogEntry]) -> Vec<Arc<PgBatch>> {
 }
 
 pub fn schema() -> Schema {
-    let column = |id, name: &str, data_type| Column { id, name: name.into(), data_type, nullable: false };
-    let columns = vec![column(1, "id", DataType::Int64), column(2, "n", DataType::Int64), column(3, "t", DataType::Text)];
-    Schema::new(1, columns, vec![KeyPart { column: 0, descending: false }]).expect("schema")
+    let column = |id, name: &str, data_type| Column {
+        id,
+        name: name.into(),
+        data_type,
+        nullable: false,
+    };
+    let columns = vec![
+        column(1, "id", DataType::Int64),
+        column(2, "n", DataType::Int64),
+        column(3, "t", DataType::Text),
+    ];
+    Schema::new(
+        1,
+        columns,
+        vec![KeyPart {
+            column: 0,
+            descending: false,
+        }],
+    )
+    .expect("schema")
 }
 
 /// Makes records the way a writer does: links, LSNs, one consistency point each.
@@ -104,7 +135,11 @@ impl Writer {
     pub fn record(&mut self, page: u64, op: &Op<'_>) -> Record {
         let lsn = self.next;
         self.next += 1;
-        let prev_page = if op.starts_life() { 0 } else { self.last_of_page.get(&page).copied().unwrap_or(0) };
+        let prev_page = if op.starts_life() {
+            0
+        } else {
+            self.last_of_page.get(&page).copied().unwrap_or(0)
+        };
         self.last_of_page.insert(page, lsn);
         let prev_pg = std::mem::replace(&mut self.last, lsn);
         Record {
@@ -122,20 +157,37 @@ impl Writer {
         let layout = leaf_layout(&self.schema, capacity);
         self.rows.insert(page, 0);
         let schema_version = self.schema.version;
-        self.record(page, &Op::FormatLeaf { object: ObjectId(9), schema_version, layout: &layout })
+        self.record(
+            page,
+            &Op::FormatLeaf {
+                object: ObjectId(9),
+                schema_version,
+                layout: &layout,
+            },
+        )
     }
 
     pub fn insert(&mut self, page: u64, n: i64) -> Record {
         let rank = self.rows.get(&page).copied().unwrap_or(0);
         self.rows.insert(page, rank + 1);
-        let values = [Value::Int(i64::from(rank)), Value::Int(n), Value::Text(format!("row {n}"))];
+        let values = [
+            Value::Int(i64::from(rank)),
+            Value::Int(n),
+            Value::Text(format!("row {n}")),
+        ];
         let row = encode_row(&self.schema, &values);
         self.record(page, &Op::LeafInsert { rank, row: &row })
     }
 
     pub fn update(&mut self, page: u64, rank: u16, n: i64) -> Record {
         let changes = encode_changes(&self.schema, &[(1, Value::Int(n))]);
-        self.record(page, &Op::LeafUpdate { rank, changes: &changes })
+        self.record(
+            page,
+            &Op::LeafUpdate {
+                rank,
+                changes: &changes,
+            },
+        )
     }
 
     /// Something plausible for a page: format, insert, update, sometimes format again.
@@ -143,8 +195,14 @@ impl Writer {
         let rows = self.rows.get(&page).copied();
         match (rows, rng.below(40)) {
             (None, _) | (_, 0) => self.format(page, 40),
-            (Some(rows), n) if rows < 30 && (rows == 0 || n < 15) => self.insert(page, rng.below(1000) as i64),
-            (Some(rows), _) => self.update(page, rng.below(u64::from(rows)) as u16, rng.below(1 << 40) as i64),
+            (Some(rows), n) if rows < 30 && (rows == 0 || n < 15) => {
+                self.insert(page, rng.below(1000) as i64)
+            }
+            (Some(rows), _) => self.update(
+                page,
+                rng.below(u64::from(rows)) as u16,
+                rng.below(1 << 40) as i64,
+            ),
         }
     }
 }
@@ -160,12 +218,23 @@ pub fn node_dir() -> PathBuf {
 }
 
 pub fn new_node(disk: &MemDisk, config: NodeConfig) -> NodeStore {
-    let identity = NodeIdentity { cluster: CLUSTER, node: NodeId(0), incarnation: 1 };
+    let identity = NodeIdentity {
+        cluster: CLUSTER,
+        node: NodeId(0),
+        incarnation: 1,
+    };
     NodeStore::create(Arc::new(disk.clone()), &node_dir(), identity, config).expect("created")
 }
 
 pub fn open_node(disk: &MemDisk, config: NodeConfig) -> NodeStore {
-    NodeStore::open(Arc::new(disk.clone()), &node_dir(), CLUSTER, NodeId(0), config).expect("opened")
+    NodeStore::open(
+        Arc::new(disk.clone()),
+        &node_dir(),
+        CLUSTER,
+        NodeId(0),
+        config,
+    )
+    .expect("opened")
 }
 
 pub fn state(epoch: u64, scl: u64) -> CopyState {
@@ -181,5 +250,9 @@ pub fn state(epoch: u64, scl: u64) -> CopyState {
 }
 
 pub fn roots(vdl: u64, floor: u64) -> Roots {
-    Roots { histories: vec![Arc::new(History::new(ORIGIN))], vdl: Lsn(vdl), floor: Lsn(floor) }
+    Roots {
+        histories: vec![Arc::new(History::new(ORIGIN))],
+        vdl: Lsn(vdl),
+        floor: Lsn(floor),
+    }
 }
