@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aurora_page::{Lsn, PageId, VolumeId};
 use aurora_proto::{Ack, Answer, Ask, Copy, Job, NodeId, NodeSet, Refuse, gossip};
 use aurora_redo::{History, PgBatch, PgId};
-use aurora_store::{Export, LogEntry, PersistedToken, Ticket};
+use aurora_store::{Export, LogEntry, NodeStore, PersistedToken, StoreError, Ticket};
 
 use crate::config::Planted;
 use crate::machine::{Machine, Out};
@@ -62,9 +62,18 @@ impl Machine {
                 }
             }
             ToNode::Ask { asker, ask } => self.on_ask(id, from, asker, ask, &mut outs),
-            ToNode::Answer(answer) => self.on_answer(id, answer),
-            ToNode::Fence { pg, epoch, history } => {
-                self.on_fence(id, from, pg, epoch, &history, &mut outs)
+            ToNode::Answer(answer) => self.on_answer(id, answer, &[], &mut outs),
+            ToNode::Hydrate { answer, exports } => self.on_answer(id, answer, &exports, &mut outs),
+            ToNode::Fence {
+                pg,
+                epoch,
+                history,
+                incarnation,
+            } => {
+                // A node that was made anew does not answer for the one that was lost.
+                if incarnation.is_none_or(|expected| self.incarnation(id) == Some(expected)) {
+                    self.on_fence(id, from, pg, epoch, &history, &mut outs);
+                }
             }
             ToNode::Give { job, epoch } => self.on_give(id, from, job, epoch, &mut outs),
             ToNode::Replicate {
@@ -161,6 +170,7 @@ impl Machine {
         outs: &mut Vec<Out>,
     ) {
         let everything = self.config.has(Planted::HistoryIgnored);
+        let segment_pages = self.config.segment_pages;
         let Some(node) = self.alive(id) else { return };
         let (Some(store), Some(copy)) = (&node.store, node.copies.get(&ask.pg)) else {
             return;
@@ -184,26 +194,48 @@ impl Machine {
         };
         let hint = copy.state().vdl_hint;
         let answer = gossip::answer(&ask, history, hint, records, read_upto, GIVE_BYTES as usize);
-        outs.push(Out::Peer {
-            to: asker,
-            from,
-            message: ToNode::Answer(answer),
-        });
+        if ask.gap.after >= store.floor() {
+            let message = ToNode::Answer(answer);
+            return outs.push(Out::Peer {
+                to: asker,
+                from,
+                message,
+            });
+        }
+        // Below the collection floor there are pages where there were records.
+        match export(store, ask.pg, segment_pages) {
+            Ok(exports) => {
+                let message = ToNode::Hydrate {
+                    answer,
+                    exports: Arc::new(exports),
+                };
+                outs.push(Out::Peer {
+                    to: asker,
+                    from,
+                    message,
+                });
+            }
+            Err(error) => outs.push(Out::Note(format!("{id} cannot give pages: {error}"))),
+        }
     }
 
-    fn on_answer(
-        &mut self,
-        id: NodeId,
-        Answer {
+    fn on_answer(&mut self, id: NodeId, answer: Answer, exports: &[Export], outs: &mut Vec<Out>) {
+        let Answer {
             batch,
             after,
             complete_to,
-        }: Answer,
-    ) {
+        } = answer;
         let pg = batch.pg;
-        let Some(copy) = self.copy_if_known(id, pg) else {
+        let wanted = self.copy_if_known(id, pg);
+        let wanted =
+            wanted.is_some_and(|c| c.state().epoch == batch.epoch && c.scl() < complete_to);
+        if !wanted {
             return;
-        };
+        }
+        if let Err(error) = self.import(id, exports) {
+            return outs.push(Out::Failed(error));
+        }
+        let copy = self.copy(id, pg);
         let Ok(accepted) = copy.receive(&batch) else {
             return;
         };
@@ -219,7 +251,7 @@ impl Machine {
             vec![
                 Waiting::Records { fresh, reply: None },
                 Waiting::Stretch {
-                    pages: false,
+                    pages: !exports.is_empty(),
                     reply: None,
                 },
             ],
@@ -245,6 +277,9 @@ impl Machine {
             Ok(promise) => {
                 let scl = copy.scl();
                 self.bind(id, pg, scl);
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.promise(epoch, history);
+                }
                 let ticket = Ticket {
                     node: id,
                     pg,
@@ -292,22 +327,14 @@ impl Machine {
         if copy.state().epoch != epoch || copy.is_open() {
             return;
         }
-        let mut exports = Vec::new();
-        if job.pages {
-            let first = u64::from(job.pg.0) * pages;
-            let mut next = Some(PageId(first));
-            while let Some(page) = next {
-                match store.export(page..=PageId(first + pages - 1), 16 << 10) {
-                    Ok(export) => {
-                        next = export.next;
-                        exports.push(export);
-                    }
-                    Err(error) => {
-                        return outs.push(Out::Note(format!("{id} cannot give pages: {error}")));
-                    }
-                }
-            }
-        }
+        let exports = match job.pages {
+            true => export(store, job.pg, pages),
+            false => Ok(Vec::new()),
+        };
+        let exports = match exports {
+            Ok(exports) => exports,
+            Err(error) => return outs.push(Out::Note(format!("{id} cannot give pages: {error}"))),
+        };
         let history = Arc::clone(&copy.state().history);
         let mut records = match store.records(job.pg, job.after, job.upto, u64::MAX) {
             Ok(records) => records,
@@ -343,12 +370,8 @@ impl Machine {
         exports: &[Export],
         outs: &mut Vec<Out>,
     ) {
-        if let Some(store) = self.alive(id).and_then(|node| node.store.as_ref()) {
-            for export in exports {
-                if let Err(error) = store.import(export) {
-                    return outs.push(Out::Failed(error.to_string()));
-                }
-            }
+        if let Err(error) = self.import(id, exports) {
+            return outs.push(Out::Failed(error));
         }
         let copy = self.copy(id, job.pg);
         let Ok(accepted) = copy.receive_fenced(&batch) else {
@@ -373,6 +396,15 @@ impl Machine {
         ];
         let entry = LogEntry::batch(batch, [ticket(accepted.ticket), ticket(stretch)]);
         self.pending.push(Accepting { entry, waits });
+    }
+
+    fn import(&mut self, id: NodeId, exports: &[Export]) -> Result<(), String> {
+        let Some(store) = self.alive(id).and_then(|node| node.store.as_ref()) else {
+            return Ok(());
+        };
+        exports
+            .iter()
+            .try_for_each(|export| store.import(export).map(drop).map_err(|e| e.to_string()))
     }
 
     fn on_install(
@@ -410,7 +442,7 @@ impl Machine {
             return;
         }
         if let Some(node) = self.nodes.get_mut(&id) {
-            (node.installed, node.history) = (epoch, Arc::clone(&history));
+            node.install(epoch, &history);
         }
         let nodes = NodeSet::one(id);
         let entry = LogEntry::Install {
@@ -520,6 +552,20 @@ impl Machine {
             .map(|(key, copy)| (key, gossip::summary(copy)))
             .collect()
     }
+}
+
+/// All pages of a group.
+fn export(store: &NodeStore, pg: PgId, segment_pages: u64) -> Result<Vec<Export>, StoreError> {
+    let first = u64::from(pg.0) * segment_pages;
+    let last = PageId(first + segment_pages - 1);
+    let mut exports = Vec::new();
+    let mut next = Some(PageId(first));
+    while let Some(page) = next {
+        let export = store.export(page..=last, 16 << 10)?;
+        next = export.next;
+        exports.push(export);
+    }
+    Ok(exports)
 }
 
 /// One batch that came for several nodes of the machine is one entry, as the embedded shell would write it.

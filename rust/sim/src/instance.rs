@@ -91,6 +91,7 @@ pub struct Instance {
     pub epoch: u64,
     planted: Option<Planted>,
     answered: BTreeSet<(PgId, NodeId)>,
+    incarnations: BTreeMap<NodeId, u64>,
 }
 
 impl Instance {
@@ -102,6 +103,7 @@ impl Instance {
             epoch: 0,
             planted,
             answered: BTreeSet::new(),
+            incarnations: BTreeMap::new(),
         }
     }
 
@@ -152,6 +154,11 @@ impl Instance {
             Ok(recovery) => {
                 self.epoch = next.epoch;
                 self.answered.clear();
+                if self.planted != Some(Planted::LostCopyNotNoticed) {
+                    let anew = replace.iter().map(|replacement| &replacement.with);
+                    let meant = next.nodes.iter().chain(anew);
+                    self.incarnations = meant.map(|info| (info.id, info.incarnation)).collect();
+                }
                 self.phase = Phase::Fencing(recovery, now_us);
                 Step::Note(format!(
                     "{} takes e{} of {} replacing {replace:?}",
@@ -175,6 +182,7 @@ impl Instance {
                             pg: *pg,
                             epoch,
                             history: Arc::clone(&history),
+                            incarnation: self.incarnations.get(node).copied(),
                         },
                     ));
                 }

@@ -284,6 +284,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Which making of a node it is, if it can speak.
+    pub fn incarnation(&self, id: NodeId) -> Option<u64> {
+        let store = self.nodes.get(&id)?.store.as_ref()?;
+        store.is_alive().then(|| store.identity().incarnation)
+    }
+
     /// A node that can speak.
     pub fn alive(&mut self, id: NodeId) -> Option<&mut Node> {
         self.nodes.get_mut(&id).filter(|node| node.alive())

@@ -33,6 +33,13 @@ pub enum ToNode {
     },
     /// Records that were asked for.
     Answer(Answer),
+    /// Records and pages that were asked for, where records alone are not kept any more.
+    Hydrate {
+        /// Records.
+        answer: Answer,
+        /// Pages.
+        exports: Arc<Vec<Export>>,
+    },
     /// Promise this epoch.
     Fence {
         /// The group whose copy is meant.
@@ -41,6 +48,8 @@ pub enum ToNode {
         epoch: u64,
         /// Of the manifest that is being recovered.
         history: Arc<History>,
+        /// Which making of the node is meant.
+        incarnation: Option<u64>,
     },
     /// Send to `job.to` what it lacks, under the fence of `epoch`.
     Give {
@@ -86,6 +95,9 @@ impl ToNode {
             ),
             ToNode::Answer(answer) => {
                 format!("answer {} ..{}", answer.batch.pg, answer.complete_to)
+            }
+            ToNode::Hydrate { answer, .. } => {
+                format!("hydrate {} ..{}", answer.batch.pg, answer.complete_to)
             }
             ToNode::Fence { pg, epoch, .. } => format!("fence {pg} e{epoch}"),
             ToNode::Give { job, epoch } => format!(

@@ -20,22 +20,30 @@ pub struct Node {
     pub store: Option<NodeStore>,
     /// Its copies.
     pub copies: BTreeMap<PgId, Copy>,
-    /// The epoch whose History is installed, for copies that begin.
+    /// The highest epoch that any copy here has promised; a copy that begins is bound by it.
+    pub promised: u64,
+    /// The epoch whose History is installed.
     pub installed: u64,
     /// That History.
     pub history: Arc<History>,
+    /// The History of the newest promise or install.
+    pub aligned: Arc<History>,
 }
 
 impl Node {
     /// A node of which nothing is known yet.
     pub fn new(id: NodeId, dir: PathBuf, store: Option<NodeStore>) -> Node {
+        let (copies, history) = (BTreeMap::new(), Arc::<History>::default());
+        let aligned = Arc::clone(&history);
         Node {
             id,
             dir,
             store,
-            copies: BTreeMap::new(),
+            copies,
+            promised: 0,
             installed: 0,
-            history: Arc::default(),
+            history,
+            aligned,
         }
     }
 
@@ -44,17 +52,37 @@ impl Node {
         self.store.as_ref().is_some_and(NodeStore::is_alive)
     }
 
-    /// The copy of a group; one that begins here takes the node's epoch and History.
+    /// The copy of a group; one that begins here is bound by what the node has promised.
     pub fn copy(&mut self, pg: PgId) -> &mut Copy {
-        let Node {
-            id,
-            installed,
-            history,
-            ..
-        } = self;
+        let blank = self.blank(pg);
         self.copies
             .entry(pg)
-            .or_insert_with(|| Copy::new(pg, *id, *installed, Arc::clone(history)))
+            .or_insert_with(|| Copy::restore(blank, []))
+    }
+
+    fn blank(&self, pg: PgId) -> CopyState {
+        CopyState {
+            pg,
+            node: self.id,
+            epoch: self.promised,
+            installed: self.installed,
+            history: Arc::clone(&self.aligned),
+            scl: Lsn::NONE,
+            vdl_hint: Lsn::NONE,
+        }
+    }
+
+    /// A copy of this node has promised an epoch.
+    pub fn promise(&mut self, epoch: u64, history: &Arc<History>) {
+        if epoch >= self.promised {
+            (self.promised, self.aligned) = (epoch, Arc::clone(history));
+        }
+    }
+
+    /// The node has installed an epoch.
+    pub fn install(&mut self, epoch: u64, history: &Arc<History>) {
+        self.promise(epoch, history);
+        (self.installed, self.history) = (epoch, Arc::clone(history));
     }
 
     /// States of all copies, for a flush.
@@ -79,55 +107,44 @@ impl Node {
         };
         let mut states: BTreeMap<PgId, CopyState> =
             store.states().into_iter().map(|s| (s.pg, s)).collect();
-        let mut epoch = states.values().map(|s| s.epoch).max().unwrap_or(0);
         if let Some(newest) = states.values().max_by_key(|s| s.installed) {
-            (self.installed, self.history) = (newest.installed, Arc::clone(&newest.history));
+            let (installed, history) = (newest.installed, Arc::clone(&newest.history));
+            self.install(installed, &history);
         }
-        for entry in replay
-            .iter()
-            .filter(|entry| entry.nodes().contains(self.id))
-        {
+        if let Some(newest) = states.values().max_by_key(|s| s.epoch) {
+            let (epoch, history) = (newest.epoch, Arc::clone(&newest.history));
+            self.promise(epoch, &history);
+        }
+        let id = self.id;
+        for entry in replay.iter().filter(|entry| entry.nodes().contains(id)) {
             match entry {
                 LogEntry::Batch { batch, .. } => {
-                    let blank = CopyState {
-                        pg: batch.pg,
-                        node: self.id,
-                        epoch,
-                        installed: self.installed,
-                        history: Arc::clone(&self.history),
-                        scl: Lsn::NONE,
-                        vdl_hint: Lsn::NONE,
-                    };
+                    let blank = self.blank(batch.pg);
                     states.entry(batch.pg).or_insert(blank);
-                    store.ingest(Arc::clone(batch));
-                }
-                LogEntry::Fence {
-                    epoch: promised,
-                    history,
-                    ..
-                } => {
-                    epoch = epoch.max(*promised);
-                    let history = Arc::new(history.clone());
-                    states.values_mut().for_each(|state| {
-                        again(state, |copy| drop(copy.fence(*promised, &history)))
-                    });
-                }
-                LogEntry::Install {
-                    epoch: installed,
-                    history,
-                    ..
-                } => {
-                    if *installed < epoch {
-                        continue;
+                    if let Some(store) = &self.store {
+                        store.ingest(Arc::clone(batch));
                     }
-                    epoch = *installed;
-                    (self.installed, self.history) = (epoch, Arc::new(history.clone()));
+                }
+                LogEntry::Fence { epoch, history, .. } => {
+                    let history = Arc::new(history.clone());
+                    self.promise(*epoch, &history);
+                    states
+                        .values_mut()
+                        .for_each(|state| again(state, |copy| drop(copy.fence(*epoch, &history))));
+                }
+                LogEntry::Install { epoch, history, .. } if *epoch >= self.promised => {
+                    let history = Arc::new(history.clone());
+                    self.install(*epoch, &history);
                     states.values_mut().for_each(|state| {
-                        again(state, |copy| drop(copy.install(epoch, &self.history)))
+                        again(state, |copy| drop(copy.install(*epoch, &history)))
                     });
                 }
+                LogEntry::Install { .. } => {}
             }
         }
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
         for state in states.into_values() {
             let floor = state.scl.min(state.vdl_hint);
             let links = store.links(state.pg, floor).map_err(|e| e.to_string())?;
