@@ -217,6 +217,15 @@ impl Cluster {
         self.handle.shared.lsn_at(time_us)
     }
 
+    /// Repairs now what the background would repair by and by: copies that are behind, damage that was found.
+    ///
+    /// # Errors
+    /// What stood in the way of the first repair that failed.
+    pub fn repair_now(&self) -> Result<(), Error> {
+        self.check_open()?;
+        self.handle.shared.repair_all()
+    }
+
     /// The lowest LSN that can still be read.
     pub fn floor(&self) -> Lsn {
         self.handle.shared.floor()

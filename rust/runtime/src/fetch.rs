@@ -39,7 +39,10 @@ impl Fetcher {
         let history = volume.history();
         let mut candidates = volume.readable(pg, at).difference(volume.lost());
         let mut failures: Vec<(NodeId, StoreError)> = Vec::new();
-        while let Some(id) = self.router.lock().choose(candidates) {
+        loop {
+            // A statement of its own: a guard in a loop's head would live as long as its body.
+            let chosen = self.router.lock().choose(candidates);
+            let Some(id) = chosen else { break };
             candidates.remove(id);
             let Some(node) = volume.node(id) else { continue };
             let asked = Instant::now();

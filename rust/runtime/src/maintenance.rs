@@ -129,6 +129,21 @@ impl Shared {
         self.scrub(budget / SCRUB_SHARE, turn);
     }
 
+    /// Does every repair that is pending, now and in the calling thread.
+    pub(crate) fn repair_all(&self) -> Result<(), Error> {
+        while !self.maintenance.jobs.lock().is_empty() {
+            let before = self.maintenance.jobs.lock().len();
+            self.repair_copies();
+            if self.maintenance.jobs.lock().len() >= before {
+                let detail = self.maintenance.status().last_error.unwrap_or_default();
+                return Err(Error::Corrupt { detail });
+            }
+        }
+        self.gossip();
+        self.repair_damage();
+        Ok(())
+    }
+
     fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.volume.nodes.iter().filter(|node| !node.is_lost())
     }

@@ -188,7 +188,8 @@ fn fence(manifest: &Manifest, nodes: &[Arc<Node>], devices: &[Arc<Device>]) -> R
             tickets.extend(fenced.iter().enumerate().map(ticket));
         }
         let of: NodeSet = here.iter().map(|node| node.id()).collect();
-        let entry = LogEntry::Fence { nodes: of, tickets: tickets.into(), epoch: manifest.epoch };
+        let tickets = tickets.into();
+        let entry = LogEntry::Fence { nodes: of, tickets, epoch: manifest.epoch, history: manifest.history.clone() };
         for token in device.log.append(&[entry])?.tokens {
             let node = here.iter().find(|node| node.id() == token.node());
             let answer = node.and_then(|node| {

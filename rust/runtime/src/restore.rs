@@ -51,20 +51,27 @@ fn replay(entry: &LogEntry, states: &mut BTreeMap<PgId, CopyState>, store: &Node
                 store.ingest(batch.clone());
             }
         }
-        LogEntry::Fence { epoch, .. } => {
-            for state in states.values_mut() {
-                state.epoch = state.epoch.max(*epoch);
+        LogEntry::Fence { epoch, history, .. } => {
+            let history = Arc::new(history.clone());
+            for state in states.values_mut().filter(|state| state.epoch <= *epoch) {
+                state.epoch = *epoch;
+                align(state, &history);
             }
         }
         LogEntry::Install { epoch, history, .. } => {
             let history = Arc::new(history.clone());
             for state in states.values_mut().filter(|state| state.epoch <= *epoch) {
-                // Completeness is a statement about a History: where two part, it ends.
-                let agreed = state.history.common_prefix(&history);
-                state.scl = state.scl.min(agreed);
-                state.vdl_hint = state.vdl_hint.min(agreed);
-                (state.epoch, state.installed, state.history) = (*epoch, *epoch, history.clone());
+                (state.epoch, state.installed) = (*epoch, *epoch);
+                align(state, &history);
             }
         }
     }
+}
+
+/// Completeness is a statement about a History: where two part, it ends.
+fn align(state: &mut CopyState, history: &Arc<History>) {
+    let agreed = state.history.common_prefix(history);
+    state.scl = state.scl.min(agreed);
+    state.vdl_hint = state.vdl_hint.min(agreed);
+    state.history = history.clone();
 }

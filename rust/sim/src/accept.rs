@@ -273,9 +273,11 @@ impl Machine {
     ) {
         let forgetful = self.config.has(Planted::FenceNotPersisted);
         let copy = self.copy(id, pg);
+        let before = copy.scl();
         match copy.fence(epoch, history) {
             Ok(promise) => {
                 let scl = copy.scl();
+                self.cut |= scl < before;
                 self.bind(id, pg, scl);
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.promise(epoch, history);
@@ -425,6 +427,7 @@ impl Machine {
         let known = self.nodes.get(&id).map_or(0, |node| node.installed);
         for pg in pgs {
             let copy = self.copy(id, *pg);
+            let before = copy.scl();
             if let Err(refuse) = copy.install(epoch, &history) {
                 let have = copy.state().epoch;
                 outs.push(Out::Note(format!("{id} refuses to install: {refuse}")));
@@ -436,10 +439,16 @@ impl Machine {
                 return;
             }
             let scl = copy.scl();
+            self.cut |= scl < before;
             self.bind(id, *pg, scl);
         }
         if epoch <= known {
-            return;
+            let message = ToInstance::Installed { epoch: known };
+            return outs.push(Out::Reply {
+                to: from,
+                node: id,
+                message,
+            });
         }
         if let Some(node) = self.nodes.get_mut(&id) {
             node.install(epoch, &history);
@@ -482,7 +491,8 @@ impl Machine {
             Err(error) => return vec![Out::Failed(error.to_string())],
         };
         let waits = accepted.into_iter().flat_map(|accepting| accepting.waits);
-        let mut flush = false;
+        // A copy's SCL that was cut may lie between two records: then only its state says so, and no link.
+        let mut flush = std::mem::take(&mut self.cut);
         for (token, waiting) in appended.tokens.into_iter().zip(waits) {
             flush |= matches!(waiting, Waiting::Stretch { pages: true, .. });
             self.redeem(token, waiting, &mut outs);

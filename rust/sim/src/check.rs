@@ -282,6 +282,25 @@ impl World {
         }
     }
 
+    fn why_harmed(&self, id: NodeId) -> String {
+        let machine = &self.machines[self.home[&id]];
+        let info = self.meta.latest().node(id).map(|info| info.incarnation);
+        let Some(node) = machine.nodes.get(&id) else {
+            return format!("{id}: machine up {}", machine.up);
+        };
+        let scls: Vec<_> = node
+            .copies
+            .values()
+            .map(|copy| (copy.state().pg, copy.scl(), copy.is_open()))
+            .collect();
+        let damage = node.store.as_ref().map(|store| store.damage());
+        let made = machine.incarnation(id);
+        format!(
+            "{id}: made {made:?} of {info:?}, installed {}, {scls:?}, damage {damage:?}",
+            node.installed
+        )
+    }
+
     /// Is the volume open, everything numbered durable, and every copy complete?
     fn at_rest(&self) -> bool {
         self.why_not_at_rest().is_empty()
@@ -309,7 +328,8 @@ impl World {
             return format!("{:?}", writer.points());
         }
         if !self.harmed.is_empty() {
-            return format!("{} lack something", self.harmed);
+            let why: Vec<String> = self.harmed.iter().map(|id| self.why_harmed(id)).collect();
+            return format!("{} lack something: {why:?}", self.harmed);
         }
         for pg in (0..writer.pgs() as u32).map(PgId) {
             let tail = self

@@ -316,7 +316,6 @@ impl Instance {
                 if ack.epoch == writing.writer.epoch() {
                     let scl = writing.scls.entry((ack.pg, from)).or_default();
                     *scl = ack.scl.max(*scl);
-                    writing.uninstalled.remove(from);
                 }
                 let before = writing.writer.vdl();
                 writing.writer.on_ack(from, ack);

@@ -70,6 +70,8 @@ pub struct Machine {
     pub boot: u64,
     /// Accepted and not yet on disk.
     pub(crate) pending: Vec<Accepting>,
+    /// Has a History cut what a copy has, so that its state must be written before it answers?
+    pub(crate) cut: bool,
     /// Is a sync on its way?
     pub(crate) syncing: bool,
     /// The highest SCL that each copy has told anybody, while its promise stands [8].
@@ -91,6 +93,7 @@ impl Machine {
             boot: 1,
             pending: Vec::new(),
             syncing: false,
+            cut: false,
             told: BTreeMap::new(),
             salt,
             config: config.clone(),
@@ -166,6 +169,7 @@ impl Machine {
         self.nodes.clear();
         self.pending.clear();
         self.syncing = false;
+        self.cut = false;
         self.disk = LyingDisk::new(self.disk.mem().crash(seed));
     }
 

@@ -124,6 +124,11 @@ pub enum ToInstance {
         /// The epoch it has promised.
         epoch: u64,
     },
+    /// A node has installed an epoch.
+    Installed {
+        /// The epoch.
+        epoch: u64,
+    },
     /// A node has not installed the epoch yet.
     NotInstalled,
 }

@@ -296,6 +296,14 @@ impl World {
                 instance.on_stale(epoch);
                 (Step::Nothing, format!("has promised e{epoch}"))
             }
+            ToInstance::Installed { epoch } => {
+                if epoch == instance.epoch
+                    && let Some(writing) = instance.writing()
+                {
+                    writing.uninstalled.remove(node);
+                }
+                (Step::Nothing, format!("has installed e{epoch}"))
+            }
             ToInstance::NotInstalled => {
                 if let Some(writing) = instance.writing() {
                     writing.uninstalled.insert(node);

@@ -1,0 +1,89 @@
+//! What the tests of the runtime share: a table of accounts and the ways to write and read it.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use aurora_engine::{Commit, Mode, Table};
+use aurora_page::{Column, DataType, KeyPart, Schema, Value};
+use aurora_runtime::{Cluster, Error, OpenOptions};
+
+/// Nobody interrupts a test.
+pub fn never() -> bool {
+    false
+}
+
+/// A directory that is removed when the test ends.
+pub struct TempDir(pub PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("aurora-runtime-{}-{n}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        TempDir(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Small segments, so that files stay small and volumes grow.
+pub fn small(dir: &TempDir) -> OpenOptions {
+    OpenOptions { segment_bytes: Some(4 << 20), ..OpenOptions::at(&dir.0) }
+}
+
+pub fn schema() -> Schema {
+    let column = |id: u16, name: &str, data_type, nullable| Column { id, name: name.into(), data_type, nullable };
+    let columns = vec![
+        column(0, "id", DataType::Int64, false),
+        column(1, "owner", DataType::Text, true),
+        column(2, "balance", DataType::Int64, false),
+    ];
+    Schema::new(1, columns, vec![KeyPart { column: 0, descending: false }]).unwrap()
+}
+
+pub fn accounts(cluster: &Cluster) -> Arc<Table> {
+    let now = cluster.now_us();
+    let created = cluster.run(&never, |engine| engine.create_table("accounts", schema(), true, now)).unwrap();
+    let table = created.0;
+    if let Some(commit) = created.1 {
+        cluster.wait_durable(commit.lsn, &never).unwrap();
+    }
+    table
+}
+
+pub fn row(id: i64, balance: i64) -> Vec<Value> {
+    vec![Value::Int(id), Value::Text(format!("owner {id}")), Value::Int(balance)]
+}
+
+/// Writes rows in one transaction, and waits until it is durable.
+pub fn put(cluster: &Cluster, table: &Arc<Table>, rows: &[(i64, i64)]) -> Result<Commit, Error> {
+    cluster.check_writable()?;
+    let mut txn = cluster.run(&never, |engine| engine.begin(Mode::ReadWrite))?;
+    for &(id, balance) in rows {
+        cluster.run(&never, |engine| engine.upsert(&mut txn, table, row(id, balance)))?;
+    }
+    let now = cluster.now_us();
+    let commit = cluster.run(&never, |engine| engine.commit(&mut txn, now, None))?;
+    cluster.wait_durable(commit.lsn, &never)?;
+    Ok(commit)
+}
+
+pub fn balance(cluster: &Cluster, table: &Arc<Table>, id: i64) -> Result<Option<i64>, Error> {
+    let txn = cluster.run(&never, |engine| engine.begin(Mode::ReadOnly { at: None }))?;
+    let key = table.key(&[Value::Int(id)])?;
+    let found = cluster.run(&never, |engine| {
+        engine.get(&txn, table, &key)?.map(|view| view.values()).transpose()
+    })?;
+    Ok(found.map(|values| match values[2] {
+        Value::Int(balance) => balance,
+        ref other => panic!("expected an integer, got {other:?}"),
+    }))
+}
