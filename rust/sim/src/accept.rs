@@ -181,17 +181,25 @@ impl Machine {
         let Some(upto) = copy.vouches(&ask.gap) else {
             return;
         };
-        let Ok(records) = store.records(ask.pg, ask.gap.after, upto, GIVE_BYTES) else {
-            return;
-        };
-        // The store may have stopped at its limit, so the answer speaks for what it has and no further.
-        let read_upto = records.last().map_or(upto, |last| last.lsn);
         let all = History::new(VolumeId(1));
         let history = if everything {
             &all
         } else {
             &*copy.state().history
         };
+        // The store may stop at its limit, so the answer speaks for what was read and no further; and where that is only
+        // what never happened, reading goes on.
+        let (mut records, mut read_upto) = (Vec::new(), ask.gap.after);
+        while records.is_empty() && read_upto < upto {
+            match store.records(ask.pg, read_upto, upto, GIVE_BYTES) {
+                Ok(read) => {
+                    read_upto = read.last().map_or(upto, |last| last.lsn);
+                    records = read;
+                }
+                Err(_) => return,
+            }
+            records.retain(|record| history.contains(record.origin, record.lsn));
+        }
         let hint = copy.state().vdl_hint;
         let answer = gossip::answer(&ask, history, hint, records, read_upto, GIVE_BYTES as usize);
         if ask.gap.after >= store.floor() {
@@ -236,8 +244,11 @@ impl Machine {
             return outs.push(Out::Failed(error));
         }
         let copy = self.copy(id, pg);
-        let Ok(accepted) = copy.receive(&batch) else {
-            return;
+        let accepted = match copy.receive(&batch) {
+            Ok(accepted) => accepted,
+            Err(refuse) => {
+                return outs.push(Out::Note(format!("{id} refuses an answer: {refuse}")));
+            }
         };
         let stretch = copy.hydrating(after, complete_to);
         let ticket = |number| Ticket {

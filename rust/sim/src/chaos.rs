@@ -155,7 +155,7 @@ impl World {
             return;
         }
         let disk = self.machines[self.home[&node]].disk.mem().clone();
-        let files = disk.files(&node_dir(node));
+        let files = disk.files(&node_dir(node).join("layers"));
         if files.is_empty() {
             return;
         }
