@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aurora_page::Lsn;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 /// One thread's parking place.
 pub(crate) struct Parker {
@@ -66,19 +67,22 @@ impl Waiters {
         self.parked.lock().retain(|(_, other)| !Arc::ptr_eq(other, parker));
     }
 
-    /// Wakes every thread whose LSN is durable, and one of the others, so that it may lead.
+    /// Wakes every thread whose LSN is durable, and before them one of the others, so that it may lead: the device should not
+    /// stand still while the rest is woken.
     pub(crate) fn advance(&self, vdl: Lsn) {
+        let mut durable: SmallVec<[Arc<Parker>; 32]> = SmallVec::new();
         let mut parked = self.parked.lock();
         parked.retain(|(lsn, parker)| {
-            let durable = *lsn <= vdl;
-            if durable {
-                parker.wake();
+            let waits = *lsn > vdl;
+            if !waits {
+                durable.push(parker.clone());
             }
-            !durable
+            waits
         });
-        if let Some((_, next)) = parked.first() {
-            next.wake();
-        }
+        let next = parked.first().map(|(_, parker)| parker.clone());
+        // A woken thread takes this lock first: waking under it would only make it wait again.
+        drop(parked);
+        next.iter().chain(&durable).for_each(|parker| parker.wake());
     }
 
     /// Wakes every thread: the volume has failed or is closing, and each finds out for itself.
