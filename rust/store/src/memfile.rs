@@ -12,6 +12,8 @@ use crate::memdisk::{Coin, FaultState};
 
 const CHUNK_BYTES: usize = 16 << 10;
 const SECTOR_BYTES: usize = 512;
+/// Some disks lose runs of sectors together.
+const RUN_BYTES: usize = 4096;
 
 /// Content that is mostly zeros costs nothing.
 #[derive(Clone, Debug, Default)]
@@ -140,17 +142,25 @@ impl Inode {
     }
 }
 
-/// Keeps all, none, or some sectors of a write.
+/// Keeps all, none, or some sectors of a write: single ones, runs as long as a block, a front or a back part.
 fn tear(kept: &mut Sparse, offset: u64, bytes: &[u8], coin: &mut Coin) {
-    let mode = coin.below(4);
-    let mut at = 0;
+    let mode = coin.below(6);
+    let cut = coin.below(bytes.len() as u64 + 1) as usize;
+    let (mut at, mut run, mut toss) = (0, usize::MAX, false);
     while at < bytes.len() {
-        let sector_end = (offset as usize + at) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
-        let n = (sector_end - offset as usize - at).min(bytes.len() - at);
+        let place = offset as usize + at;
+        let n = (SECTOR_BYTES - place % SECTOR_BYTES).min(bytes.len() - at);
+        let granule = if mode == 2 { SECTOR_BYTES } else { RUN_BYTES };
+        if place / granule != run {
+            run = place / granule;
+            toss = coin.next() & 1 == 0;
+        }
         let keep = match mode {
             0 => false,
             1 => true,
-            _ => coin.next() & 1 == 0,
+            2 | 3 => toss,
+            4 => at < cut,
+            _ => at >= cut,
         };
         if keep {
             kept.write(&bytes[at..at + n], offset + at as u64);

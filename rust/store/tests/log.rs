@@ -197,6 +197,45 @@ fn a_crash_at_every_io_loses_nothing_acknowledged() {
     }
 }
 
+/// A log of one node: nothing heals a torn block.
+fn open_one(disk: &MemDisk) -> Result<(LogDevice, aurora_store::Replay), LogError> {
+    LogDevice::open(Arc::new(disk.clone()), &dir(), nodes(1), SALT, SMALL)
+}
+
+/// A group torn by one crash, and one of the same number torn by the next: never a mixture of both.
+#[test]
+fn the_remains_of_a_torn_group_are_never_taken_for_a_later_one() {
+    let mut torn = 0;
+    for seed in 0..300 {
+        let disk = MemDisk::faulty();
+        let disk_arc: Arc<dyn Disk> = Arc::new(disk.clone());
+        let log = LogDevice::create(disk_arc, &dir(), nodes(1), SALT, SMALL).expect("created");
+        log.append(&[entry(payload_batch(1, 100), 1)])
+            .expect("appended");
+        // Stops between the write and its sync: the crash decides what is left of it.
+        disk.stop_after(1);
+        assert!(log.append(&[entry(payload_batch(2, 14_000), 1)]).is_err());
+        let disk = disk.crash(seed);
+        let (log, replay) = open_one(&disk).expect("opened");
+        if replay.entries.len() == 2 {
+            continue;
+        }
+        torn += u64::from(replay.cut);
+        disk.stop_after(1);
+        let second = payload_batch(3, 14_000);
+        assert!(log.append(&[entry(second.clone(), 1)]).is_err());
+        for again in 0..if replay.cut { 100 } else { 1 } {
+            let (_, replay) = open_one(&disk.crash(again)).expect("opened");
+            let found = batches(&replay.entries);
+            assert!(
+                found.len() == 1 || found[1] == second,
+                "seed {seed} and {again}"
+            );
+        }
+    }
+    assert!(torn > 50, "{torn} torn groups: the crashes test too little");
+}
+
 fn flip_block(disk: &MemDisk, slot: u64, stripe: u64) {
     let path = disk.files(&dir())[0].clone();
     for at in [0, 100, 2000, 4000] {

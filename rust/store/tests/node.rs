@@ -193,6 +193,13 @@ fn few_layers_are_left_of_many_flushes() {
 fn two_histories_are_read_side_by_side() {
     let disk = MemDisk::new();
     let (node, mut model, mut writer) = filled(&disk, 800, 3, 100);
+    // Images of what is to be abandoned: valid for the old History, not for the new one.
+    node.compact(u64::MAX, &roots(800, 0)).expect("compacted");
+    assert!(
+        node.layers()
+            .iter()
+            .any(|l| l.kind == LayerKind::Image && *l.lsns.start() > Lsn(500))
+    );
     let old = History::new(ORIGIN).clip(Lsn(800));
     let new = History::new(ORIGIN).branch_past(Lsn(500), Lsn(800), ORIGIN, 100);
     let start = new.first_new_lsn().0;

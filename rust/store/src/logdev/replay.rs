@@ -315,11 +315,7 @@ impl<'a> Scan<'a> {
     }
 
     fn finish(mut self, files: &BTreeMap<u64, LogFile>) -> Result<(Tail, Replay), LogError> {
-        if self.highest > self.group {
-            let (file, offset) = self
-                .broken
-                .take()
-                .unwrap_or_else(|| unreachable!("a later group broke the chain"));
+        if let Some((file, offset)) = self.broken.clone().filter(|_| self.highest > self.group) {
             return Err(LogError::Damaged {
                 path: file.path,
                 offset,
