@@ -88,7 +88,7 @@ impl<V: Volume> Engine<V> {
             tables.iter().try_for_each(|table| edit.create_system_table(table))?;
             tables.iter().try_for_each(|table| edit.insert_entry(table, STATE_LIVE, &table.name))
         };
-        Ok(self.mutate(now_us, make, |_, _, _| {})?.1)
+        Ok(self.mutate_system(now_us, make, |_, _, _| {})?.1)
     }
 
     /// Creates a table. With `exist_ok`, a table of this name and the same columns and key is taken instead.
@@ -114,18 +114,14 @@ impl<V: Volume> Engine<V> {
             edit.insert_entry(&table, STATE_LIVE, name)?;
             Ok((Entry { id, root, live: true }, true))
         };
-        let ((entry, created), commit) = self.mutate(now_us, create, |_, _, _| {})?;
+        let ((entry, created), commit) = self.mutate_system(now_us, create, |_, _, _| {})?;
         if !created {
             return self.existing(name, &schema, exist_ok).map(|table| (table, None));
         }
         let created = Lsn(entry.id.0 - FIRST_USER_OBJECT);
         let table = Arc::new(self.user_table(name, entry.id, entry.root, created, &schema));
-        let mut names = self.names.write();
-        // It may have been dropped again already.
-        if !names.dropped.contains(&table.id) {
-            names.live.insert(table.id);
-        }
-        names.known.insert(table.id, table.clone());
+        self.note_live(&table);
+        self.names.write().known.insert(table.id, table.clone());
         Ok((table, commit))
     }
 
@@ -174,7 +170,7 @@ impl<V: Volume> Engine<V> {
                 names.dropped.insert(*id);
             }
         };
-        Ok(self.mutate(now_us, drop, forget)?.1)
+        Ok(self.mutate_system(now_us, drop, forget)?.1)
     }
 
     /// The table of this name at a read point.
@@ -258,12 +254,17 @@ impl<V: Volume> Engine<V> {
             }
         }
         let found = self.table_in(txn, &table.name)?.is_some_and(|found| found.id == table.id);
+        if found && self.note_live(table) { Ok(()) } else { Err(unknown().into()) }
+    }
+
+    /// Notes that the catalogue has the table, unless it was dropped since that was read.
+    pub(crate) fn note_live(&self, table: &Table) -> bool {
         let mut names = self.names.write();
-        if !found || names.dropped.contains(&table.id) {
-            return Err(unknown().into());
+        let live = !names.dropped.contains(&table.id);
+        if live {
+            names.live.insert(table.id);
         }
-        names.live.insert(table.id);
-        Ok(())
+        live
     }
 
     /// The same at the commit, under its lock.

@@ -126,6 +126,9 @@ impl Change<'_, '_> {
         if found.seen <= snapshot {
             return Ok(());
         }
+        if let Some(by) = conflicts.load_since(self.table.id, snapshot) {
+            return Err(self.conflict(snapshot, by));
+        }
         match conflicts.since(hash, snapshot) {
             Verdict::Unchanged => Ok(()),
             Verdict::Changed(by) => Err(self.conflict(snapshot, by)),

@@ -32,6 +32,8 @@ pub(crate) struct Conflicts {
     entries_max: usize,
     /// Notes at or below it are gone although someone may ask.
     floor: Lsn,
+    /// Tables that were loaded as a whole, and when.
+    loads: FxHashMap<ObjectId, Lsn>,
 }
 
 /// The hash under which a key is kept.
@@ -46,7 +48,7 @@ impl Conflicts {
     /// An empty index; nothing is known of commits up to `floor`.
     pub fn new(bytes_max: u64, floor: Lsn) -> Conflicts {
         let entries_max = usize::try_from((bytes_max / ENTRY_BYTES).max(1)).unwrap_or(usize::MAX);
-        Conflicts { newest: FxHashMap::default(), log: VecDeque::new(), entries_max, floor }
+        Conflicts { newest: FxHashMap::default(), log: VecDeque::new(), entries_max, floor, loads: FxHashMap::default() }
     }
 
     /// Whether the key was changed after `snapshot`.
@@ -56,6 +58,16 @@ impl Conflicts {
             _ if self.floor > snapshot => Verdict::Unknown(self.floor),
             _ => Verdict::Unchanged,
         }
+    }
+
+    /// The load of the table after `snapshot`, if there was one: it changed every key.
+    pub fn load_since(&self, object: ObjectId, snapshot: Lsn) -> Option<Lsn> {
+        self.loads.get(&object).copied().filter(|lsn| *lsn > snapshot)
+    }
+
+    /// A load of the table was linked at `lsn`.
+    pub fn note_load(&mut self, object: ObjectId, lsn: Lsn) {
+        self.loads.insert(object, lsn);
     }
 
     /// A commit at `lsn` changed the key.
@@ -71,6 +83,9 @@ impl Conflicts {
     pub fn trim(&mut self, oldest: Lsn) {
         while self.log.front().is_some_and(|(lsn, _)| *lsn <= oldest) {
             self.drop_oldest();
+        }
+        if !self.loads.is_empty() {
+            self.loads.retain(|_, lsn| *lsn > oldest);
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use aurora_page::{Geometry, Lsn, ObjectId, Page, PageId, PageKind};
+use aurora_page::{ExtentRef, Geometry, Lsn, Page, PageId, PageKind};
 use aurora_redo::Op;
+use rustc_hash::FxHashSet;
 
 use crate::btree::Pages;
 use crate::error::Attempt;
@@ -56,12 +57,23 @@ impl Edit<'_> {
         self.release(page)
     }
 
-    /// The MTR will not happen: hints that were taken from its drafts may be wrong.
+    /// The MTR will not happen: hints that were taken from its drafts are replaced by what the heads say. Forgetting
+    /// them would not do: an MTR that needs several new segments would look into the old ones again at each attempt.
     pub fn abandon(self) {
-        let maps = self.work.drafted().filter(|page| page.kind() == PageKind::ExtentMap);
-        let maps: Vec<PageId> = maps.map(Page::id).collect();
-        let owners: Vec<ObjectId> = self.work.drafted().map(Page::object).collect();
-        maps.into_iter().for_each(|map| self.space.forget(self.geometry.segment_of(map)));
+        let mut owners = FxHashSet::default();
+        for (draft, before) in self.work.drafted() {
+            owners.insert(draft.object());
+            if draft.kind() == PageKind::ExtentMap {
+                let segment = self.geometry.segment_of(draft.id());
+                let map_page = draft.id().0 - self.geometry.first_page(segment).0;
+                let free = before.is_none_or(|before| ExtentRef::new(before).is_ok_and(|map| map.find_free().is_some()));
+                match (free, self.geometry.map_pages()) {
+                    (true, _) => self.space.has_free(segment, map_page),
+                    (false, 1) => self.space.is_full(segment),
+                    (false, _) => self.space.forget(segment),
+                }
+            }
+        }
         owners.into_iter().for_each(|owner| self.space.forget_object(owner));
     }
 }

@@ -60,8 +60,8 @@ pub(crate) struct Committing {
 
 /// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
 ///
-/// Locks, in the order in which they may be taken: the commit lock; then one of: a pool shard, the names, the read
-/// points. Under the latter nothing else is locked or called. Readers never take the commit lock.
+/// Locks, in the order in which they may be taken: the commit lock, or that of the pins; then one of: a pool shard, the
+/// names, the read points. Under the latter nothing else is locked or called. Readers never take the commit lock.
 pub struct Engine<V: Volume> {
     pub(crate) volume: Arc<V>,
     pub(crate) config: EngineConfig,
@@ -73,6 +73,8 @@ pub struct Engine<V: Volume> {
     /// The last LSN whose commit, and every one before it, is in the pool as a whole.
     published: AtomicU64,
     pub(crate) committing: Mutex<Committing>,
+    /// Pages that a change outside of transactions is waiting for.
+    pins: Mutex<Pins>,
 }
 
 impl<V: Volume> Engine<V> {
@@ -88,8 +90,10 @@ impl<V: Volume> Engine<V> {
             purge_from: KeyBuf::new(),
             sweep_from: KeyBuf::new(),
         };
+        let pool = Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, vdl));
         Ok(Engine {
-            pool: Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, vdl)),
+            pins: Mutex::new(Pins::new(pool.clone())),
+            pool,
             system: System::new(geometry)?,
             volume,
             config,
@@ -178,6 +182,23 @@ impl<V: Volume> Engine<V> {
     #[inline]
     pub(crate) fn view_of(&self, point: &ReadPoint) -> View<'_> {
         self.view(point.at)
+    }
+
+    /// [`Engine::mutate`] for changes outside of transactions. The pages that they had to wait for stay until one of
+    /// them has come through.
+    pub(crate) fn mutate_system<T>(
+        &self,
+        now_us: i64,
+        make: impl FnOnce(&mut Edit<'_>, &Conflicts) -> Attempt<T>,
+        noted: impl FnOnce(&mut Conflicts, Lsn, &T),
+    ) -> Attempt<(T, Option<Commit>)> {
+        let made = self.mutate(now_us, make, noted);
+        match &made {
+            Ok(_) => self.pins.lock().release(),
+            Err(Stop::NeedPage { page, .. }) => self.pins.lock().add(*page),
+            Err(_) => {}
+        }
+        made
     }
 
     /// Makes one MTR under the commit lock: `make` fills it, `noted` is told its LSN before the lock is given back. An

@@ -14,10 +14,11 @@ use aurora_redo::Op;
 use crate::btree::{Pages, descend, descend_below, descend_with};
 use crate::edit::Edit;
 use crate::error::{Attempt, EngineError, Stop};
+use crate::space::LOOKS_MAX;
 use crate::table::{FIRST_USER_OBJECT, Table, extents_column};
 
 /// Runs that one MTR gives back.
-const FREE_RUNS_MAX: usize = 256;
+const FREE_RUNS_MAX: usize = 64;
 
 /// A run of extents of one object, within one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +117,8 @@ impl Edit<'_> {
     /// Takes up to `count` free extents that lie side by side.
     pub fn take_extents(&mut self, object: ObjectId, near: Option<u64>, count: u64, load: u32) -> Attempt<Run> {
         self.space.grow_to(self.segments);
-        for (segment, map_page) in self.space.candidates(near) {
+        let mut looks = LOOKS_MAX;
+        while let Some((segment, map_page)) = self.space.candidate(near, &mut looks) {
             if let Some((first, free)) = self.find_free(segment, map_page, count)? {
                 let state = if load == 0 { ExtentState::Linked } else { ExtentState::Loading };
                 let run = Run { first, count: free, load };

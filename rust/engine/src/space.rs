@@ -40,22 +40,24 @@ impl Space {
         }
     }
 
-    /// Segments in which to look for a free extent, best first, each with the first map page to look at.
-    pub fn candidates(&self, near: Option<u64>) -> Vec<(u64, u64)> {
-        let place = |segment: usize| match self.segments[segment] {
-            Hint::Free { map_page } => Some((segment as u64, map_page)),
+    /// The segment in which to look for a free extent next, with the first map page to look at: near another one, else
+    /// the first that may have some, else one that is not known, of which `looks` more may be looked into. A segment
+    /// that turns out to have none is to be noted ([`Space::is_full`]) before asking again.
+    pub fn candidate(&self, near: Option<u64>, looks: &mut usize) -> Option<(u64, u64)> {
+        let place = |segment: usize| match self.segments.get(segment)? {
+            Hint::Free { map_page } => Some((segment as u64, *map_page)),
             _ => None,
         };
-        let mut found = Vec::new();
-        let near = near.and_then(|segment| usize::try_from(segment).ok()).filter(|s| *s < self.segments.len());
-        found.extend(near.and_then(place));
-        found.extend((0..self.segments.len()).find_map(place));
-        // The newest segment is the likeliest to have room, so it comes first among the unknown.
-        let unknown = (0..self.segments.len()).filter(|segment| self.segments[*segment] == Hint::Unknown);
-        let newest = self.segments.len().checked_sub(1).filter(|s| self.segments[*s] == Hint::Unknown);
-        found.extend(newest.into_iter().chain(unknown).take(LOOKS_MAX).map(|segment| (segment as u64, 0)));
-        found.dedup();
-        found
+        let near = near.and_then(|segment| place(usize::try_from(segment).ok()?));
+        if let Some(found) = near.or_else(|| (0..self.segments.len()).find_map(place)) {
+            return Some(found);
+        }
+        *looks = looks.checked_sub(1)?;
+        // The newest segment is the likeliest to have room.
+        let unknown = |segment: &usize| self.segments[*segment] == Hint::Unknown;
+        let newest = self.segments.len().checked_sub(1).filter(unknown);
+        let found = newest.or_else(|| (0..self.segments.len()).find(unknown))?;
+        Some((found as u64, 0))
     }
 
     /// Map page `map_page` of the segment has free extents, earlier ones have none.
@@ -105,5 +107,35 @@ impl Space {
     pub fn forget_object(&mut self, object: ObjectId) {
         self.current.remove(&object);
         self.runs.remove(&object);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_to_be_free_comes_before_what_is_unknown_and_few_unknown_are_looked_at() {
+        let mut space = Space::default();
+        space.grow_to(10);
+        let mut looks = LOOKS_MAX;
+        let mut looked = Vec::new();
+        while let Some((segment, _)) = space.candidate(Some(3), &mut looks) {
+            looked.push(segment);
+            space.is_full(segment);
+        }
+        assert_eq!(looked, [9, 0, 1, 2]);
+        space.has_free(5, 1);
+        space.has_free(3, 0);
+        let mut looks = LOOKS_MAX;
+        assert_eq!(space.candidate(Some(3), &mut looks), Some((3, 0)));
+        assert_eq!(space.candidate(Some(4), &mut looks), Some((3, 0)));
+        space.is_full(3);
+        assert_eq!(space.candidate(Some(3), &mut looks), Some((5, 1)));
+        assert_eq!(looks, LOOKS_MAX);
+        // A segment that was added is looked at first.
+        space.is_full(5);
+        space.grow_to(11);
+        assert_eq!(space.candidate(None, &mut looks), Some((10, 0)));
     }
 }

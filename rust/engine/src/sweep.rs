@@ -38,7 +38,7 @@ impl<V: Volume> Engine<V> {
             }
             Ok(true)
         };
-        Ok(self.mutate(now_us, step, |_, _, _| {})?.0)
+        Ok(self.mutate_system(now_us, step, |_, _, _| {})?.0)
     }
 
     /// One step through `aurora.extents`; whether its end was not reached.
@@ -55,7 +55,7 @@ impl<V: Volume> Engine<V> {
             }
             Ok(())
         };
-        self.mutate(now_us, free, |_, _, _| {})?;
+        self.mutate_system(now_us, free, |_, _, _| {})?;
         let more = next.is_some();
         self.committing.lock().sweep_from = next.unwrap_or_default();
         Ok(more)

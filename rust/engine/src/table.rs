@@ -51,10 +51,6 @@ impl Table {
         format!("({})", shown.join(", "))
     }
 
-    pub(crate) fn is_system(&self) -> bool {
-        self.id.0 < FIRST_USER_OBJECT
-    }
-
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = u16> + '_ {
         self.schema.key().iter().map(|part| part.column)
     }

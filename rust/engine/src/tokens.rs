@@ -90,7 +90,7 @@ impl<V: Volume> Engine<V> {
             }
             Ok(deleted)
         };
-        let (tokens, _) = self.mutate(now_us, delete, |_, _, _| {})?;
+        let (tokens, _) = self.mutate_system(now_us, delete, |_, _, _| {})?;
         let done = next.is_none();
         self.committing.lock().purge_from = next.unwrap_or_default();
         Ok(Purged { tokens, done })

@@ -54,14 +54,13 @@ pub(crate) struct Work<'p> {
     page_bytes: usize,
     drafts: FxHashMap<PageId, Draft>,
     records: Vec<MtrRecord>,
-    op_bytes: usize,
 }
 
 impl<'p> Work<'p> {
     /// Nothing changed yet.
     pub fn new(pool: &'p Pool, vdl: Lsn, origin: VolumeId, page_bytes: usize) -> Work<'p> {
         let (drafts, records) = (FxHashMap::default(), Vec::new());
-        Work { pool, vdl, origin, page_bytes, drafts, records, op_bytes: 0 }
+        Work { pool, vdl, origin, page_bytes, drafts, records }
     }
 
     /// The page as this MTR has left it so far.
@@ -116,7 +115,6 @@ impl<'p> Work<'p> {
         }
         draft.page.stamp(self.origin, Lsn(UNNUMBERED + self.records.len() as u64));
         let op = op.encode();
-        self.op_bytes += op.len();
         self.records.push(MtrRecord { page: id, prev, op });
         Ok(())
     }
@@ -124,7 +122,6 @@ impl<'p> Work<'p> {
     /// Logs that the page's content is that of a blob. The content itself does not pass through here.
     pub fn reference(&mut self, id: PageId, op: &Op<'_>) {
         let op = op.encode();
-        self.op_bytes += op.len();
         self.records.push(MtrRecord { page: id, prev: Prev::Lsn(Lsn::NONE), op });
     }
 
@@ -133,19 +130,9 @@ impl<'p> Work<'p> {
         self.records.is_empty()
     }
 
-    /// Records so far.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Bytes of the records' ops so far.
-    pub fn op_bytes(&self) -> usize {
-        self.op_bytes
-    }
-
-    /// The pages that this MTR changes.
-    pub fn drafted(&self) -> impl Iterator<Item = &Page> {
-        self.drafts.values().map(|draft| &draft.page)
+    /// The pages that this MTR changes, each with what it was before if its life did not start here.
+    pub fn drafted(&self) -> impl Iterator<Item = (&Page, Option<&Page>)> {
+        self.drafts.values().map(|draft| (&draft.page, draft.before.as_deref()))
     }
 
     /// Numbers the records, hands them to the volume and makes the new versions the heads of their pages.
@@ -182,7 +169,7 @@ impl<'p> Work<'p> {
                     self.pool.publish(draft.before, Arc::new(draft.page), records, vdl);
                 }
                 // Only a reference has no draft.
-                None => self.pool.supersede(id, numbered.last),
+                None => self.pool.supersede(id, numbered.last, vdl),
             }
         }
     }

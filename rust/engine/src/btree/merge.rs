@@ -4,6 +4,7 @@ use aurora_page::{InnerRef, KeyBuf, LeafRef, PageId, PageKind};
 use aurora_redo::Op;
 
 use super::descend::{Path, Turn};
+use super::root::Root;
 use super::rows::{Rows, first_layout, format_op, is_empty_leaf};
 use crate::btree::Pages;
 use crate::edit::Edit;
@@ -165,22 +166,8 @@ impl Edit<'_> {
     }
 
     fn take_over(&mut self, table: &Table, child: PageId) -> Attempt<()> {
-        let page = self.page(child)?;
-        if page.kind() == PageKind::Leaf {
-            let leaf = LeafRef::new(&page)?;
-            let layout = leaf.layout();
-            let rows: Vec<Vec<u8>> = (0..leaf.len()).map(|rank| leaf.row_bytes(rank)).collect();
-            drop(page);
-            self.start(table.root, &format_op(table, &layout))?;
-            self.append_rows(table.root, &rows)?;
-        } else {
-            let inner = InnerRef::new(&page)?;
-            let (level, leftmost) = (inner.level(), inner.child(0));
-            let entries: Vec<(KeyBuf, PageId)> =
-                inner.entries().map(|(key, child)| (KeyBuf::from_slice(key), child)).collect();
-            drop(page);
-            self.make_inner(table, table.root, level, leftmost, &entries)?;
-        }
+        let root = Root::of(&*self.page(child)?)?;
+        self.fill_root(table, &root)?;
         self.free_page(child)
     }
 }

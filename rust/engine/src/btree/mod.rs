@@ -20,9 +20,12 @@
 mod descend;
 mod insert;
 mod merge;
+mod root;
 mod rows;
 mod split;
 
 pub(crate) use descend::{Fences, Pages, child_below, descend, descend_below, descend_with};
 pub(crate) use insert::Found;
-pub(crate) use rows::first_layout;
+pub(crate) use root::Root;
+pub(crate) use rows::{first_layout, is_empty_leaf};
+pub(crate) use split::separator;

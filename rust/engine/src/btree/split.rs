@@ -20,7 +20,7 @@ struct Group {
 }
 
 /// The shortest key that is above `left` and not above `right`: separators need tell no more.
-fn separator(left: &[u8], right: &[u8]) -> KeyBuf {
+pub(crate) fn separator(left: &[u8], right: &[u8]) -> KeyBuf {
     let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
     KeyBuf::from_slice(&right[..right.len().min(common + 1)])
 }

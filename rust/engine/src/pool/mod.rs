@@ -124,9 +124,9 @@ impl Pool {
         }
     }
 
-    /// Whether the newest numbered version is here; counts as no lookup.
-    pub fn holds_head(&self, page: PageId) -> bool {
-        self.slot(page).shard.read().head(page).is_some()
+    /// The LSN of the page's newest version here, if that is above the VDL.
+    pub fn newest_above(&self, page: PageId, vdl: Lsn) -> Option<Lsn> {
+        self.slot(page).shard.read().head(page).map(|head| head.lsn()).filter(|lsn| *lsn > vdl)
     }
 
     fn rebuild(&self, page: PageId, base: Option<Arc<Page>>, records: &[Record]) -> Attempt<Arc<Page>> {
@@ -159,8 +159,8 @@ impl Pool {
 
     /// Notes that `page` was changed by record `lsn` without its content passing through here. Its head so far must be
     /// durable.
-    pub fn supersede(&self, page: PageId, lsn: Lsn) {
-        self.slot(page).shard.write().supersede(page, lsn);
+    pub fn supersede(&self, page: PageId, lsn: Lsn, vdl: Lsn) {
+        self.slot(page).shard.write().supersede(page, lsn, vdl);
     }
 
     /// Keeps the page here, or keeps it once it comes, until as many calls of [`Pool::unpin`].

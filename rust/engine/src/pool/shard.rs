@@ -23,6 +23,8 @@ pub(super) struct Shard {
     bytes_max: usize,
     /// No page that hashes here has a version above this one that is not here.
     floor: Lsn,
+    /// Pages whose newest version, of this LSN, never was here. Kept until it is durable, when the floor takes over.
+    superseded: FxHashMap<PageId, Lsn>,
 }
 
 impl Shard {
@@ -35,6 +37,7 @@ impl Shard {
             bytes: 0,
             bytes_max,
             floor,
+            superseded: FxHashMap::default(),
         }
     }
 
@@ -76,7 +79,7 @@ impl Shard {
     }
 
     pub fn install(&mut self, page: PageId, version: Arc<Page>, at: Lsn, vdl: Lsn) {
-        let floor = self.floor;
+        let floor = self.superseded.get(&page).map_or(self.floor, |lsn| self.floor.max(*lsn));
         self.change(page, |frame| match frame.head() {
             // What was fetched is what is here.
             Some(head) if head.lsn() <= at => {}
@@ -91,11 +94,19 @@ impl Shard {
         self.sweep(vdl);
     }
 
-    pub fn supersede(&mut self, page: PageId, lsn: Lsn) {
+    pub fn supersede(&mut self, page: PageId, lsn: Lsn, vdl: Lsn) {
         if let Some(&at) = self.index.get(&page) {
             self.remove(at);
         }
-        self.floor = self.floor.max(lsn);
+        let floor = &mut self.floor;
+        self.superseded.retain(|_, lsn| {
+            let durable = *lsn <= vdl;
+            if durable {
+                *floor = (*floor).max(*lsn);
+            }
+            !durable
+        });
+        self.superseded.insert(page, lsn);
     }
 
     pub fn pin(&mut self, page: PageId) {

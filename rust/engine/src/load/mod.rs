@@ -1,0 +1,341 @@
+//! Bulk load into an empty table: pages are built outside the log, stored as sealed blobs, and linked by one MTR.
+//!
+//! ```text
+//!   begin_load   extents are taken, state loading: nobody sees them
+//!   load_push    rows in key order fill leaves, leaves fill inner pages            (again and again)
+//!   take_blob    finished pages of one segment: the shell seals and stores them at a write quorum
+//!   load_stored  one MTR: reference records give the pages their content
+//!   load_finish  the last pages are finished; take_blob and load_stored once more
+//!   load_link    once all references are durable, one MTR: extents linked, the root filled. The rows are there.
+//! ```
+//! A load that ends before that leaves extents in state loading; `sweep` gives them back.
+
+mod build;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aurora_page::{ExtentState, KeyBuf, Lsn, ObjectId, Page, PageId, Value, encode_row, seal};
+use aurora_proto::Volume;
+use aurora_redo::{BlobId, Op};
+
+use crate::btree::{Pages, Root, is_empty_leaf};
+use crate::edit::Edit;
+use crate::engine::Engine;
+use crate::error::{Attempt, EngineError, Stop};
+use crate::extents::Run;
+use crate::overflow::{spill, var_bytes};
+use crate::table::Table;
+use crate::txn::Commit;
+use build::{Builder, Ids};
+
+/// Pages of a blob.
+const BLOB_PAGES: usize = 64;
+/// Most extents taken by one MTR.
+const TAKE_EXTENTS_MAX: u64 = 64;
+
+/// Pages that the shell stores at every copy of a segment before the load goes on with [`Engine::load_stored`].
+#[derive(Debug)]
+pub struct LoadBlob {
+    /// Its name, never given twice.
+    pub id: BlobId,
+    /// The segment (protection group) of all its pages.
+    pub segment: u64,
+    /// The pages, in the order of their index in the blob. They have no LSN yet.
+    pub pages: Vec<Page>,
+}
+
+impl LoadBlob {
+    /// The pages in sealed form. May run on any thread.
+    pub fn seal(&self) -> Vec<Vec<u8>> {
+        self.pages.iter().map(seal).collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Building,
+    Finished,
+    Ended,
+}
+
+/// A bulk load under way.
+pub struct Load {
+    table: Arc<Table>,
+    /// Marks its extents.
+    id: u32,
+    /// An LSN that no other load has; blobs are named by it.
+    serial: u64,
+    blobs: u64,
+    runs: Vec<Run>,
+    /// Pages of the runs that are not used yet.
+    free: Ids,
+    builder: Builder,
+    /// Finished pages by segment.
+    pages: BTreeMap<u64, Vec<Page>>,
+    /// Blobs that were taken and are not stored yet.
+    waiting: BTreeMap<BlobId, Vec<PageId>>,
+    /// Everything up to here must be durable before the pages can be linked.
+    referenced: Lsn,
+    last_key: Option<KeyBuf>,
+    rows: u64,
+    root: Option<Root>,
+    state: State,
+}
+
+impl Load {
+    /// The table that is loaded.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The next blob to store, if one is full; after [`Engine::load_finish`] also those that are not.
+    pub fn take_blob(&mut self) -> Option<LoadBlob> {
+        let least = if self.state == State::Building { BLOB_PAGES } else { 1 };
+        let segment = *self.pages.iter().find(|(_, pages)| pages.len() >= least)?.0;
+        let mut pages = self.pages.remove(&segment)?;
+        if pages.len() > BLOB_PAGES {
+            self.pages.insert(segment, pages.split_off(BLOB_PAGES));
+        }
+        let id = BlobId(u128::from(self.serial) << 64 | u128::from(self.blobs));
+        self.blobs += 1;
+        self.waiting.insert(id, pages.iter().map(Page::id).collect());
+        Some(LoadBlob { id, segment, pages })
+    }
+
+    fn check(&self, due: State, expected: &'static str, got: &'static str) -> Result<(), EngineError> {
+        if self.state == due {
+            return Ok(());
+        }
+        Err(EngineError::LoadStep { table: self.table.name.clone(), expected, got })
+    }
+
+    fn add_pages(&mut self, pages: Vec<Page>, segment_pages: u64) {
+        for page in pages {
+            self.pages.entry(page.id().0 / segment_pages).or_default().push(page);
+        }
+    }
+}
+
+impl<V: Volume> Engine<V> {
+    /// Begins a load into a table without rows.
+    pub fn begin_load(&self, table: &Arc<Table>, now_us: i64) -> Attempt<Load> {
+        let at = self.published();
+        let found = self.table(&table.name, at)?;
+        if found.is_none_or(|found| found.id != table.id) {
+            return Err(EngineError::UnknownTable { table: table.name.clone(), at }.into());
+        }
+        self.note_live(table);
+        let take = |edit: &mut Edit<'_>, _: &_| {
+            self.check_still_live(table, edit.at)?;
+            if !is_empty_leaf(&*edit.page(table.root)?) {
+                return Err(EngineError::TableNotEmpty { table: table.name.clone() }.into());
+            }
+            let serial = self.volume.numbered().next().0;
+            let id = (serial as u32).max(1);
+            let run = edit.take_extents(table.id, None, 1, id)?;
+            edit.list_run(table.id, run)?;
+            Ok((serial, run))
+        };
+        let ((serial, run), _) = self.mutate_system(now_us, take, |_, _, _| {})?;
+        self.committing.lock().loads.insert(run.load);
+        Ok(Load {
+            table: table.clone(),
+            id: run.load,
+            serial,
+            blobs: 0,
+            free: Ids::from(self.pages_of(run)),
+            runs: vec![run],
+            builder: Builder::new(table, self.geometry.page_bytes)?,
+            pages: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            referenced: Lsn::NONE,
+            last_key: None,
+            rows: 0,
+            root: None,
+            state: State::Building,
+        })
+    }
+
+    fn pages_of(&self, run: Run) -> std::ops::Range<u64> {
+        self.geometry.page_range(run.first).start..self.geometry.page_range(run.first + run.count - 1).end
+    }
+
+    /// Adds a row. Keys ascend.
+    pub fn load_push(&self, load: &mut Load, row: &[Value], now_us: i64) -> Attempt<()> {
+        load.check(State::Building, "load_finish or load_link", "load_push")?;
+        let table = load.table.clone();
+        let named = || table.name.clone();
+        table.schema.check_row(row).map_err(|source| EngineError::Value { table: named(), source })?;
+        let key = table.key_of(row)?;
+        if let Some(last) = &load.last_key
+            && *last >= key
+        {
+            let (last, got) = (table.show_key(last), table.show_key(&key));
+            return Err(EngineError::LoadOrder { table: named(), last, got }.into());
+        }
+        let columns = spill(&table.schema, row, self.geometry.page_bytes).map_err(|got| EngineError::RowTooLarge {
+            table: named(),
+            key: table.show_key(&key),
+            limit: aurora_page::row_heap_max(self.geometry.page_bytes),
+            got,
+        })?;
+        let chunk = aurora_page::chunk_capacity(self.geometry.page_bytes);
+        let bytes = |column: &u16| var_bytes(row[usize::from(*column)].as_ref()).unwrap_or_default();
+        let overflow: usize = columns.iter().map(|column| bytes(column).len().div_ceil(chunk)).sum();
+        self.load_reserve(load, (overflow + load.builder.pages_needed()) as u64, now_us)?;
+        // From here on nothing can stop.
+        let segment_pages = self.geometry.segment_pages;
+        let mut pages = Vec::new();
+        let encoded = if columns.is_empty() {
+            encode_row(&table.schema, row)
+        } else {
+            let mut row = row.to_vec();
+            for column in &columns {
+                let reference = build::chain(&table, bytes(column), self.geometry.page_bytes, &mut load.free, &mut pages)?;
+                row[usize::from(*column)] = Value::Overflow(reference);
+            }
+            encode_row(&table.schema, &row)
+        };
+        load.builder.push(&table, &key, &encoded, &mut load.free, &mut pages)?;
+        load.add_pages(pages, segment_pages);
+        load.last_key = Some(key);
+        load.rows += 1;
+        Ok(())
+    }
+
+    /// Takes extents until so many pages are free.
+    fn load_reserve(&self, load: &mut Load, pages: u64, now_us: i64) -> Attempt<()> {
+        while load.free.len() < pages {
+            // Twice as many each time, so that a small load takes little and a large one few MTRs.
+            let taken: u64 = load.runs.iter().map(|run| run.count).sum();
+            let count = taken.clamp(1, TAKE_EXTENTS_MAX).max(pages.div_ceil(self.geometry.extent_pages));
+            let (table, id) = (load.table.clone(), load.id);
+            let near = load.runs.last().map(|run| run.first / self.geometry.extents());
+            let take = |edit: &mut Edit<'_>, _: &_| {
+                self.check_still_live(&table, edit.at)?;
+                let run = edit.take_extents(table.id, near, count, id)?;
+                edit.list_run(table.id, run)?;
+                Ok(run)
+            };
+            let (run, _) = self.mutate_system(now_us, take, |_, _, _| {})?;
+            load.runs.push(run);
+            load.free.add(self.pages_of(run));
+        }
+        Ok(())
+    }
+
+    /// Logs that the pages of a blob, which every copy of a write quorum has stored, are the content of their pages.
+    pub fn load_stored(&self, load: &mut Load, blob: BlobId, now_us: i64) -> Attempt<Commit> {
+        let Some(pages) = load.waiting.get(&blob) else {
+            let (expected, got) = ("the name of a blob that was taken and is not stored yet", "another");
+            return Err(EngineError::LoadStep { table: load.table.name.clone(), expected, got }.into());
+        };
+        // An earlier life of a page may have ended a moment ago; only what is durable may be forgotten here.
+        if let Some(lsn) = pages.iter().filter_map(|page| self.pool.newest_above(*page, self.volume.vdl())).max() {
+            return Err(Stop::WaitLsn(lsn));
+        }
+        let table = &load.table;
+        let refer = |edit: &mut Edit<'_>, _: &_| {
+            self.check_still_live(table, edit.at)?;
+            for (index, page) in pages.iter().enumerate() {
+                edit.mark_used(*page)?;
+                edit.work.reference(*page, &Op::Reference { object: table.id, blob, index: index as u32 });
+            }
+            Ok(())
+        };
+        let (_, commit) = self.mutate_system(now_us, refer, |_, _, _| {})?;
+        load.waiting.remove(&blob);
+        let commit = commit.unwrap_or(Commit { lsn: load.referenced, time_us: now_us, after: load.referenced });
+        load.referenced = load.referenced.max(commit.lsn);
+        Ok(commit)
+    }
+
+    /// Ends the rows. What [`Load::take_blob`] then still gives is to be stored.
+    pub fn load_finish(&self, load: &mut Load, now_us: i64) -> Attempt<()> {
+        load.check(State::Building, "load_link", "load_finish")?;
+        self.load_reserve(load, load.builder.pages_needed() as u64, now_us)?;
+        let table = load.table.clone();
+        let mut pages = Vec::new();
+        load.root = load.builder.finish(&table, &mut load.free, &mut pages)?;
+        load.add_pages(pages, self.geometry.segment_pages);
+        load.state = State::Finished;
+        Ok(())
+    }
+
+    /// Makes the rows appear, all at once.
+    pub fn load_link(&self, load: &mut Load, now_us: i64) -> Attempt<Commit> {
+        load.check(State::Finished, "load_push or load_finish", "load_link")?;
+        if !load.waiting.is_empty() || !load.pages.is_empty() {
+            let (expected, got) = ("take_blob and load_stored until no pages are left", "load_link");
+            return Err(EngineError::LoadStep { table: load.table.name.clone(), expected, got }.into());
+        }
+        if self.volume.vdl() < load.referenced {
+            return Err(Stop::WaitLsn(load.referenced));
+        }
+        let (table, root, runs) = (&load.table, &load.root, &load.runs);
+        let link = |edit: &mut Edit<'_>, _: &_| {
+            self.check_still_live(table, edit.at)?;
+            if !is_empty_leaf(&*edit.page(table.root)?) {
+                return Err(EngineError::LoadConflict { table: table.name.clone() }.into());
+            }
+            runs.iter().try_for_each(|run| edit.link_run(table.id, *run))?;
+            root.as_ref().map_or(Ok(()), |root| edit.fill_root(table, root))
+        };
+        let noted = |conflicts: &mut crate::conflicts::Conflicts, lsn: Lsn, _: &()| conflicts.note_load(table.id, lsn);
+        let (_, commit) = self.mutate_system(now_us, link, noted)?;
+        self.committing.lock().loads.remove(&load.id);
+        load.state = State::Ended;
+        Ok(commit.unwrap_or(Commit { lsn: load.referenced, time_us: now_us, after: load.referenced }))
+    }
+
+    /// Gives a load up; [`Engine::sweep`] gives its extents back.
+    pub fn load_abort(&self, load: &mut Load) {
+        if load.state != State::Ended {
+            load.state = State::Ended;
+            let mut committing = self.committing.lock();
+            committing.loads.remove(&load.id);
+            committing.sweep_from = KeyBuf::new();
+        }
+    }
+}
+
+impl Edit<'_> {
+    /// Marks a page of a load as used.
+    fn mark_used(&mut self, page: PageId) -> Attempt<()> {
+        let Some(extent) = self.geometry.extent_of(page) else {
+            return Err(EngineError::corrupt(page, self.at, "a page of an extent", "one of no extent").into());
+        };
+        let bit = page.0 - self.geometry.page_range(extent).start;
+        let (map, index) = self.geometry.map_place(extent);
+        self.change(map, &Op::ExtentUse { extent: index as u32, bit: bit as u8 })
+    }
+
+    /// Links the extents of a load's run that have pages, and gives the others back.
+    fn link_run(&mut self, object: ObjectId, run: Run) -> Attempt<()> {
+        self.unlist_run(object, run.first)?;
+        let end = run.first + run.count;
+        let mut first = run.first;
+        while first < end {
+            let used = self.extent(first)?.used != 0;
+            let mut count = 1;
+            while first + count < end && (self.extent(first + count)?.used != 0) == used {
+                count += 1;
+            }
+            let part = Run { first, count, load: 0 };
+            if used {
+                self.set_run(part, object, ExtentState::Linked)?;
+                self.list_run(object, part)?;
+            } else {
+                self.set_run(part, ObjectId(0), ExtentState::Free)?;
+            }
+            first += count;
+        }
+        Ok(())
+    }
+}
