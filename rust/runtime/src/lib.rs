@@ -15,6 +15,8 @@
 //! | `open`, `create`, `recover`, `restore` | from a directory to a volume that has every acknowledged commit [11][13] |
 //! | `volume`, `device`, `waiters` | the commit path: group commit without a hop [8][9] |
 //! | `fetch` | one read from one copy, another when it fails |
+//! | `readonly` | opening without leaving a trace |
+//! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
 //! | `maintenance`, `hydrate` | the background |
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
 //!
@@ -30,6 +32,7 @@ mod error;
 mod fetch;
 mod hydrate;
 mod layout;
+mod load;
 mod lock;
 mod maintenance;
 mod metastore;
@@ -37,6 +40,7 @@ mod node;
 mod open;
 mod options;
 mod osdisk;
+mod readonly;
 mod recover;
 mod restore;
 mod status;
@@ -46,6 +50,7 @@ mod waiters;
 pub use cluster::Cluster;
 pub use completions::{Completion, CompletionQueue};
 pub use error::Error;
+pub use load::BulkLoad;
 pub use options::{NodePlacement, OpenOptions};
 pub use osdisk::OsDisk;
 pub use status::{BackgroundStatus, CacheStatus, NodeState, NodeStatus, Status};

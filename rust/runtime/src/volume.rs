@@ -122,14 +122,28 @@ impl EmbeddedVolume {
         self.writer.lock().readable(pg, at)
     }
 
+    /// Whether these nodes are a write quorum of a group.
+    pub(crate) fn is_write_quorum(&self, pg: PgId, nodes: NodeSet) -> bool {
+        self.writer.lock().membership(pg).is_some_and(|members| members.write_quorum().satisfied(nodes))
+    }
+
     /// The newest record of a group.
     pub(crate) fn tail(&self, pg: PgId) -> Lsn {
         self.writer.lock().tail(pg)
     }
 
-    /// Members that are not here, or were found lost.
+    /// Members that are not here, or were found lost: nothing can be read there.
     pub(crate) fn lost(&self) -> NodeSet {
-        let here = |id: NodeId| self.node(id).is_some_and(|node| !node.is_lost());
+        self.without(|node| !node.is_lost())
+    }
+
+    /// Members that take no part in commits: those lost, and those whose log has failed.
+    pub(crate) fn mute(&self) -> NodeSet {
+        self.without(|node| node.acknowledges())
+    }
+
+    fn without(&self, holds: impl Fn(&Node) -> bool) -> NodeSet {
+        let here = |id: NodeId| self.node(id).is_some_and(|node| holds(node));
         self.members.iter().map(|info| info.id).filter(|id| !here(*id)).collect()
     }
 
@@ -171,7 +185,7 @@ impl EmbeddedVolume {
 
     /// The error that names the missing nodes.
     pub(crate) fn quorum_lost(&self) -> Error {
-        let lost = self.lost();
+        let lost = self.mute();
         let missing = self.members.iter().filter(|info| lost.contains(info.id));
         Error::QuorumLost {
             have: self.members.len() - lost.len(),
@@ -351,7 +365,7 @@ impl EmbeddedVolume {
         let io = device.io.lock();
         let mut offered = device.take_held();
         self.offer(device, batches, &mut offered);
-        let appended = match device.log.append(&offered.entries) {
+        let appended = match device.append(&offered.entries) {
             Ok(appended) => appended,
             Err(error @ LogError::Full { .. }) => {
                 device.hold(offered);
@@ -385,7 +399,7 @@ impl EmbeddedVolume {
     fn offer(&self, device: &Device, batches: &[Arc<PgBatch>], offered: &mut Offered) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| !node.is_lost()) {
+            for node in device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| node.acknowledges()) {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}
@@ -405,7 +419,7 @@ impl EmbeddedVolume {
 
     /// The nodes of a device whose directories are still there; those found gone are lost from now on.
     fn living<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
-        let nodes = device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| !node.is_lost());
+        let nodes = device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| node.acknowledges());
         nodes.filter(|node| {
             let alive = node.is_alive();
             if !alive {
@@ -449,7 +463,7 @@ impl EmbeddedVolume {
 
     fn device_failed(&self, device: &Device, error: &LogError) {
         for node in device.nodes.iter().filter_map(|id| self.node(id)) {
-            node.lose();
+            node.silence();
         }
         if self.update_lost() {
             self.fail(Failure::LogFailed { detail: error.to_string() });
@@ -465,7 +479,7 @@ impl EmbeddedVolume {
 
     /// Tells the writer who is lost; true when a group cannot reach its write quorum any more.
     fn update_lost(&self) -> bool {
-        let lost = self.lost();
+        let lost = self.mute();
         let mut writer = self.writer.lock();
         writer.set_lost(lost);
         (0..writer.pgs()).any(|pg| {

@@ -1,0 +1,187 @@
+//! Bulk load: the driver of the engine's load steps. Rows go in on the caller's thread; pages are sealed and stored at the copies on
+//! another, so that building and disks work at the same time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+
+use aurora_engine::{Commit, Load, LoadBlob, Stop, Table};
+use aurora_page::{KeyBuf, Value};
+use aurora_proto::{NodeSet, Volume};
+use aurora_redo::{BlobId, PgId};
+use bytes::Bytes;
+
+use crate::Error;
+use crate::clock::wall_us;
+use crate::cluster::{Cluster, Shared};
+
+/// Blobs that may wait for the disks before the builder waits for them.
+const BLOBS_AHEAD: usize = 4;
+
+/// A bulk load into an empty table. Its rows appear all at once with [`BulkLoad::finish`]; dropping it before leaves nothing.
+pub struct BulkLoad {
+    cluster: Cluster,
+    load: Option<Load>,
+    /// `None` once no more blobs come.
+    blobs: Option<SyncSender<LoadBlob>>,
+    stored: Receiver<Result<BlobId, Error>>,
+    waiting: usize,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Begins a bulk load into a table without rows.
+    ///
+    /// # Errors
+    /// `TableNotEmpty`, or whatever keeps the cluster from writing.
+    pub fn bulk_load(&self, table: &Arc<Table>, interrupt: &dyn Fn() -> bool) -> Result<BulkLoad, Error> {
+        self.check_writable()?;
+        let load = self.run(interrupt, |engine| engine.begin_load(table, wall_us()))?;
+        let (blobs, to_store) = sync_channel::<LoadBlob>(BLOBS_AHEAD);
+        let (done, stored) = sync_channel(BLOBS_AHEAD * 2);
+        let shared = self.shared().clone();
+        let store = move || {
+            for blob in to_store {
+                if done.send(shared.store_blob(&blob)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("aurora-load".into()).spawn(store);
+        let thread = thread.map_err(|source| Error::io(Path::new("aurora-load"), source))?;
+        Ok(BulkLoad { cluster: self.clone(), load: Some(load), blobs: Some(blobs), stored, waiting: 0, thread: Some(thread) })
+    }
+}
+
+impl BulkLoad {
+    /// Adds a row; keys ascend.
+    ///
+    /// # Errors
+    /// `LoadOrder`, a value its column does not take, or what the disks answered. The load cannot go on after one.
+    pub fn push(&mut self, row: &[Value], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.step(interrupt, |cluster, load| cluster.engine().load_push(load, row, wall_us()))?;
+        self.hand_over(interrupt)
+    }
+
+    /// Adds a row that is encoded already, with its key; keys ascend.
+    ///
+    /// # Errors
+    /// As [`BulkLoad::push`].
+    pub fn push_encoded(&mut self, key: &KeyBuf, row: &[u8], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.step(interrupt, |cluster, load| cluster.engine().load_push_encoded(load, key, row, wall_us()))?;
+        self.hand_over(interrupt)
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.load.as_ref().map_or(0, Load::rows)
+    }
+
+    /// Makes the rows appear, durably and all at once.
+    ///
+    /// # Errors
+    /// `LoadConflict` when rows came into the table meanwhile; otherwise as [`BulkLoad::push`]. Nothing appears then.
+    pub fn finish(mut self, interrupt: &dyn Fn() -> bool) -> Result<Commit, Error> {
+        self.step(interrupt, |cluster, load| cluster.engine().load_finish(load, wall_us()))?;
+        self.hand_over(interrupt)?;
+        self.blobs = None;
+        while self.waiting > 0 {
+            self.take_stored(true, interrupt)?;
+        }
+        let commit = self.step(interrupt, |cluster, load| cluster.engine().load_link(load, wall_us()))?;
+        self.cluster.wait_durable(commit.lsn, interrupt)?;
+        Ok(commit)
+    }
+
+    fn step<T>(
+        &mut self,
+        interrupt: &dyn Fn() -> bool,
+        mut step: impl FnMut(&Cluster, &mut Load) -> Result<T, Stop>,
+    ) -> Result<T, Error> {
+        let load = self.load.as_mut().ok_or(Error::Closed)?;
+        loop {
+            match step(&self.cluster, load) {
+                Ok(done) => return Ok(done),
+                Err(stop) => self.cluster.settle(stop, interrupt)?,
+            }
+        }
+    }
+
+    /// Gives full blobs to the storing thread and logs those that it has stored.
+    fn hand_over(&mut self, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        while let Some(blob) = self.load.as_mut().and_then(Load::take_blob) {
+            while self.waiting >= BLOBS_AHEAD {
+                self.take_stored(true, interrupt)?;
+            }
+            let sent = self.blobs.as_ref().is_some_and(|blobs| blobs.send(blob).is_ok());
+            if !sent {
+                return Err(Error::Closed);
+            }
+            self.waiting += 1;
+            if interrupt() {
+                return Err(Error::Interrupted);
+            }
+        }
+        while self.waiting > 0 && self.take_stored(false, interrupt)? {}
+        Ok(())
+    }
+
+    /// Logs the references to one stored blob; true when there was one.
+    fn take_stored(&mut self, wait: bool, interrupt: &dyn Fn() -> bool) -> Result<bool, Error> {
+        let stored = match wait {
+            true => self.stored.recv().map_err(|_| Error::Closed)?,
+            false => match self.stored.try_recv() {
+                Ok(stored) => stored,
+                Err(TryRecvError::Empty) => return Ok(false),
+                Err(TryRecvError::Disconnected) => return Err(Error::Closed),
+            },
+        };
+        let blob = stored?;
+        self.step(interrupt, |cluster, load| cluster.engine().load_stored(load, blob, wall_us()))?;
+        self.waiting -= 1;
+        Ok(true)
+    }
+}
+
+impl Drop for BulkLoad {
+    fn drop(&mut self) {
+        self.blobs = None;
+        if let Some(mut load) = self.load.take() {
+            self.cluster.engine().load_abort(&mut load);
+        }
+        // The thread ends with its channel; what it still sends must not block it.
+        while self.stored.recv().is_ok() {}
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Stores a blob at every living copy of its group, all at once; right once a write quorum has it, for only then may a
+    /// reference be logged. A copy that failed gets it from its peers.
+    fn store_blob(&self, blob: &LoadBlob) -> Result<BlobId, Error> {
+        let pages: Vec<Bytes> = blob.seal().into_iter().map(Bytes::from).collect();
+        let epoch = self.volume.epoch();
+        let mut stored = NodeSet::EMPTY;
+        let mut failed = None;
+        std::thread::scope(|scope| {
+            let living = self.volume.nodes.iter().filter(|node| node.is_alive());
+            let puts: Vec<_> = living
+                .map(|node| (node.id(), scope.spawn(|| node.store.put_blob(blob.id, epoch, &pages))))
+                .collect();
+            for (node, put) in puts {
+                match put.join() {
+                    Ok(Ok(_)) => drop(stored.insert(node)),
+                    Ok(Err(error)) => failed = Some(Error::from(error)),
+                    Err(_) => failed = Some(Error::Corrupt { detail: format!("storing blob {} at {node} panicked", blob.id) }),
+                }
+            }
+        });
+        if self.volume.is_write_quorum(PgId(blob.segment as u32), stored) {
+            return Ok(blob.id);
+        }
+        Err(failed.unwrap_or_else(|| self.volume.quorum_lost()))
+    }
+}
