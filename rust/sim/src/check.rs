@@ -32,6 +32,7 @@ impl World {
                 self.queue.clear();
                 return;
             }
+            self.replace_lost_at_end();
             if self.queue.now_us() > self.rest_deadline() {
                 let why = self.why_not_at_rest();
                 return self.fail(format!("[14] the volume does not come to rest: {why}"));
@@ -279,6 +280,19 @@ impl World {
                     );
                 }
             }
+        }
+    }
+
+    /// Nodes whose machine came back after the last recovery began are replaced by one more.
+    fn replace_lost_at_end(&mut self) {
+        let idle = self.writer().is_some_and(|id| id == self.newest_instance());
+        let all_up = self.machines.iter().all(|machine| machine.up);
+        let lost = self
+            .home
+            .iter()
+            .any(|(id, home)| self.machines[*home].incarnation(*id).is_none());
+        if idle && all_up && lost {
+            self.start_instance();
         }
     }
 

@@ -132,6 +132,7 @@ impl LayerMap {
 
     /// Puts new layers in and takes replaced ones out, in one step; then removes the files of those.
     pub(crate) fn publish(&self, added: Vec<Layer>, removed: &[u64]) -> Result<(), StoreError> {
+        let unreplaced = added.is_empty();
         {
             let mut present = self.set.write();
             let mut set = LayerSet {
@@ -162,6 +163,10 @@ impl LayerMap {
         for number in removed {
             self.cache.forget(*number);
             self.dir.remove(*number)?;
+        }
+        // A layer that says what it replaces keeps it from coming back after a crash; without one, the removal has to.
+        if unreplaced && !removed.is_empty() {
+            self.dir.sync()?;
         }
         Ok(())
     }

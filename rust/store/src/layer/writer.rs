@@ -67,6 +67,13 @@ impl LayerDir {
         let path = self.path(layer);
         self.disk.remove_file(&path).map_err(StoreError::io(&path))
     }
+
+    /// Makes the removal of layers durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(StoreError::io(&self.dir))
+    }
 }
 
 /// Bytes on their way to a new file. Dropped unfinished, the file is removed.

@@ -369,7 +369,23 @@ impl<'a> Scan<'a> {
                     .for_each(|block| block[at..].fill(0));
             }
         }
+        self.mark_tail(stripe);
         self.tail = self.recent.get(&stripe).cloned();
+    }
+
+    /// The newest trim mark may have stood in a stripe that was just cut. Files before it are given up soon, so it is
+    /// written again, into the header of the stripe that is the tail now.
+    fn mark_tail(&mut self, stripe: u64) {
+        let Some(tail) = self.recent.get_mut(&stripe) else {
+            return;
+        };
+        let (nodes, salt) = (self.shape.nodes, self.shape.salt);
+        let mut marked = Vec::with_capacity(tail.len());
+        block::push_stripe(&mut marked, nodes, salt, stripe, self.trimmed);
+        let blocks = marked.chunks_exact(BLOCK_BYTES);
+        for (block, header) in tail.chunks_exact_mut(BLOCK_BYTES).zip(blocks) {
+            block[..HEADER_BYTES].copy_from_slice(&header[..HEADER_BYTES]);
+        }
     }
 
     fn write(
