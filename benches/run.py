@@ -26,7 +26,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="GROUP", help=f"groups that begin so: {', '.join(GROUPS)}")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--seconds", type=float, default=0.6, help="length of one slot of a round (default 0.6)")
-    parser.add_argument("--updates", type=int, default=400_000, help="small updates of the bytes group, of 10,000,000")
+    parser.add_argument(
+        "--updates", type=int, default=2_000_000, help="small updates of the bytes group, of 10,000,000"
+    )
     parser.add_argument("--volume-gb", type=float, default=5.0, help="size of the big volume that is opened again")
     parser.add_argument(
         "--data", type=Path, default=ROOT / ".bench-data", help="where the files lie (the disk measured)"
