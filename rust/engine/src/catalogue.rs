@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use aurora_page::{
-    ExtentState, KeyBuf, LeafRef, Lsn, ObjectId, PageId, PageKind, Schema, Value, ValueRef, encode_row, prefix_end,
+    ExtentState, KeyBuf, LeafRef, Lsn, ObjectId, PageId, PageKind, Schema, Value, ValueRef,
+    encode_row, prefix_end,
 };
 use aurora_proto::Volume;
 use aurora_redo::Op;
@@ -63,7 +64,12 @@ fn name_key(tables: &Table, name: &str) -> Attempt<KeyBuf> {
 }
 
 fn check_name(name: &str) -> Result<(), EngineError> {
-    let wrong = |expected| Err(EngineError::TableName { expected, got: name.to_owned() });
+    let wrong = |expected| {
+        Err(EngineError::TableName {
+            expected,
+            got: name.to_owned(),
+        })
+    };
     if name.is_empty() || name.len() > TABLE_NAME_BYTES_MAX {
         return wrong("1 to 100 bytes");
     }
@@ -85,8 +91,12 @@ impl<V: Volume> Engine<V> {
                 return Ok(());
             }
             let tables: Vec<Arc<Table>> = edit.system.all().into_iter().cloned().collect();
-            tables.iter().try_for_each(|table| edit.create_system_table(table))?;
-            tables.iter().try_for_each(|table| edit.insert_entry(table, STATE_LIVE, &table.name))
+            tables
+                .iter()
+                .try_for_each(|table| edit.create_system_table(table))?;
+            tables
+                .iter()
+                .try_for_each(|table| edit.insert_entry(table, STATE_LIVE, &table.name))
         };
         Ok(self.mutate_system(now_us, make, |_, _, _| {})?.1)
     }
@@ -109,14 +119,24 @@ impl<V: Volume> Engine<V> {
             // LSNs are never given twice, so neither are numbers made from the newest one before the table.
             let newest = self.volume.numbered();
             let id = ObjectId(FIRST_USER_OBJECT + newest.0);
-            let root = edit.create_root(&self.user_table(name, id, PageId::default(), newest, &schema))?;
+            let root =
+                edit.create_root(&self.user_table(name, id, PageId::default(), newest, &schema))?;
             let table = self.user_table(name, id, root, newest, &schema);
             edit.insert_entry(&table, STATE_LIVE, name)?;
-            Ok((Entry { id, root, live: true }, true))
+            Ok((
+                Entry {
+                    id,
+                    root,
+                    live: true,
+                },
+                true,
+            ))
         };
         let ((entry, created), commit) = self.mutate_system(now_us, create, |_, _, _| {})?;
         if !created {
-            return self.existing(name, &schema, exist_ok).map(|table| (table, None));
+            return self
+                .existing(name, &schema, exist_ok)
+                .map(|table| (table, None));
         }
         let created = Lsn(entry.id.0 - FIRST_USER_OBJECT);
         let table = Arc::new(self.user_table(name, entry.id, entry.root, created, &schema));
@@ -125,20 +145,44 @@ impl<V: Volume> Engine<V> {
         Ok((table, commit))
     }
 
-    fn user_table(&self, name: &str, id: ObjectId, root: PageId, before: Lsn, schema: &Schema) -> Table {
-        Table { id, name: name.to_owned(), schema: schema.clone(), root, created: before.next() }
+    fn user_table(
+        &self,
+        name: &str,
+        id: ObjectId,
+        root: PageId,
+        before: Lsn,
+        schema: &Schema,
+    ) -> Table {
+        Table {
+            id,
+            name: name.to_owned(),
+            schema: schema.clone(),
+            root,
+            created: before.next(),
+        }
     }
 
     fn existing(&self, name: &str, schema: &Schema, exist_ok: bool) -> Attempt<Arc<Table>> {
-        let exists = || EngineError::TableExists { table: name.to_owned() };
+        let exists = || EngineError::TableExists {
+            table: name.to_owned(),
+        };
         let at = self.published();
-        let table = self.table(name, at)?.ok_or_else(|| EngineError::UnknownTable { table: name.to_owned(), at })?;
+        let table = self
+            .table(name, at)?
+            .ok_or_else(|| EngineError::UnknownTable {
+                table: name.to_owned(),
+                at,
+            })?;
         if !exist_ok {
             return Err(exists().into());
         }
         match difference(&table.schema, schema) {
             None => Ok(table),
-            Some(difference) => Err(EngineError::TableDiffers { table: name.to_owned(), difference }.into()),
+            Some(difference) => Err(EngineError::TableDiffers {
+                table: name.to_owned(),
+                difference,
+            }
+            .into()),
         }
     }
 
@@ -205,7 +249,12 @@ impl<V: Volume> Engine<V> {
         let (catalogue, view) = (&self.system.tables, self.view(at));
         let (mut found, mut from) = (Vec::new(), KeyBuf::new());
         loop {
-            let (page, fences) = descend_with(&view, catalogue, |inner| inner.child_for(&from).0, &mut Lsn::default())?;
+            let (page, fences) = descend_with(
+                &view,
+                catalogue,
+                |inner| inner.child_for(&from).0,
+                &mut Lsn::default(),
+            )?;
             let leaf = LeafRef::new(&page)?;
             for rank in 0..leaf.len() {
                 let entry = Entry::of_row(&leaf, rank);
@@ -220,21 +269,36 @@ impl<V: Volume> Engine<V> {
         }
     }
 
-    fn table_of_row(&self, view: &View<'_>, leaf: &LeafRef<'_>, rank: usize) -> Attempt<Arc<Table>> {
+    fn table_of_row(
+        &self,
+        view: &View<'_>,
+        leaf: &LeafRef<'_>,
+        rank: usize,
+    ) -> Attempt<Arc<Table>> {
         let entry = Entry::of_row(leaf, rank);
         if let Some(table) = self.names.read().known.get(&entry.id) {
             return Ok(table.clone());
         }
         let ValueRef::Text(name) = leaf.value_at(rank, 0) else {
-            return Err(EngineError::corrupt(self.system.tables.root, view.at, "a table's name", "none").into());
+            return Err(EngineError::corrupt(
+                self.system.tables.root,
+                view.at,
+                "a table's name",
+                "none",
+            )
+            .into());
         };
         let encoded = match leaf.value_at(rank, tables_column::SCHEMA) {
             ValueRef::Bytes(bytes) => bytes.to_vec(),
-            ValueRef::Overflow(reference) => OverflowReader::new(reference, view.at).read(&self.pool, view.vdl)?,
+            ValueRef::Overflow(reference) => {
+                OverflowReader::new(reference, view.at).read(&self.pool, view.vdl)?
+            }
             _ => Vec::new(),
         };
-        let schema =
-            Schema::decode(&encoded).map_err(|source| EngineError::Schema { table: name.to_owned(), source })?;
+        let schema = Schema::decode(&encoded).map_err(|source| EngineError::Schema {
+            table: name.to_owned(),
+            source,
+        })?;
         let created = Lsn(entry.id.0.saturating_sub(FIRST_USER_OBJECT));
         let table = Arc::new(self.user_table(name, entry.id, entry.root, created, &schema));
         self.names.write().known.insert(entry.id, table.clone());
@@ -243,7 +307,10 @@ impl<V: Volume> Engine<V> {
 
     /// Whether a transaction may write to the table: it is there, and not only in the past.
     pub(crate) fn check_live(&self, txn: &Txn, table: &Table) -> Attempt<()> {
-        let unknown = || EngineError::UnknownTable { table: table.name.clone(), at: txn.snapshot() };
+        let unknown = || EngineError::UnknownTable {
+            table: table.name.clone(),
+            at: txn.snapshot(),
+        };
         {
             let names = self.names.read();
             if names.live.contains(&table.id) {
@@ -253,8 +320,14 @@ impl<V: Volume> Engine<V> {
                 return Err(unknown().into());
             }
         }
-        let found = self.table_in(txn, &table.name)?.is_some_and(|found| found.id == table.id);
-        if found && self.note_live(table) { Ok(()) } else { Err(unknown().into()) }
+        let found = self
+            .table_in(txn, &table.name)?
+            .is_some_and(|found| found.id == table.id);
+        if found && self.note_live(table) {
+            Ok(())
+        } else {
+            Err(unknown().into())
+        }
     }
 
     /// Notes that the catalogue has the table, unless it was dropped since that was read.
@@ -272,25 +345,11 @@ impl<V: Volume> Engine<V> {
         if self.names.read().live.contains(&table.id) {
             return Ok(());
         }
-        Err(EngineError::UnknownTable { table: table.name.clone(), at }.into())
-    }
-
-    /// The extents of a table at a read point: what a scan reads, runs that are being loaded left out.
-    pub fn extents_of(&self, table: &Table, at: Lsn) -> Attempt<Vec<Run>> {
-        let (extents, view) = (&self.system.extents, self.view(at));
-        let prefix = extents.key(&[Value::Int(table.id.0 as i64)])?;
-        let end = prefix_end(&prefix).unwrap_or_default();
-        let (mut runs, mut from) = (Vec::new(), prefix);
-        loop {
-            let (page, fences) = descend_with(&view, extents, |inner| inner.child_for(&from).0, &mut Lsn::default())?;
-            let leaf = LeafRef::new(&page)?;
-            let ranks = leaf.lower_bound(&from)..leaf.lower_bound(&end);
-            runs.extend(ranks.map(|rank| Run::of_row(&leaf, rank)).filter(|run| run.load == 0));
-            match fences.upper {
-                Some(upper) if upper < end => from = upper,
-                _ => return Ok(runs),
-            }
+        Err(EngineError::UnknownTable {
+            table: table.name.clone(),
+            at,
         }
+        .into())
     }
 }
 
@@ -305,11 +364,22 @@ pub(crate) const HIDDEN_PREFIX: &str = "aurora.dropped.";
 /// The first thing in which two schemas differ, apart from their version.
 fn difference(have: &Schema, want: &Schema) -> Option<String> {
     if have.columns().len() != want.columns().len() {
-        return Some(format!("{} columns, asked for {}", have.columns().len(), want.columns().len()));
+        return Some(format!(
+            "{} columns, asked for {}",
+            have.columns().len(),
+            want.columns().len()
+        ));
     }
     for (a, b) in have.columns().iter().zip(want.columns()) {
         if (&a.name, a.data_type, a.nullable) != (&b.name, b.data_type, b.nullable) {
-            let show = |c: &aurora_page::Column| format!("{:?} {}{}", c.name, c.data_type, if c.nullable { " or null" } else { "" });
+            let show = |c: &aurora_page::Column| {
+                format!(
+                    "{:?} {}{}",
+                    c.name,
+                    c.data_type,
+                    if c.nullable { " or null" } else { "" }
+                )
+            };
             return Some(format!("column {}, asked for {}", show(a), show(b)));
         }
     }
@@ -339,7 +409,12 @@ impl Edit<'_> {
         let key = name_key(&tables, name)?;
         let columns = spill(&tables.schema, &row, self.geometry.page_bytes).map_err(|got| {
             let limit = aurora_page::row_heap_max(self.geometry.page_bytes);
-            EngineError::RowTooLarge { table: tables.name.clone(), key: tables.show_key(&key), limit, got }
+            EngineError::RowTooLarge {
+                table: tables.name.clone(),
+                key: tables.show_key(&key),
+                limit,
+                got,
+            }
         })?;
         self.spill_values(&tables, &mut row, &columns)?;
         self.insert_row(&tables, &key, &encode_row(&tables.schema, &row))
@@ -367,24 +442,58 @@ impl Edit<'_> {
         let layout = first_layout(table, self.geometry.page_bytes)?;
         let root = self.allocate(table.id, PageId::default())?;
         let (object, schema_version) = (table.id, table.schema.version);
-        self.start(root, &Op::FormatLeaf { object, schema_version, layout: &layout })?;
+        self.start(
+            root,
+            &Op::FormatLeaf {
+                object,
+                schema_version,
+                layout: &layout,
+            },
+        )?;
         Ok(root)
     }
 
     /// System tables have fixed places: each the first page of an extent of its own.
     fn create_system_table(&mut self, table: &Table) -> Attempt<()> {
         let Some(extent) = self.geometry.extent_of(table.root) else {
-            return Err(EngineError::corrupt(table.root, self.at, "a page of an extent", "one of no extent").into());
+            return Err(EngineError::corrupt(
+                table.root,
+                self.at,
+                "a page of an extent",
+                "one of no extent",
+            )
+            .into());
         };
         if self.geometry.segment_of(table.root) >= self.segments {
             return Err(Stop::NeedSegment);
         }
         self.format_maps(self.geometry.segment_of(table.root))?;
-        self.set_run(Run { first: extent, count: 1, load: 0 }, table.id, ExtentState::Linked)?;
+        self.set_run(
+            Run {
+                first: extent,
+                count: 1,
+                load: 0,
+            },
+            table.id,
+            ExtentState::Linked,
+        )?;
         let (map, index) = self.geometry.map_place(extent);
-        self.change(map, &Op::ExtentUse { extent: index as u32, bit: 0 })?;
+        self.change(
+            map,
+            &Op::ExtentUse {
+                extent: index as u32,
+                bit: 0,
+            },
+        )?;
         let layout = first_layout(table, self.geometry.page_bytes)?;
         let (object, schema_version) = (table.id, table.schema.version);
-        self.start(table.root, &Op::FormatLeaf { object, schema_version, layout: &layout })
+        self.start(
+            table.root,
+            &Op::FormatLeaf {
+                object,
+                schema_version,
+                layout: &layout,
+            },
+        )
     }
 }

@@ -11,8 +11,8 @@
 //! A page that is missing stops the attempt; nothing has changed then. It is fetched, stays pinned until the commit has
 //! come through, and the attempt starts again.
 
-use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row, read_row};
 use aurora_page::{KeyBuf, LeafRef, PageError};
+use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row, read_row};
 use aurora_proto::Volume;
 
 use crate::btree::{Found, Pages};
@@ -54,21 +54,39 @@ impl<V: Volume> Engine<V> {
     fn close_unchanged(&self, txn: &mut Txn, now_us: i64) -> Commit {
         let after = txn.newest_read();
         txn.close();
-        Commit { lsn: after, time_us: now_us, after }
+        Commit {
+            lsn: after,
+            time_us: now_us,
+            after,
+        }
     }
 
-    fn try_commit(&self, txn: &mut Txn, now_us: i64, token: Option<&str>) -> Attempt<Option<Commit>> {
+    fn try_commit(
+        &self,
+        txn: &mut Txn,
+        now_us: i64,
+        token: Option<&str>,
+    ) -> Attempt<Option<Commit>> {
         let snapshot = txn.snapshot();
         // Trimmed by what nobody can still ask about: read before the lock, so that it can only be too old.
         let oldest = self.points.oldest_writer(self.published());
         let (writes, chains) = (&txn.writes, &mut txn.chains);
         let make = |edit: &mut Edit<'_>, conflicts: &Conflicts| {
-            writes.tables().try_for_each(|table| self.check_still_live(table, edit.at))?;
+            writes
+                .tables()
+                .try_for_each(|table| self.check_still_live(table, edit.at))?;
             let mut hashes = Vec::with_capacity(writes.iter().size_hint().0);
             for (object, key, write) in writes.iter() {
-                let Some(table) = writes.table(object) else { continue };
+                let Some(table) = writes.table(object) else {
+                    continue;
+                };
                 let hash = key_hash(object, key);
-                let mut change = Change { edit: &mut *edit, table, key, chains: &mut *chains };
+                let mut change = Change {
+                    edit: &mut *edit,
+                    table,
+                    key,
+                    chains: &mut *chains,
+                };
                 change.apply(write, snapshot, conflicts, hash)?;
                 hashes.push(hash);
             }
@@ -94,7 +112,13 @@ struct Change<'c, 'e> {
 }
 
 impl Change<'_, '_> {
-    fn apply(&mut self, write: &Write, snapshot: Lsn, conflicts: &Conflicts, hash: u64) -> Attempt<()> {
+    fn apply(
+        &mut self,
+        write: &Write,
+        snapshot: Lsn,
+        conflicts: &Conflicts,
+        hash: u64,
+    ) -> Attempt<()> {
         let found = self.edit.find(self.table, self.key)?;
         self.check_first(&found, snapshot, conflicts, hash)?;
         match (write, found.rank) {
@@ -106,10 +130,17 @@ impl Change<'_, '_> {
                     return self.update(&found, rank, changes);
                 }
                 for (column, value) in changes {
-                    values.push(if spill.contains(column) { self.store(value)? } else { value.clone() });
+                    values.push(if spill.contains(column) {
+                        self.store(value)?
+                    } else {
+                        value.clone()
+                    });
                 }
-                let changes: Vec<(u16, Value)> =
-                    changes.iter().map(|(column, _)| *column).zip(values).collect();
+                let changes: Vec<(u16, Value)> = changes
+                    .iter()
+                    .map(|(column, _)| *column)
+                    .zip(values)
+                    .collect();
                 self.update(&found, rank, &changes)
             }
             (Write::Delete, Ok(rank)) => self.delete(&found, rank),
@@ -122,7 +153,13 @@ impl Change<'_, '_> {
     }
 
     /// First committer wins: nobody may have changed the row since the snapshot.
-    fn check_first(&self, found: &Found, snapshot: Lsn, conflicts: &Conflicts, hash: u64) -> Attempt<()> {
+    fn check_first(
+        &self,
+        found: &Found,
+        snapshot: Lsn,
+        conflicts: &Conflicts,
+        hash: u64,
+    ) -> Attempt<()> {
         if found.seen <= snapshot {
             return Ok(());
         }
@@ -138,17 +175,26 @@ impl Change<'_, '_> {
 
     fn conflict(&self, snapshot: Lsn, by: Lsn) -> Stop {
         let (table, key) = (self.table.name.clone(), self.table.show_key(self.key));
-        EngineError::WriteConflict { table, key, snapshot, by: by.min(self.edit.at) }.into()
+        EngineError::WriteConflict {
+            table,
+            key,
+            snapshot,
+            by: by.min(self.edit.at),
+        }
+        .into()
     }
 
     fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
         match row {
-            Row::Inline(bytes) => self.edit.insert_at(self.table, self.key, found, rank, bytes),
+            Row::Inline(bytes) => self
+                .edit
+                .insert_at(self.table, self.key, found, rank, bytes),
             Row::Spilled { values, spill } => {
                 let mut values = values.clone();
                 self.edit.spill_values(self.table, &mut values, spill)?;
                 let bytes = encode_row(&self.table.schema, &values);
-                self.edit.insert_at(self.table, self.key, found, rank, &bytes)
+                self.edit
+                    .insert_at(self.table, self.key, found, rank, &bytes)
             }
         }
     }
@@ -161,7 +207,10 @@ impl Change<'_, '_> {
             Row::Inline(inline) => {
                 bytes = inline;
                 let read = read_row(&self.table.schema, bytes).collect::<Result<_, _>>();
-                read.map_err(|source| PageError::Row { page: found.leaf, source })?
+                read.map_err(|source| PageError::Row {
+                    page: found.leaf,
+                    source,
+                })?
             }
             Row::Spilled { values, spill } => {
                 let mut values = values.clone();
@@ -175,26 +224,42 @@ impl Change<'_, '_> {
             let page = self.edit.page(found.leaf)?;
             let leaf = LeafRef::new(&page)?;
             for (column, value) in values.into_iter().enumerate() {
-                let in_key = self.table.key_columns().any(|key| usize::from(key) == column);
+                let in_key = self
+                    .table
+                    .key_columns()
+                    .any(|key| usize::from(key) == column);
                 if !in_key && leaf.value_at(rank, column) != value {
                     changes.push((column as u16, value.to_owned()));
                 }
             }
         }
-        if changes.is_empty() { Ok(()) } else { self.update(found, rank, &changes) }
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.update(found, rank, &changes)
+        }
     }
 
     fn update(&mut self, found: &Found, rank: usize, changes: &[(u16, Value)]) -> Attempt<()> {
-        let dropped = self.overflows(found, rank, changes.iter().map(|(column, _)| usize::from(*column)))?;
+        let dropped = self.overflows(
+            found,
+            rank,
+            changes.iter().map(|(column, _)| usize::from(*column)),
+        )?;
         let bytes = encode_changes(&self.table.schema, changes);
-        self.edit.update_at(self.table, self.key, found, rank, &bytes)?;
-        dropped.into_iter().try_for_each(|value| self.edit.free_value(value, self.chains))
+        self.edit
+            .update_at(self.table, self.key, found, rank, &bytes)?;
+        dropped
+            .into_iter()
+            .try_for_each(|value| self.edit.free_value(value, self.chains))
     }
 
     fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
         let dropped = self.overflows(found, rank, 0..self.table.schema.columns().len())?;
         self.edit.delete_at(self.table, found, rank)?;
-        dropped.into_iter().try_for_each(|value| self.edit.free_value(value, self.chains))
+        dropped
+            .into_iter()
+            .try_for_each(|value| self.edit.free_value(value, self.chains))
     }
 
     fn store(&mut self, value: &Value) -> Attempt<Value> {
@@ -205,10 +270,23 @@ impl Change<'_, '_> {
     }
 
     /// The overflow values that the row has in these columns.
-    fn overflows(&self, found: &Found, rank: usize, columns: impl Iterator<Item = usize>) -> Attempt<Vec<OverflowRef>> {
+    fn overflows(
+        &self,
+        found: &Found,
+        rank: usize,
+        columns: impl Iterator<Item = usize>,
+    ) -> Attempt<Vec<OverflowRef>> {
         let page = self.edit.page(found.leaf)?;
         let leaf = LeafRef::new(&page)?;
         let values = columns.map(|column| leaf.value_at(rank, column));
-        Ok(values.filter_map(|value| if let ValueRef::Overflow(reference) = value { Some(reference) } else { None }).collect())
+        Ok(values
+            .filter_map(|value| {
+                if let ValueRef::Overflow(reference) = value {
+                    Some(reference)
+                } else {
+                    None
+                }
+            })
+            .collect())
     }
 }

@@ -48,7 +48,13 @@ impl Conflicts {
     /// An empty index; nothing is known of commits up to `floor`.
     pub fn new(bytes_max: u64, floor: Lsn) -> Conflicts {
         let entries_max = usize::try_from((bytes_max / ENTRY_BYTES).max(1)).unwrap_or(usize::MAX);
-        Conflicts { newest: FxHashMap::default(), log: VecDeque::new(), entries_max, floor, loads: FxHashMap::default() }
+        Conflicts {
+            newest: FxHashMap::default(),
+            log: VecDeque::new(),
+            entries_max,
+            floor,
+            loads: FxHashMap::default(),
+        }
     }
 
     /// Whether the key was changed after `snapshot`.
@@ -62,7 +68,10 @@ impl Conflicts {
 
     /// The load of the table after `snapshot`, if there was one: it changed every key.
     pub fn load_since(&self, object: ObjectId, snapshot: Lsn) -> Option<Lsn> {
-        self.loads.get(&object).copied().filter(|lsn| *lsn > snapshot)
+        self.loads
+            .get(&object)
+            .copied()
+            .filter(|lsn| *lsn > snapshot)
     }
 
     /// A load of the table was linked at `lsn`.

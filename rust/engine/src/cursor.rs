@@ -32,7 +32,12 @@ pub struct RangeSpec {
 
 impl Default for RangeSpec {
     fn default() -> RangeSpec {
-        RangeSpec { low: Bound::Unbounded, high: Bound::Unbounded, reverse: false, limit: None }
+        RangeSpec {
+            low: Bound::Unbounded,
+            high: Bound::Unbounded,
+            reverse: false,
+            limit: None,
+        }
     }
 }
 
@@ -43,7 +48,10 @@ pub struct Block {
 }
 
 enum Rows {
-    Leaf { page: Arc<Page>, ranks: Range<usize> },
+    Leaf {
+        page: Arc<Page>,
+        ranks: Range<usize>,
+    },
     Merged(Vec<RowView>),
 }
 
@@ -82,7 +90,11 @@ impl Block {
             Rows::Leaf { page, ranks } => {
                 let leaf = LeafRef::new(page)?;
                 let row = |rank: usize| RowView::stored(page.clone(), leaf.slot(rank));
-                Ok(if self.reverse { ranks.clone().rev().map(row).collect() } else { ranks.clone().map(row).collect() })
+                Ok(if self.reverse {
+                    ranks.clone().rev().map(row).collect()
+                } else {
+                    ranks.clone().map(row).collect()
+                })
             }
         }
     }
@@ -118,9 +130,22 @@ impl<V: Volume> Engine<V> {
         };
         let crossed = matches!((&low, &high), (Some(low), Some(high)) if low >= high);
         let done = empty_low || crossed || spec.limit == Some(0);
-        let own = if done { Vec::new() } else { txn.writes.range(table, low.as_ref(), high.as_ref()) };
+        let own = if done {
+            Vec::new()
+        } else {
+            txn.writes.range(table, low.as_ref(), high.as_ref())
+        };
         let (reverse, left) = (spec.reverse, spec.limit.unwrap_or(usize::MAX));
-        Ok(Cursor { table: table.clone(), point: txn.point.clone(), low, high, reverse, left, done, own })
+        Ok(Cursor {
+            table: table.clone(),
+            point: txn.point.clone(),
+            low,
+            high,
+            reverse,
+            left,
+            done,
+            own,
+        })
     }
 }
 
@@ -156,13 +181,19 @@ impl Cursor {
             // Everything that can stop comes before the place moves on.
             let own = self.own_within(&piece.fences);
             let mut rows = if own.is_empty() {
-                Rows::Leaf { page: piece.page.clone(), ranks: piece.ranks.clone() }
+                Rows::Leaf {
+                    page: piece.page.clone(),
+                    ranks: piece.ranks.clone(),
+                }
             } else {
                 Rows::Merged(self.merge(&piece, &self.own[own])?)
             };
             self.advance(piece.fences);
             self.cut(&mut rows);
-            let block = Block { rows, reverse: self.reverse };
+            let block = Block {
+                rows,
+                reverse: self.reverse,
+            };
             if !block.is_empty() {
                 return Ok(Some(block));
             }
@@ -176,16 +207,33 @@ impl Cursor {
         let (page, fences) = match (self.reverse, &self.low, &self.high) {
             (false, low, _) => {
                 let low = low.as_deref().unwrap_or_default();
-                descend_with(&view, &self.table, |inner| inner.child_for(low).0, &mut newest)?
+                descend_with(
+                    &view,
+                    &self.table,
+                    |inner| inner.child_for(low).0,
+                    &mut newest,
+                )?
             }
-            (true, _, Some(high)) => descend_with(&view, &self.table, |inner| child_below(inner, high), &mut newest)?,
+            (true, _, Some(high)) => descend_with(
+                &view,
+                &self.table,
+                |inner| child_below(inner, high),
+                &mut newest,
+            )?,
             (true, _, None) => descend_with(&view, &self.table, |inner| inner.len(), &mut newest)?,
         };
         self.point.note(newest);
         let leaf = LeafRef::new(&page)?;
         let start = self.low.as_deref().map_or(0, |low| leaf.lower_bound(low));
-        let end = self.high.as_deref().map_or(leaf.len(), |high| leaf.lower_bound(high));
-        Ok(Piece { ranks: start..end.max(start), page, fences })
+        let end = self
+            .high
+            .as_deref()
+            .map_or(leaf.len(), |high| leaf.lower_bound(high));
+        Ok(Piece {
+            ranks: start..end.max(start),
+            page,
+            fences,
+        })
     }
 
     /// The part of the range that the fences leave: what the leaf answers for.
@@ -212,7 +260,10 @@ impl Cursor {
     fn merge(&self, piece: &Piece, own: &[(KeyBuf, Write)]) -> Attempt<Vec<RowView>> {
         let leaf = LeafRef::new(&piece.page)?;
         let stored = |rank: usize| RowView::stored(piece.page.clone(), leaf.slot(rank));
-        let (mut rows, mut rank) = (Vec::with_capacity(piece.ranks.len() + own.len()), piece.ranks.start);
+        let (mut rows, mut rank) = (
+            Vec::with_capacity(piece.ranks.len() + own.len()),
+            piece.ranks.start,
+        );
         for (key, write) in own {
             let found = leaf.search(key);
             let place = found.unwrap_or_else(|place| place);
@@ -228,15 +279,29 @@ impl Cursor {
     }
 
     fn advance(&mut self, fences: Fences) {
-        let (next, end) = if self.reverse { (fences.lower, &self.low) } else { (fences.upper, &self.high) };
+        let (next, end) = if self.reverse {
+            (fences.lower, &self.low)
+        } else {
+            (fences.upper, &self.high)
+        };
         let over = match (&next, end) {
             (None, _) => true,
-            (Some(next), Some(end)) => if self.reverse { next <= end } else { next >= end },
+            (Some(next), Some(end)) => {
+                if self.reverse {
+                    next <= end
+                } else {
+                    next >= end
+                }
+            }
             (Some(_), None) => false,
         };
         self.done = over;
         if !over {
-            *(if self.reverse { &mut self.high } else { &mut self.low }) = next;
+            *(if self.reverse {
+                &mut self.high
+            } else {
+                &mut self.low
+            }) = next;
         }
     }
 
@@ -249,7 +314,11 @@ impl Cursor {
             }
             Rows::Leaf { ranks, .. } => {
                 let kept = ranks.len().min(self.left);
-                *ranks = if self.reverse { ranks.end - kept..ranks.end } else { ranks.start..ranks.start + kept };
+                *ranks = if self.reverse {
+                    ranks.end - kept..ranks.end
+                } else {
+                    ranks.start..ranks.start + kept
+                };
                 self.left -= kept;
             }
         }

@@ -66,7 +66,9 @@ impl Edit<'_> {
             if draft.kind() == PageKind::ExtentMap {
                 let segment = self.geometry.segment_of(draft.id());
                 let map_page = draft.id().0 - self.geometry.first_page(segment).0;
-                let free = before.is_none_or(|before| ExtentRef::new(before).is_ok_and(|map| map.find_free().is_some()));
+                let free = before.is_none_or(|before| {
+                    ExtentRef::new(before).is_ok_and(|map| map.find_free().is_some())
+                });
                 match (free, self.geometry.map_pages()) {
                     (true, _) => self.space.has_free(segment, map_page),
                     (false, 1) => self.space.is_full(segment),
@@ -74,7 +76,9 @@ impl Edit<'_> {
                 }
             }
         }
-        owners.into_iter().for_each(|owner| self.space.forget_object(owner));
+        owners
+            .into_iter()
+            .for_each(|owner| self.space.forget_object(owner));
     }
 }
 

@@ -156,7 +156,9 @@ impl<V: Volume> Engine<V> {
     /// The oldest read point in use (PGMRPL): storage must serve it, and everything after it.
     pub fn oldest_read_point(&self) -> Lsn {
         let readable = self.readable();
-        self.points.oldest().map_or(readable, |oldest| oldest.min(readable))
+        self.points
+            .oldest()
+            .map_or(readable, |oldest| oldest.min(readable))
     }
 
     /// What the buffer pool has done and holds.
@@ -176,7 +178,11 @@ impl<V: Volume> Engine<V> {
 
     #[inline]
     pub(crate) fn view(&self, at: Lsn) -> View<'_> {
-        View { pool: &self.pool, at, vdl: self.volume.vdl() }
+        View {
+            pool: &self.pool,
+            at,
+            vdl: self.volume.vdl(),
+        }
     }
 
     #[inline]
@@ -210,10 +216,20 @@ impl<V: Volume> Engine<V> {
         noted: impl FnOnce(&mut Conflicts, Lsn, &T),
     ) -> Attempt<(T, Option<Commit>)> {
         let mut committing = self.committing.lock();
-        let Committing { space, conflicts, last_time_us, .. } = &mut *committing;
+        let Committing {
+            space,
+            conflicts,
+            last_time_us,
+            ..
+        } = &mut *committing;
         let vdl = self.volume.vdl();
         let mut edit = Edit {
-            work: Work::new(&self.pool, vdl, self.volume.origin(), self.geometry.page_bytes),
+            work: Work::new(
+                &self.pool,
+                vdl,
+                self.volume.origin(),
+                self.geometry.page_bytes,
+            ),
             space,
             system: &self.system,
             geometry: self.geometry,
@@ -227,7 +243,14 @@ impl<V: Volume> Engine<V> {
             let time_us = now_us.max(last_time_us.saturating_add(1));
             let numbered = edit.work.append(&*self.volume, time_us)?;
             *last_time_us = time_us;
-            Ok((made, Some(Commit { lsn: numbered.last, time_us, after: numbered.last })))
+            Ok((
+                made,
+                Some(Commit {
+                    lsn: numbered.last,
+                    time_us,
+                    after: numbered.last,
+                }),
+            ))
         });
         let (made, commit) = match made {
             Ok(made) => made,

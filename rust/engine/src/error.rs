@@ -48,7 +48,9 @@ pub enum ErrorClass {
 pub enum EngineError {
     // Retry.
     /// Another transaction committed a change of the same row first.
-    #[error("table {table:?}, key {key}: expected no change since this transaction's snapshot {snapshot}, got one at {by} (first committer wins)")]
+    #[error(
+        "table {table:?}, key {key}: expected no change since this transaction's snapshot {snapshot}, got one at {by} (first committer wins)"
+    )]
     WriteConflict {
         /// The table.
         table: String,
@@ -60,7 +62,9 @@ pub enum EngineError {
         by: Lsn,
     },
     /// The engine no longer knows what happened since so old a snapshot.
-    #[error("expected a snapshot of at least {floor}, got {snapshot}: the record of changes no longer reaches back so far")]
+    #[error(
+        "expected a snapshot of at least {floor}, got {snapshot}: the record of changes no longer reaches back so far"
+    )]
     SnapshotTooOld {
         /// What this transaction reads.
         snapshot: Lsn,
@@ -100,7 +104,9 @@ pub enum EngineError {
         table: String,
     },
     /// A table of this name is there already, with another schema.
-    #[error("table {table:?}: expected the schema of the existing table, got another ({difference})")]
+    #[error(
+        "table {table:?}: expected the schema of the existing table, got another ({difference})"
+    )]
     TableDiffers {
         /// Its name.
         table: String,
@@ -124,7 +130,9 @@ pub enum EngineError {
         source: SchemaError,
     },
     /// A schema whose rows are too wide for a page.
-    #[error("table {table:?}: expected rows of which two fit into a page of {page_bytes} bytes, got {columns} columns that are too wide")]
+    #[error(
+        "table {table:?}: expected rows of which two fit into a page of {page_bytes} bytes, got {columns} columns that are too wide"
+    )]
     SchemaTooWide {
         /// Its name.
         table: String,
@@ -160,7 +168,9 @@ pub enum EngineError {
         got: u16,
     },
     /// An update of a key column.
-    #[error("table {table:?}, column {column:?}: expected a column outside the key, got one of it (delete the row and insert another)")]
+    #[error(
+        "table {table:?}, column {column:?}: expected a column outside the key, got one of it (delete the row and insert another)"
+    )]
     KeyColumn {
         /// The table.
         table: String,
@@ -180,7 +190,9 @@ pub enum EngineError {
         got: u64,
     },
     /// A row that does not fit a page even with its long values outside.
-    #[error("table {table:?}, key {key}: expected a row of at most {limit} bytes beside its overflow values, got {got}")]
+    #[error(
+        "table {table:?}, key {key}: expected a row of at most {limit} bytes beside its overflow values, got {got}"
+    )]
     RowTooLarge {
         /// The table.
         table: String,
@@ -192,7 +204,9 @@ pub enum EngineError {
         got: usize,
     },
     /// More changes than one transaction may make.
-    #[error("expected a transaction of at most {limit} {what}, got {got}: use smaller transactions, or bulk load")]
+    #[error(
+        "expected a transaction of at most {limit} {what}, got {got}: use smaller transactions, or bulk load"
+    )]
     TransactionTooLarge {
         /// `bytes` or `changes`.
         what: &'static str,
@@ -222,7 +236,9 @@ pub enum EngineError {
         got: usize,
     },
     /// The token was used by an earlier commit: that transaction has happened, this one must not happen again.
-    #[error("commit token {token:?}: expected an unused one, got one that was committed at time {time_us} us")]
+    #[error(
+        "commit token {token:?}: expected an unused one, got one that was committed at time {time_us} us"
+    )]
     TokenUsed {
         /// The token.
         token: String,
@@ -238,7 +254,9 @@ pub enum EngineError {
         table: String,
     },
     /// Rows of a bulk load out of order.
-    #[error("table {table:?}: expected rows in ascending key order without duplicates, got key {got} after {last}")]
+    #[error(
+        "table {table:?}: expected rows in ascending key order without duplicates, got key {got} after {last}"
+    )]
     LoadOrder {
         /// The table.
         table: String,
@@ -306,13 +324,33 @@ impl EngineError {
         }
     }
 
-    pub(crate) fn corrupt(page: PageId, at: Lsn, expected: impl Into<String>, got: impl Into<String>) -> EngineError {
-        EngineError::Corrupt { page, at, expected: expected.into(), got: got.into() }
+    pub(crate) fn corrupt(
+        page: PageId,
+        at: Lsn,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+    ) -> EngineError {
+        EngineError::Corrupt {
+            page,
+            at,
+            expected: expected.into(),
+            got: got.into(),
+        }
     }
 
-    pub(crate) fn wrong_owner(page: &aurora_page::Page, at: Lsn, expected: ObjectId, what: &str) -> EngineError {
+    pub(crate) fn wrong_owner(
+        page: &aurora_page::Page,
+        at: Lsn,
+        expected: ObjectId,
+        what: &str,
+    ) -> EngineError {
         let expected = format!("{what} of object {expected}");
-        let got = format!("a page of kind {} of object {} (LSN {})", page.kind(), page.object(), page.lsn());
+        let got = format!(
+            "a page of kind {} of object {} (LSN {})",
+            page.kind(),
+            page.object(),
+            page.lsn()
+        );
         EngineError::corrupt(page.id(), at, expected, got)
     }
 }

@@ -6,13 +6,15 @@
 //! and listing them would need pages while pages are being given.
 
 use aurora_page::{
-    ExtentEntry, ExtentRef, ExtentState, InnerRef, LeafRef, ObjectId, Page, PageId, PageKind, Value, ValueRef,
-    prefix_end,
+    ExtentEntry, ExtentRef, ExtentState, InnerRef, LeafRef, Lsn, ObjectId, Page, PageId, PageKind,
+    Value, ValueRef, prefix_end,
 };
+use aurora_proto::Volume;
 use aurora_redo::Op;
 
 use crate::btree::{Pages, descend, descend_below, descend_with};
 use crate::edit::Edit;
+use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
 use crate::space::LOOKS_MAX;
 use crate::table::{FIRST_USER_OBJECT, Table, extents_column};
@@ -47,7 +49,12 @@ impl Run {
 
     fn row(self, object: ObjectId) -> [Value; 4] {
         let number = |number: u64| Value::Int(number as i64);
-        [number(object.0), number(self.first), number(self.count), number(u64::from(self.load))]
+        [
+            number(object.0),
+            number(self.first),
+            number(self.count),
+            number(u64::from(self.load)),
+        ]
     }
 
     fn contains(self, extent: u64) -> bool {
@@ -58,7 +65,10 @@ impl Run {
 impl Edit<'_> {
     /// Takes a page for `object`, near another one of it if that is possible.
     pub fn allocate(&mut self, object: ObjectId, near: PageId) -> Attempt<PageId> {
-        let tried: Vec<u64> = self.space.extents_of(object, near, &self.geometry).collect();
+        let tried: Vec<u64> = self
+            .space
+            .extents_of(object, near, &self.geometry)
+            .collect();
         for extent in tried {
             if let Some(page) = self.allocate_in(object, extent)? {
                 return Ok(page);
@@ -81,26 +91,54 @@ impl Edit<'_> {
             return Ok(None);
         }
         let (map, index) = self.geometry.map_place(extent);
-        self.change(map, &Op::ExtentUse { extent: index as u32, bit: free as u8 })?;
+        self.change(
+            map,
+            &Op::ExtentUse {
+                extent: index as u32,
+                bit: free as u8,
+            },
+        )?;
         self.space.fills(object, extent);
-        Ok(Some(PageId(self.geometry.page_range(extent).start + u64::from(free))))
+        Ok(Some(PageId(
+            self.geometry.page_range(extent).start + u64::from(free),
+        )))
     }
 
     /// Gives a page back, and its extent with the last one.
     pub fn release(&mut self, page: PageId) -> Attempt<()> {
         let Some(extent) = self.geometry.extent_of(page) else {
-            return Err(EngineError::corrupt(page, self.at, "a page of an extent", "one of no extent").into());
+            return Err(EngineError::corrupt(
+                page,
+                self.at,
+                "a page of an extent",
+                "one of no extent",
+            )
+            .into());
         };
         let bit = page.0 - self.geometry.page_range(extent).start;
         let (map, index) = self.geometry.map_place(extent);
-        self.change(map, &Op::ExtentRelease { extent: index as u32, bit: bit as u8 })?;
+        self.change(
+            map,
+            &Op::ExtentRelease {
+                extent: index as u32,
+                bit: bit as u8,
+            },
+        )?;
         let entry = self.extent(extent)?;
         if entry.used != 0 {
             self.space.fills(entry.owner, extent);
             return Ok(());
         }
         self.space.forget_object(entry.owner);
-        self.set_run(Run { first: extent, count: 1, load: 0 }, ObjectId(0), ExtentState::Free)?;
+        self.set_run(
+            Run {
+                first: extent,
+                count: 1,
+                load: 0,
+            },
+            ObjectId(0),
+            ExtentState::Free,
+        )?;
         self.unlist_extent(entry.owner, extent)
     }
 
@@ -115,13 +153,27 @@ impl Edit<'_> {
     }
 
     /// Takes up to `count` free extents that lie side by side.
-    pub fn take_extents(&mut self, object: ObjectId, near: Option<u64>, count: u64, load: u32) -> Attempt<Run> {
+    pub fn take_extents(
+        &mut self,
+        object: ObjectId,
+        near: Option<u64>,
+        count: u64,
+        load: u32,
+    ) -> Attempt<Run> {
         self.space.grow_to(self.segments);
         let mut looks = LOOKS_MAX;
         while let Some((segment, map_page)) = self.space.candidate(near, &mut looks) {
             if let Some((first, free)) = self.find_free(segment, map_page, count)? {
-                let state = if load == 0 { ExtentState::Linked } else { ExtentState::Loading };
-                let run = Run { first, count: free, load };
+                let state = if load == 0 {
+                    ExtentState::Linked
+                } else {
+                    ExtentState::Loading
+                };
+                let run = Run {
+                    first,
+                    count: free,
+                    load,
+                };
                 self.set_run(run, object, state)?;
                 return Ok(run);
             }
@@ -131,7 +183,11 @@ impl Edit<'_> {
 
     /// The first free extents of a segment, within one map page.
     fn find_free(&mut self, segment: u64, from: u64, count: u64) -> Attempt<Option<(u64, u64)>> {
-        let layout: Vec<_> = self.geometry.map_layout(segment).skip(from as usize).collect();
+        let layout: Vec<_> = self
+            .geometry
+            .map_layout(segment)
+            .skip(from as usize)
+            .collect();
         for (index, (map, first, extents)) in layout.into_iter().enumerate() {
             self.format_map(map, first, extents)?;
             let found = free_run(&*self.page(map)?, count)?;
@@ -148,13 +204,21 @@ impl Edit<'_> {
         if self.page(map)?.kind() != PageKind::Free {
             return Ok(());
         }
-        self.start(map, &Op::FormatExtentMap { first_extent, count })
+        self.start(
+            map,
+            &Op::FormatExtentMap {
+                first_extent,
+                count,
+            },
+        )
     }
 
     /// Makes sure that a segment's map pages are there.
     pub fn format_maps(&mut self, segment: u64) -> Attempt<()> {
         let layout: Vec<_> = self.geometry.map_layout(segment).collect();
-        layout.into_iter().try_for_each(|(map, first, count)| self.format_map(map, first, count))
+        layout
+            .into_iter()
+            .try_for_each(|(map, first, count)| self.format_map(map, first, count))
     }
 
     /// Gives extents of an object back, as many as one MTR should; whether those were all.
@@ -197,11 +261,24 @@ impl Edit<'_> {
             let on_page = ExtentRef::new(&*self.page(map)?)?.len() - index;
             let count = (end - next).min(on_page as u64);
             let (first, extents) = (index as u32, count as u32);
-            self.change(map, &Op::ExtentSet { first, count: extents, owner, load: run.load, state })?;
+            self.change(
+                map,
+                &Op::ExtentSet {
+                    first,
+                    count: extents,
+                    owner,
+                    load: run.load,
+                    state,
+                },
+            )?;
             next += count;
         }
         if state == ExtentState::Free {
-            self.space.has_free(self.geometry.segment_of(self.geometry.map_place(run.first).0), 0);
+            self.space.has_free(
+                self.geometry
+                    .segment_of(self.geometry.map_place(run.first).0),
+                0,
+            );
         }
         Ok(())
     }
@@ -216,9 +293,18 @@ impl Edit<'_> {
             && run.load == 0
             && first + count == run.first
             && first / self.geometry.extents() == run.first / self.geometry.extents()
-            && self.listed(&table, object, first)? == Some(Run { first, count, load: 0 })
+            && self.listed(&table, object, first)?
+                == Some(Run {
+                    first,
+                    count,
+                    load: 0,
+                })
         {
-            let longer = Run { first, count: count + run.count, load: 0 };
+            let longer = Run {
+                first,
+                count: count + run.count,
+                load: 0,
+            };
             self.relist(&table, object, longer)?;
             self.space.set_run(object, first, longer.count);
             return Ok(());
@@ -251,12 +337,20 @@ impl Edit<'_> {
             (extents_column::COUNT as u16, Value::Int(run.count as i64)),
             (extents_column::LOAD as u16, Value::Int(i64::from(run.load))),
         ];
-        self.update_row(table, &key, &aurora_page::encode_changes(&table.schema, &changes))
+        self.update_row(
+            table,
+            &key,
+            &aurora_page::encode_changes(&table.schema, &changes),
+        )
     }
 
     fn insert_run(&mut self, table: &Table, object: ObjectId, run: Run) -> Attempt<()> {
         let key = run_key(table, object, run.first)?;
-        self.insert_row(table, &key, &aurora_page::encode_row(&table.schema, &run.row(object)))
+        self.insert_row(
+            table,
+            &key,
+            &aurora_page::encode_row(&table.schema, &run.row(object)),
+        )
     }
 
     /// Takes a run off the list of an object's extents.
@@ -275,7 +369,11 @@ impl Edit<'_> {
         let above = run_key(&table, object, extent + 1)?;
         let run = match descend_below(self, &table, &above)? {
             Some((page, rank)) => Run::of_row(&LeafRef::new(&page)?, rank),
-            None => Run { first: 0, count: 0, load: 0 },
+            None => Run {
+                first: 0,
+                count: 0,
+                load: 0,
+            },
         };
         if !run.contains(extent) {
             return Err(self.no_entry(extent, "its run in aurora.extents"));
@@ -284,10 +382,25 @@ impl Edit<'_> {
         if before == 0 {
             self.unlist_run(object, run.first)?;
         } else {
-            self.relist(&table, object, Run { count: before, ..run })?;
+            self.relist(
+                &table,
+                object,
+                Run {
+                    count: before,
+                    ..run
+                },
+            )?;
         }
         if after > 0 {
-            self.insert_run(&table, object, Run { first: extent + 1, count: after, ..run })?;
+            self.insert_run(
+                &table,
+                object,
+                Run {
+                    first: extent + 1,
+                    count: after,
+                    ..run
+                },
+            )?;
         }
         Ok(())
     }
@@ -296,6 +409,35 @@ impl Edit<'_> {
         let (map, index) = self.geometry.map_place(extent);
         let expected = format!("extent {extent} (entry {index}): {expected}");
         EngineError::corrupt(map, self.at, expected, "none").into()
+    }
+}
+
+impl<V: Volume> Engine<V> {
+    /// The extents of a table at a read point: what a scan reads, runs that are being loaded left out.
+    pub fn extents_of(&self, table: &Table, at: Lsn) -> Attempt<Vec<Run>> {
+        let (extents, view) = (&self.system.extents, self.view(at));
+        let prefix = extents.key(&[Value::Int(table.id.0 as i64)])?;
+        let end = prefix_end(&prefix).unwrap_or_default();
+        let (mut runs, mut from) = (Vec::new(), prefix);
+        loop {
+            let (page, fences) = descend_with(
+                &view,
+                extents,
+                |inner| inner.child_for(&from).0,
+                &mut Lsn::default(),
+            )?;
+            let leaf = LeafRef::new(&page)?;
+            let ranks = leaf.lower_bound(&from)..leaf.lower_bound(&end);
+            runs.extend(
+                ranks
+                    .map(|rank| Run::of_row(&leaf, rank))
+                    .filter(|run| run.load == 0),
+            );
+            match fences.upper {
+                Some(upper) if upper < end => from = upper,
+                _ => return Ok(runs),
+            }
+        }
     }
 }
 

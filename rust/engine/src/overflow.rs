@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use aurora_page::{
-    Lsn, ObjectId, OverflowRef, OverflowView, Page, PageId, Schema, Value, ValueRef, chunk_capacity, inline_limit,
-    row_heap_max,
+    Lsn, ObjectId, OverflowRef, OverflowView, Page, PageId, Schema, Value, ValueRef,
+    chunk_capacity, inline_limit, row_heap_max,
 };
 use aurora_redo::Op;
 use rustc_hash::FxHashMap;
@@ -42,9 +42,16 @@ pub(crate) fn spill(schema: &Schema, values: &[Value], page_bytes: usize) -> Res
         if let Value::Overflow(_) = value {
             total += OverflowRef::BYTES;
         }
-        let Some(bytes) = var_bytes(value.as_ref()) else { continue };
+        let Some(bytes) = var_bytes(value.as_ref()) else {
+            continue;
+        };
         total += bytes.len();
-        if bytes.len() > OverflowRef::BYTES && !schema.key().iter().any(|part| usize::from(part.column) == column) {
+        if bytes.len() > OverflowRef::BYTES
+            && !schema
+                .key()
+                .iter()
+                .any(|part| usize::from(part.column) == column)
+        {
             movable.push((bytes.len(), column as u16));
         }
     }
@@ -60,7 +67,11 @@ pub(crate) fn spill(schema: &Schema, values: &[Value], page_bytes: usize) -> Res
         total -= len - OverflowRef::BYTES;
         columns.push(column);
     }
-    if total <= row_heap_max(page_bytes) { Ok(columns) } else { Err(total) }
+    if total <= row_heap_max(page_bytes) {
+        Ok(columns)
+    } else {
+        Err(total)
+    }
 }
 
 /// The pages of chains, as far as they are known. A chain that is to be freed is walked page by page, and what has been
@@ -70,8 +81,15 @@ pub(crate) struct Chains(FxHashMap<PageId, Vec<PageId>>);
 
 impl Edit<'_> {
     /// Writes a value to pages of its own.
-    pub fn store_value(&mut self, object: ObjectId, near: PageId, bytes: &[u8]) -> Attempt<OverflowRef> {
-        let chunks: Vec<&[u8]> = bytes.chunks(chunk_capacity(self.geometry.page_bytes)).collect();
+    pub fn store_value(
+        &mut self,
+        object: ObjectId,
+        near: PageId,
+        bytes: &[u8],
+    ) -> Attempt<OverflowRef> {
+        let chunks: Vec<&[u8]> = bytes
+            .chunks(chunk_capacity(self.geometry.page_bytes))
+            .collect();
         let mut pages = Vec::with_capacity(chunks.len());
         let mut near = near;
         for _ in &chunks {
@@ -80,13 +98,28 @@ impl Edit<'_> {
         }
         for (at, chunk) in chunks.iter().enumerate() {
             let next = pages.get(at + 1).copied().unwrap_or_default();
-            self.start(pages[at], &Op::FormatOverflow { object, next, bytes: chunk })?;
+            self.start(
+                pages[at],
+                &Op::FormatOverflow {
+                    object,
+                    next,
+                    bytes: chunk,
+                },
+            )?;
         }
-        Ok(OverflowRef { first: pages.first().copied().unwrap_or_default(), len: bytes.len() as u64 })
+        Ok(OverflowRef {
+            first: pages.first().copied().unwrap_or_default(),
+            len: bytes.len() as u64,
+        })
     }
 
     /// The row's values with those of the `spill` columns written to pages of their own.
-    pub fn spill_values(&mut self, table: &Table, values: &mut [Value], spill: &[u16]) -> Attempt<()> {
+    pub fn spill_values(
+        &mut self,
+        table: &Table,
+        values: &mut [Value],
+        spill: &[u16],
+    ) -> Attempt<()> {
         for &column in spill {
             let value = std::mem::replace(&mut values[usize::from(column)], Value::Null);
             let stored = match var_bytes(value.as_ref()) {
@@ -101,14 +134,19 @@ impl Edit<'_> {
     /// Frees the pages of a value.
     pub fn free_value(&mut self, reference: OverflowRef, chains: &mut Chains) -> Attempt<()> {
         let walked = chains.0.entry(reference.first).or_default();
-        let count = reference.len.div_ceil(chunk_capacity(self.geometry.page_bytes) as u64);
+        let count = reference
+            .len
+            .div_ceil(chunk_capacity(self.geometry.page_bytes) as u64);
         while (walked.len() as u64) < count {
             let next = match walked.last() {
                 None => reference.first,
                 Some(&last) => OverflowView::new(&*self.work.page(last)?)?.next(),
             };
             if next == PageId::default() {
-                let expected = format!("a chain of {count} pages for a value of {} bytes", reference.len);
+                let expected = format!(
+                    "a chain of {count} pages for a value of {} bytes",
+                    reference.len
+                );
                 let got = format!("its end after {}", walked.len());
                 return Err(EngineError::corrupt(reference.first, self.at, expected, got).into());
             }
@@ -134,17 +172,29 @@ pub struct OverflowReader {
 impl OverflowReader {
     /// A reader of the value as of a read point at which a row refers to it.
     pub fn new(reference: OverflowRef, at: Lsn) -> OverflowReader {
-        OverflowReader { reference, at, next: reference.first, bytes: Vec::new() }
+        OverflowReader {
+            reference,
+            at,
+            next: reference.first,
+            bytes: Vec::new(),
+        }
     }
 
     pub(crate) fn read(&mut self, pool: &Pool, vdl: Lsn) -> Attempt<Vec<u8>> {
-        let view = View { pool, at: self.at, vdl };
+        let view = View {
+            pool,
+            at: self.at,
+            vdl,
+        };
         while (self.bytes.len() as u64) < self.reference.len {
             let page: Arc<Page> = view.page(self.next)?;
             let piece = OverflowView::new(&page)?;
             let left = self.reference.len - self.bytes.len() as u64;
             if piece.chunk().is_empty() || piece.chunk().len() as u64 > left {
-                let expected = format!("1 to {left} more bytes of a value of {}", self.reference.len);
+                let expected = format!(
+                    "1 to {left} more bytes of a value of {}",
+                    self.reference.len
+                );
                 let got = format!("{}", piece.chunk().len());
                 return Err(EngineError::corrupt(self.next, self.at, expected, got).into());
             }

@@ -31,7 +31,12 @@ impl<V: Volume> Engine<V> {
     }
 
     /// The rows with these keys, in their order.
-    pub fn get_many(&self, txn: &Txn, table: &Arc<Table>, keys: &[KeyBuf]) -> Attempt<Vec<Option<RowView>>> {
+    pub fn get_many(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        keys: &[KeyBuf],
+    ) -> Attempt<Vec<Option<RowView>>> {
         keys.iter().map(|key| self.get(txn, table, key)).collect()
     }
 
@@ -65,7 +70,11 @@ impl<V: Volume> Engine<V> {
 }
 
 /// What a change makes of the stored row.
-pub(crate) fn merged(table: &Table, base: Option<RowView>, write: &Write) -> Attempt<Option<RowView>> {
+pub(crate) fn merged(
+    table: &Table,
+    base: Option<RowView>,
+    write: &Write,
+) -> Attempt<Option<RowView>> {
     match write {
         Write::Delete => Ok(None),
         Write::Put { row, .. } => Ok(Some(RowView::own(row_values(table, row)?))),
@@ -86,7 +95,10 @@ pub(crate) fn row_values(table: &Table, row: &Row) -> Attempt<Vec<Value>> {
         Row::Spilled { values, .. } => Ok(values.clone()),
         Row::Inline(bytes) => decode_row(&table.schema, bytes).map_err(|source| {
             let page = Default::default();
-            Stop::Failed(EngineError::Page(aurora_page::PageError::Row { page, source }))
+            Stop::Failed(EngineError::Page(aurora_page::PageError::Row {
+                page,
+                source,
+            }))
         }),
     }
 }

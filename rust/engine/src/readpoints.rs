@@ -38,9 +38,18 @@ impl ReadPoints {
         let mut open = self.open.lock();
         let at = choose();
         let count = open.entry(at).or_default();
-        *(if writes { &mut count.writers } else { &mut count.readers }) += 1;
+        *(if writes {
+            &mut count.writers
+        } else {
+            &mut count.readers
+        }) += 1;
         drop(open);
-        Arc::new(ReadPoint { at, writes, newest: AtomicU64::new(0), open: self.open.clone() })
+        Arc::new(ReadPoint {
+            at,
+            writes,
+            newest: AtomicU64::new(0),
+            open: self.open.clone(),
+        })
     }
 
     /// The oldest open read point, if any is open.
@@ -76,7 +85,11 @@ impl Drop for ReadPoint {
     fn drop(&mut self) {
         let mut open = self.open.lock();
         if let Some(count) = open.get_mut(&self.at) {
-            *(if self.writes { &mut count.writers } else { &mut count.readers }) -= 1;
+            *(if self.writes {
+                &mut count.writers
+            } else {
+                &mut count.readers
+            }) -= 1;
             if count.readers + count.writers == 0 {
                 open.remove(&self.at);
             }
@@ -93,11 +106,17 @@ mod tests {
         let points = ReadPoints::default();
         let reader = points.open(false, || Lsn(5));
         let writer = points.open(true, || Lsn(7));
-        assert_eq!((points.oldest(), points.oldest_writer(Lsn(9))), (Some(Lsn(5)), Lsn(7)));
+        assert_eq!(
+            (points.oldest(), points.oldest_writer(Lsn(9))),
+            (Some(Lsn(5)), Lsn(7))
+        );
         drop(reader);
         assert_eq!(points.oldest(), Some(Lsn(7)));
         drop(writer);
-        assert_eq!((points.oldest(), points.oldest_writer(Lsn(9))), (None, Lsn(9)));
+        assert_eq!(
+            (points.oldest(), points.oldest_writer(Lsn(9))),
+            (None, Lsn(9))
+        );
     }
 
     #[test]

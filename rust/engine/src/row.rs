@@ -48,7 +48,10 @@ impl RowView {
                 let leaf = LeafRef::new(page)?;
                 (0..leaf.column_count()).for_each(|column| with(column, leaf.value(*slot, column)));
             }
-            Inner::Own(values) => values.iter().enumerate().for_each(|(column, value)| with(column, value.as_ref())),
+            Inner::Own(values) => values
+                .iter()
+                .enumerate()
+                .for_each(|(column, value)| with(column, value.as_ref())),
         }
         Ok(())
     }

@@ -76,15 +76,25 @@ impl Space {
     }
 
     fn set(&mut self, segment: u64, hint: Hint) {
-        if let Some(slot) = usize::try_from(segment).ok().and_then(|segment| self.segments.get_mut(segment)) {
+        if let Some(slot) = usize::try_from(segment)
+            .ok()
+            .and_then(|segment| self.segments.get_mut(segment))
+        {
             *slot = hint;
         }
     }
 
     /// Extents in which the object may have free pages: that of `near`, and the one it filled last.
-    pub fn extents_of(&self, object: ObjectId, near: PageId, geometry: &Geometry) -> impl Iterator<Item = u64> + use<> {
+    pub fn extents_of(
+        &self,
+        object: ObjectId,
+        near: PageId,
+        geometry: &Geometry,
+    ) -> impl Iterator<Item = u64> + use<> {
         let current = self.current.get(&object).copied();
-        let near = geometry.extent_of(near).filter(|near| Some(*near) != current);
+        let near = geometry
+            .extent_of(near)
+            .filter(|near| Some(*near) != current);
         current.into_iter().chain(near)
     }
 

@@ -12,6 +12,9 @@ use crate::extents::Run;
 use crate::overflow::Chains;
 use crate::table::tables_column;
 
+/// Runs that nobody fills any more, with their objects.
+type DeadRuns = Vec<(ObjectId, Run)>;
+
 /// Leaves of `aurora.extents` that one step looks at.
 const SWEEP_LEAVES: usize = 16;
 
@@ -62,7 +65,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// Runs of loads that are not under way, and where to go on.
-    fn dead_loads(&self, mut from: KeyBuf) -> Attempt<(Vec<(ObjectId, Run)>, Option<KeyBuf>)> {
+    fn dead_loads(&self, mut from: KeyBuf) -> Attempt<(DeadRuns, Option<KeyBuf>)> {
         let view = self.view(self.published());
         let table = &self.system.extents;
         let mut dead = Vec::new();
@@ -100,9 +103,14 @@ impl Edit<'_> {
             let leaf = LeafRef::new(&page)?;
             let rank = leaf.lower_bound(&from);
             if rank < leaf.len() {
-                let (name, id) = (leaf.value_at(rank, 0), leaf.value_at(rank, tables_column::ID));
+                let (name, id) = (
+                    leaf.value_at(rank, 0),
+                    leaf.value_at(rank, tables_column::ID),
+                );
                 return Ok(match (name, id) {
-                    (ValueRef::Text(name), ValueRef::Int(id)) if name.starts_with(HIDDEN_PREFIX) => {
+                    (ValueRef::Text(name), ValueRef::Int(id))
+                        if name.starts_with(HIDDEN_PREFIX) =>
+                    {
                         Some((name.to_owned(), ObjectId(id as u64)))
                     }
                     _ => None,

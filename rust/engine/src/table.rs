@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aurora_page::{
-    Column, DataType, Geometry, KeyBuf, KeyPart, Lsn, ObjectId, PageId, Schema, SchemaError, Value, decode_key,
-    encode_key, encode_key_values,
+    Column, DataType, Geometry, KeyBuf, KeyPart, Lsn, ObjectId, PageId, Schema, SchemaError, Value,
+    decode_key, encode_key, encode_key_values,
 };
 
 use crate::error::EngineError;
@@ -33,13 +33,18 @@ pub struct Table {
 impl Table {
     /// The key of a full row.
     pub fn key_of(&self, row: &[Value]) -> Result<KeyBuf, EngineError> {
-        encode_key(&self.schema, row).map_err(|source| EngineError::Key { table: self.name.clone(), source })
+        encode_key(&self.schema, row).map_err(|source| EngineError::Key {
+            table: self.name.clone(),
+            source,
+        })
     }
 
     /// The key of the values of its first columns: all of them, or fewer for a bound of a range.
     pub fn key(&self, values: &[Value]) -> Result<KeyBuf, EngineError> {
-        encode_key_values(&self.schema, values)
-            .map_err(|source| EngineError::Key { table: self.name.clone(), source })
+        encode_key_values(&self.schema, values).map_err(|source| EngineError::Key {
+            table: self.name.clone(),
+            source,
+        })
     }
 
     /// A key for a message.
@@ -106,16 +111,35 @@ impl System {
     /// The system tables of a volume of this geometry.
     pub fn new(geometry: Geometry) -> Result<System, EngineError> {
         let table = |id: u64, name: &str, columns: &[(&str, DataType)], keys: usize| {
-            let schema = system_schema(columns, keys)
-                .map_err(|source| EngineError::Schema { table: name.to_owned(), source })?;
+            let schema = system_schema(columns, keys).map_err(|source| EngineError::Schema {
+                table: name.to_owned(),
+                source,
+            })?;
             let root = PageId(geometry.page_range(id - 1).start);
             let (id, name, created) = (ObjectId(id), name.to_owned(), Lsn::NONE);
-            Ok::<_, EngineError>(Arc::new(Table { id, name, schema, root, created }))
+            Ok::<_, EngineError>(Arc::new(Table {
+                id,
+                name,
+                schema,
+                root,
+                created,
+            }))
         };
         use DataType::{Bytes, Int8, Int64, Text};
-        let tables = [("name", Text), ("id", Int64), ("root", Int64), ("state", Int8), ("schema", Bytes)];
+        let tables = [
+            ("name", Text),
+            ("id", Int64),
+            ("root", Int64),
+            ("state", Int8),
+            ("schema", Bytes),
+        ];
         let tokens = [("token", Text), ("time_us", Int64)];
-        let extents = [("object", Int64), ("first", Int64), ("count", Int64), ("load", Int64)];
+        let extents = [
+            ("object", Int64),
+            ("first", Int64),
+            ("count", Int64),
+            ("load", Int64),
+        ];
         Ok(System {
             tables: table(1, "aurora.tables", &tables, 1)?,
             tokens: table(2, "aurora.tokens", &tokens, 1)?,
@@ -137,6 +161,11 @@ fn system_schema(columns: &[(&str, DataType)], keys: usize) -> Result<Schema, Sc
         nullable: false,
     };
     let columns = columns.iter().enumerate().map(column).collect();
-    let key = (0..keys).map(|column| KeyPart { column: column as u16, descending: false }).collect();
+    let key = (0..keys)
+        .map(|column| KeyPart {
+            column: column as u16,
+            descending: false,
+        })
+        .collect();
     Schema::new(1, columns, key)
 }

@@ -34,7 +34,11 @@ pub struct Purged {
 /// Writes the token's row. A token that was used before fails, unless it is too old to be remembered.
 pub(crate) fn insert(edit: &mut Edit<'_>, token: &str, now_us: i64) -> Attempt<()> {
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
-        return Err(EngineError::Token { limit: TOKEN_BYTES_MAX, got: token.len() }.into());
+        return Err(EngineError::Token {
+            limit: TOKEN_BYTES_MAX,
+            got: token.len(),
+        }
+        .into());
     }
     let table = edit.system.tokens.clone();
     let row = [Value::Text(token.to_owned()), Value::Int(now_us)];
@@ -44,7 +48,12 @@ pub(crate) fn insert(edit: &mut Edit<'_>, token: &str, now_us: i64) -> Attempt<(
         Err(rank) => edit.insert_at(&table, &key, &found, rank, &encode_row(&table.schema, &row)),
         Ok(rank) => {
             let time_us = time_at(&LeafRef::new(&*edit.page(found.leaf)?)?, rank);
-            Err(EngineError::TokenUsed { token: token.to_owned(), time_us, seen: edit.at }.into())
+            Err(EngineError::TokenUsed {
+                token: token.to_owned(),
+                time_us,
+                seen: edit.at,
+            }
+            .into())
         }
     }
 }
@@ -71,7 +80,11 @@ impl<V: Volume> Engine<V> {
         let page = descend(&view, table, &key, &mut newest)?;
         let leaf = LeafRef::new(&page)?;
         let found = leaf.search(&key).ok();
-        Ok(found.map(|rank| Commit { lsn: newest, time_us: time_at(&leaf, rank), after: newest }))
+        Ok(found.map(|rank| Commit {
+            lsn: newest,
+            time_us: time_at(&leaf, rank),
+            after: newest,
+        }))
     }
 
     /// Deletes tokens of commits before `before_us`, going on where the last purge stopped.
@@ -101,10 +114,19 @@ impl<V: Volume> Engine<V> {
         let (table, view) = (&self.system.tokens, self.view(self.published()));
         let (mut old, mut from) = (Vec::new(), from);
         for _ in 0..PURGE_LEAVES {
-            let (page, fences) = descend_with(&view, table, |inner| inner.child_for(&from).0, &mut Lsn::default())?;
+            let (page, fences) = descend_with(
+                &view,
+                table,
+                |inner| inner.child_for(&from).0,
+                &mut Lsn::default(),
+            )?;
             let leaf = LeafRef::new(&page)?;
             let ranks = leaf.lower_bound(&from)..leaf.len();
-            old.extend(ranks.filter(|rank| time_at(&leaf, *rank) < before_us).map(|rank| leaf.key_at(rank)));
+            old.extend(
+                ranks
+                    .filter(|rank| time_at(&leaf, *rank) < before_us)
+                    .map(|rank| leaf.key_at(rank)),
+            );
             match fences.upper {
                 Some(upper) => from = upper,
                 None => return Ok((old, None)),

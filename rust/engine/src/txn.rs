@@ -47,7 +47,10 @@ pub(crate) enum Write {
         new: bool,
     },
     /// Columns of a row that is there at the snapshot.
-    Update { changes: Vec<(u16, Value)>, spill: Spill },
+    Update {
+        changes: Vec<(u16, Value)>,
+        spill: Spill,
+    },
     /// No row.
     Delete,
 }
@@ -81,7 +84,14 @@ pub struct Txn {
 
 impl Txn {
     pub(crate) fn new(point: Arc<ReadPoint>, writable: bool, pins: Pins) -> Txn {
-        Txn { point, writable, writes: Writes::default(), chains: Chains::default(), pins, closed: false }
+        Txn {
+            point,
+            writable,
+            writes: Writes::default(),
+            chains: Chains::default(),
+            pins,
+            closed: false,
+        }
     }
 
     /// What it reads.
@@ -115,12 +125,20 @@ impl Txn {
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<(), EngineError> {
-        if self.closed { Err(EngineError::TransactionClosed { operation }) } else { Ok(()) }
+        if self.closed {
+            Err(EngineError::TransactionClosed { operation })
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn check_writable(&self, operation: &'static str) -> Result<(), EngineError> {
         self.check_open(operation)?;
-        if self.writable { Ok(()) } else { Err(EngineError::ReadOnlyTransaction { operation }) }
+        if self.writable {
+            Ok(())
+        } else {
+            Err(EngineError::ReadOnlyTransaction { operation })
+        }
     }
 
     pub(crate) fn close(&mut self) {
@@ -153,7 +171,10 @@ impl Write {
     fn weight(&self) -> usize {
         match self {
             Write::Put { row, .. } => row.weight(),
-            Write::Update { changes, .. } => changes.iter().map(|(_, value)| 2 + value_weight(value)).sum(),
+            Write::Update { changes, .. } => changes
+                .iter()
+                .map(|(_, value)| 2 + value_weight(value))
+                .sum(),
             Write::Delete => 0,
         }
     }
@@ -180,8 +201,15 @@ impl Writes {
     }
 
     /// Puts a change in the place of the one that was there. Over a limit it changes nothing and fails.
-    pub fn put(&mut self, table: &Arc<Table>, key: KeyBuf, write: Write, limits: (u64, u64)) -> Result<(), EngineError> {
-        let too_large = |what, limit, got| Err(EngineError::TransactionTooLarge { what, limit, got });
+    pub fn put(
+        &mut self,
+        table: &Arc<Table>,
+        key: KeyBuf,
+        write: Write,
+        limits: (u64, u64),
+    ) -> Result<(), EngineError> {
+        let too_large =
+            |what, limit, got| Err(EngineError::TransactionTooLarge { what, limit, got });
         let place = (table.id, key);
         let before = self.rows.get(&place).map(|old| weight(&place.1, old));
         let bytes = self.bytes - before.unwrap_or(0) + weight(&place.1, &write);
@@ -219,11 +247,18 @@ impl Writes {
 
     /// All changes by table and key.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &KeyBuf, &Write)> {
-        self.rows.iter().map(|((object, key), write)| (*object, key, write))
+        self.rows
+            .iter()
+            .map(|((object, key), write)| (*object, key, write))
     }
 
     /// The changes of a table from `low` (included) to `high` (left out).
-    pub fn range(&self, table: &Table, low: Option<&KeyBuf>, high: Option<&KeyBuf>) -> Vec<(KeyBuf, Write)> {
+    pub fn range(
+        &self,
+        table: &Table,
+        low: Option<&KeyBuf>,
+        high: Option<&KeyBuf>,
+    ) -> Vec<(KeyBuf, Write)> {
         let low = Bound::Included((table.id, low.cloned().unwrap_or_default()));
         let high = match high {
             Some(high) => Bound::Excluded((table.id, high.clone())),
@@ -234,6 +269,9 @@ impl Writes {
         {
             return Vec::new();
         }
-        self.rows.range((low, high)).map(|((_, key), write)| (key.clone(), write.clone())).collect()
+        self.rows
+            .range((low, high))
+            .map(|((_, key), write)| (key.clone(), write.clone()))
+            .collect()
     }
 }

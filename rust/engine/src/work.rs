@@ -60,7 +60,14 @@ impl<'p> Work<'p> {
     /// Nothing changed yet.
     pub fn new(pool: &'p Pool, vdl: Lsn, origin: VolumeId, page_bytes: usize) -> Work<'p> {
         let (drafts, records) = (FxHashMap::default(), Vec::new());
-        Work { pool, vdl, origin, page_bytes, drafts, records }
+        Work {
+            pool,
+            vdl,
+            origin,
+            page_bytes,
+            drafts,
+            records,
+        }
     }
 
     /// The page as this MTR has left it so far.
@@ -77,7 +84,10 @@ impl<'p> Work<'p> {
     #[inline]
     pub fn seen(&self, id: PageId, page: &Page) -> Lsn {
         match self.drafts.get(&id) {
-            Some(draft) => draft.before.as_ref().map_or(Lsn::MAX, |before| before.lsn()),
+            Some(draft) => draft
+                .before
+                .as_ref()
+                .map_or(Lsn::MAX, |before| before.lsn()),
             None => page.lsn(),
         }
     }
@@ -86,7 +96,13 @@ impl<'p> Work<'p> {
     pub fn change(&mut self, id: PageId, op: &Op<'_>) -> Attempt<()> {
         if !self.drafts.contains_key(&id) {
             let before = self.pool.head(id, self.vdl)?;
-            self.drafts.insert(id, Draft { page: (*before).clone(), before: Some(before) });
+            self.drafts.insert(
+                id,
+                Draft {
+                    page: (*before).clone(),
+                    before: Some(before),
+                },
+            );
         }
         self.record(id, op)
     }
@@ -94,13 +110,21 @@ impl<'p> Work<'p> {
     /// Starts a page's life; what it was before need not be here.
     pub fn start(&mut self, id: PageId, op: &Op<'_>) -> Attempt<()> {
         debug_assert!(op.starts_life());
-        self.drafts.insert(id, Draft { page: Page::empty(id, self.page_bytes), before: None });
+        self.drafts.insert(
+            id,
+            Draft {
+                page: Page::empty(id, self.page_bytes),
+                before: None,
+            },
+        );
         self.record(id, op)
     }
 
     fn record(&mut self, id: PageId, op: &Op<'_>) -> Attempt<()> {
         let Some(draft) = self.drafts.get_mut(&id) else {
-            return Err(Stop::Failed(EngineError::corrupt(id, self.vdl, "a draft", "none")));
+            return Err(Stop::Failed(EngineError::corrupt(
+                id, self.vdl, "a draft", "none",
+            )));
         };
         let prev = match draft.page.lsn().0.checked_sub(UNNUMBERED) {
             _ if op.starts_life() => Prev::Lsn(Lsn::NONE),
@@ -113,7 +137,9 @@ impl<'p> Work<'p> {
         if matches!(op, Op::Free) {
             draft.page.stamp(self.origin, before);
         }
-        draft.page.stamp(self.origin, Lsn(UNNUMBERED + self.records.len() as u64));
+        draft
+            .page
+            .stamp(self.origin, Lsn(UNNUMBERED + self.records.len() as u64));
         let op = op.encode();
         self.records.push(MtrRecord { page: id, prev, op });
         Ok(())
@@ -122,7 +148,11 @@ impl<'p> Work<'p> {
     /// Logs that the page's content is that of a blob. The content itself does not pass through here.
     pub fn reference(&mut self, id: PageId, op: &Op<'_>) {
         let op = op.encode();
-        self.records.push(MtrRecord { page: id, prev: Prev::Lsn(Lsn::NONE), op });
+        self.records.push(MtrRecord {
+            page: id,
+            prev: Prev::Lsn(Lsn::NONE),
+            op,
+        });
     }
 
     /// Whether nothing was changed.
@@ -132,14 +162,21 @@ impl<'p> Work<'p> {
 
     /// The pages that this MTR changes, each with what it was before if its life did not start here.
     pub fn drafted(&self) -> impl Iterator<Item = (&Page, Option<&Page>)> {
-        self.drafts.values().map(|draft| (&draft.page, draft.before.as_deref()))
+        self.drafts
+            .values()
+            .map(|draft| (&draft.page, draft.before.as_deref()))
     }
 
     /// Numbers the records, hands them to the volume and makes the new versions the heads of their pages.
     /// A refusal changes nothing.
     pub fn append<V: Volume + ?Sized>(&mut self, volume: &V, time_us: i64) -> Attempt<Numbered> {
-        let mtr = Mtr { records: self.records.clone(), time_us };
-        let numbered = volume.append(mtr).map_err(|refused| refusal(refused, volume))?;
+        let mtr = Mtr {
+            records: self.records.clone(),
+            time_us,
+        };
+        let numbered = volume
+            .append(mtr)
+            .map_err(|refused| refusal(refused, volume))?;
         self.publish(numbered, volume.vdl(), time_us);
         Ok(numbered)
     }
@@ -155,7 +192,15 @@ impl<'p> Work<'p> {
             };
             let cpl = (lsn == numbered.last).then_some(time_us);
             let (origin, page, op) = (self.origin, record.page, record.op);
-            let record = Record { lsn, origin, prev_pg: Lsn::NONE, prev_page, page, cpl, op };
+            let record = Record {
+                lsn,
+                origin,
+                prev_pg: Lsn::NONE,
+                prev_page,
+                page,
+                cpl,
+                op,
+            };
             let at = *place.entry(page).or_insert_with(|| {
                 by_page.push((page, Vec::new()));
                 by_page.len() - 1
@@ -166,7 +211,8 @@ impl<'p> Work<'p> {
             match self.drafts.remove(&id) {
                 Some(mut draft) => {
                     self.number(&mut draft.page, numbered.base);
-                    self.pool.publish(draft.before, Arc::new(draft.page), records, vdl);
+                    self.pool
+                        .publish(draft.before, Arc::new(draft.page), records, vdl);
                 }
                 // Only a reference has no draft.
                 None => self.pool.supersede(id, numbered.last, vdl),
@@ -176,7 +222,11 @@ impl<'p> Work<'p> {
 
     /// Replaces the provisional LSNs of a page's header: what stamping each record with its number would have left.
     fn number(&self, page: &mut Page, base: Lsn) {
-        let number = |lsn: Lsn| lsn.0.checked_sub(UNNUMBERED).map_or(lsn, |index| base.offset(index));
+        let number = |lsn: Lsn| {
+            lsn.0
+                .checked_sub(UNNUMBERED)
+                .map_or(lsn, |index| base.offset(index))
+        };
         let (prev, last) = (number(page.prev_lsn()), number(page.lsn()));
         page.stamp(self.origin, prev);
         page.stamp(self.origin, last);

@@ -21,7 +21,9 @@ impl<V: Volume> Engine<V> {
         let new = match txn.writes.get(table, &key) {
             Some(Write::Delete) => false,
             Some(_) => return Err(duplicate(txn, table, &key).into()),
-            None if self.stored(txn, table, &key)?.is_some() => return Err(duplicate(txn, table, &key).into()),
+            None if self.stored(txn, table, &key)?.is_some() => {
+                return Err(duplicate(txn, table, &key).into());
+            }
             None => true,
         };
         self.put_row(txn, table, key, row, new)
@@ -31,12 +33,21 @@ impl<V: Volume> Engine<V> {
     pub fn upsert(&self, txn: &mut Txn, table: &Arc<Table>, row: Vec<Value>) -> Attempt<()> {
         self.prepare(txn, table, "upsert")?;
         let key = self.check_row(table, &row)?;
-        let new = matches!(txn.writes.get(table, &key), Some(Write::Put { new: true, .. }));
+        let new = matches!(
+            txn.writes.get(table, &key),
+            Some(Write::Put { new: true, .. })
+        );
         self.put_row(txn, table, key, row, new)
     }
 
     /// Changes columns of the row with this key; `false` if there is none.
-    pub fn update(&self, txn: &mut Txn, table: &Arc<Table>, key: &[u8], changes: Vec<(u16, Value)>) -> Attempt<bool> {
+    pub fn update(
+        &self,
+        txn: &mut Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+        changes: Vec<(u16, Value)>,
+    ) -> Attempt<bool> {
         self.prepare(txn, table, "update")?;
         check_changes(table, &changes)?;
         match txn.writes.get(table, key) {
@@ -89,12 +100,25 @@ impl<V: Volume> Engine<V> {
 
     fn check_row(&self, table: &Table, row: &[Value]) -> Attempt<KeyBuf> {
         let named = || table.name.clone();
-        table.schema.check_row(row).map_err(|source| EngineError::Value { table: named(), source })?;
+        table
+            .schema
+            .check_row(row)
+            .map_err(|source| EngineError::Value {
+                table: named(),
+                source,
+            })?;
         (0..row.len()).try_for_each(|column| check_length(table, column, &row[column]))?;
         Ok(table.key_of(row)?)
     }
 
-    fn put_row(&self, txn: &mut Txn, table: &Arc<Table>, key: KeyBuf, values: Vec<Value>, new: bool) -> Attempt<()> {
+    fn put_row(
+        &self,
+        txn: &mut Txn,
+        table: &Arc<Table>,
+        key: KeyBuf,
+        values: Vec<Value>,
+        new: bool,
+    ) -> Attempt<()> {
         let spill = spill(&table.schema, &values, self.geometry.page_bytes)
             .map_err(|got| self.row_too_large(table, &key, got))?;
         let row = if spill.is_empty() {
@@ -124,7 +148,10 @@ impl<V: Volume> Engine<V> {
         }
         // Only a table with texts can have rows that are too long for their page.
         let mut columns = crate::overflow::Spill::new();
-        if all.iter().any(|(_, value)| var_bytes(value.as_ref()).is_some()) {
+        if all
+            .iter()
+            .any(|(_, value)| var_bytes(value.as_ref()).is_some())
+        {
             let mut values = stored.values()?;
             apply(&mut values, &all);
             columns = spill(&table.schema, &values, self.geometry.page_bytes)
@@ -137,7 +164,15 @@ impl<V: Volume> Engine<V> {
             }
         }
         all.sort_unstable_by_key(|(column, _)| *column);
-        self.buffer(txn, table, KeyBuf::from_slice(key), Write::Update { changes: all, spill: columns })
+        self.buffer(
+            txn,
+            table,
+            KeyBuf::from_slice(key),
+            Write::Update {
+                changes: all,
+                spill: columns,
+            },
+        )
     }
 
     fn buffer(&self, txn: &mut Txn, table: &Arc<Table>, key: KeyBuf, write: Write) -> Attempt<()> {
@@ -147,7 +182,12 @@ impl<V: Volume> Engine<V> {
 
     fn row_too_large(&self, table: &Table, key: &[u8], got: usize) -> EngineError {
         let limit = aurora_page::row_heap_max(self.geometry.page_bytes);
-        EngineError::RowTooLarge { table: table.name.clone(), key: table.show_key(key), limit, got }
+        EngineError::RowTooLarge {
+            table: table.name.clone(),
+            key: table.show_key(key),
+            limit,
+            got,
+        }
     }
 }
 
@@ -162,14 +202,26 @@ fn check_changes(table: &Table, changes: &[(u16, Value)]) -> Attempt<()> {
     for (index, value) in changes {
         let Some(column) = columns.get(usize::from(*index)) else {
             let (table, columns) = (table.name.clone(), columns.len());
-            return Err(EngineError::UnknownColumn { table, columns, got: *index }.into());
+            return Err(EngineError::UnknownColumn {
+                table,
+                columns,
+                got: *index,
+            }
+            .into());
         };
         if table.key_columns().any(|key| key == *index) {
-            return Err(EngineError::KeyColumn { table: table.name.clone(), column: column.name.clone() }.into());
+            return Err(EngineError::KeyColumn {
+                table: table.name.clone(),
+                column: column.name.clone(),
+            }
+            .into());
         }
         column
             .check(value.as_ref())
-            .map_err(|source| EngineError::Value { table: table.name.clone(), source })?;
+            .map_err(|source| EngineError::Value {
+                table: table.name.clone(),
+                source,
+            })?;
         check_length(table, usize::from(*index), value)?;
     }
     Ok(())
@@ -185,9 +237,19 @@ fn check_length(table: &Table, column: usize, value: &Value) -> Attempt<()> {
         return Ok(());
     }
     let column = table.schema.columns()[column].name.clone();
-    Err(EngineError::ValueTooLarge { table: table.name.clone(), column, limit: VALUE_BYTES_MAX, got }.into())
+    Err(EngineError::ValueTooLarge {
+        table: table.name.clone(),
+        column,
+        limit: VALUE_BYTES_MAX,
+        got,
+    }
+    .into())
 }
 
 fn duplicate(txn: &Txn, table: &Table, key: &[u8]) -> EngineError {
-    EngineError::DuplicateKey { table: table.name.clone(), key: table.show_key(key), seen: txn.newest_read() }
+    EngineError::DuplicateKey {
+        table: table.name.clone(),
+        key: table.show_key(key),
+        seen: txn.newest_read(),
+    }
 }

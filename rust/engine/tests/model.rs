@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,13 +18,27 @@ type Model = BTreeMap<KeyBuf, Vec<Value>>;
 #[derive(Clone, Debug)]
 enum Step {
     /// One transaction: so many random changes within a window of keys; `false` rolls it back.
-    Txn { seed: u64, changes: u8, window: u16, bias: u8, commit: bool },
+    Txn {
+        seed: u64,
+        changes: u8,
+        window: u16,
+        bias: u8,
+        commit: bool,
+    },
     /// Inserts so many keys in ascending order.
-    Ascend { seed: u64, count: u8 },
+    Ascend {
+        seed: u64,
+        count: u8,
+    },
     /// Deletes a stretch of keys.
-    Clear { seed: u64, count: u8 },
+    Clear {
+        seed: u64,
+        count: u8,
+    },
     /// The VDL moves to here, of 100.
-    Durable { percent: u8 },
+    Durable {
+        percent: u8,
+    },
     /// A view is opened, to be read again at the end.
     View,
     Evict,
@@ -51,7 +66,15 @@ fn schema() -> Schema {
         column(2, "id", DataType::Int32, false),
         column(3, "group", DataType::Text, false),
         column(4, "blob", DataType::Bytes, true),
-        column(5, "amount", DataType::Decimal { precision: 20, scale: 2 }, true),
+        column(
+            5,
+            "amount",
+            DataType::Decimal {
+                precision: 20,
+                scale: 2,
+            },
+            true,
+        ),
     ];
     let part = |column, descending| KeyPart { column, descending };
     Schema::new(1, columns, vec![part(2, true), part(1, false)]).unwrap()
@@ -64,7 +87,12 @@ fn row(random: &mut Random, id: i32) -> Vec<Value> {
             1..=3 => random.below(120),
             _ => random.below(12),
         };
-        "abcdefgh".chars().cycle().skip(random.below(8) as usize).take(len as usize).collect::<String>()
+        "abcdefgh"
+            .chars()
+            .cycle()
+            .skip(random.below(8) as usize)
+            .take(len as usize)
+            .collect::<String>()
     };
     let (body, blob) = (text(12), text(30).into_bytes());
     let nullable = |value, null| if null { Value::Null } else { value };
@@ -89,12 +117,23 @@ struct World {
 
 impl World {
     fn new(geometry: Geometry, evict_percent: u64) -> World {
-        let config = aurora_engine::EngineConfig { cache_bytes: 64 * 1024, ..common::config() };
+        let config = aurora_engine::EngineConfig {
+            cache_bytes: 64 * 1024,
+            ..common::config()
+        };
         let mut db = Db::with(geometry, config);
         db.evict_percent = evict_percent;
-        let (table, commit) = db.run(|engine| engine.create_table("t", schema(), false, db.now())).unwrap();
+        let (table, commit) = db
+            .run(|engine| engine.create_table("t", schema(), false, db.now()))
+            .unwrap();
         db.volume.set_instant(false);
-        World { db, table, history: vec![(commit.unwrap().lsn, Model::new())], views: vec![], ascending: 0 }
+        World {
+            db,
+            table,
+            history: vec![(commit.unwrap().lsn, Model::new())],
+            views: vec![],
+            ascending: 0,
+        }
     }
 
     fn model(&self) -> &Model {
@@ -102,14 +141,25 @@ impl World {
     }
 
     fn key(&self, id: i32) -> KeyBuf {
-        self.table.key(&[Value::Text(format!("g{}", id.rem_euclid(3))), Value::Int(i64::from(id))]).unwrap()
+        self.table
+            .key(&[
+                Value::Text(format!("g{}", id.rem_euclid(3))),
+                Value::Int(i64::from(id)),
+            ])
+            .unwrap()
     }
 
     fn values(&self, view: &RowView, at: Lsn) -> Vec<Value> {
         let resolve = |value: Value| {
-            let Value::Overflow(reference) = value else { return value };
+            let Value::Overflow(reference) = value else {
+                return value;
+            };
             let mut reader = aurora_engine::OverflowReader::new(reference, at);
-            Value::Bytes(self.db.run(|engine| engine.read_overflow_on(&mut reader)).unwrap())
+            Value::Bytes(
+                self.db
+                    .run(|engine| engine.read_overflow_on(&mut reader))
+                    .unwrap(),
+            )
         };
         let mut values: Vec<Value> = view.values().unwrap().into_iter().map(resolve).collect();
         if let Value::Bytes(text) = &values[0] {
@@ -119,7 +169,10 @@ impl World {
     }
 
     fn contents(&self, txn: &Txn, spec: RangeSpec) -> Vec<(KeyBuf, Vec<Value>)> {
-        let mut cursor = self.db.run(|engine| engine.range(txn, &self.table, spec.clone())).unwrap();
+        let mut cursor = self
+            .db
+            .run(|engine| engine.range(txn, &self.table, spec.clone()))
+            .unwrap();
         let mut rows = vec![];
         while let Some(block) = self.db.run(|engine| cursor.next_block(engine)).unwrap() {
             for view in block.rows().unwrap() {
@@ -139,19 +192,46 @@ impl World {
             } else {
                 keys[random.below(keys.len() as u64) as usize].clone()
             };
-            let got = self.db.run(|engine| engine.get(txn, &self.table, &key)).unwrap();
-            assert_eq!(got.map(|view| self.values(&view, txn.snapshot())).as_ref(), model.get(&key));
+            let got = self
+                .db
+                .run(|engine| engine.get(txn, &self.table, &key))
+                .unwrap();
+            assert_eq!(
+                got.map(|view| self.values(&view, txn.snapshot())).as_ref(),
+                model.get(&key)
+            );
         }
-        let (a, b) = (self.key(random.below(2000) as i32), self.key(random.below(2000) as i32));
-        let (low, high) = (Bound::Included(a.clone().min(b.clone())), Bound::Excluded(a.max(b)));
-        let spec = RangeSpec { low: low.clone(), high: high.clone(), reverse: false, limit: None };
+        let (a, b) = (
+            self.key(random.below(2000) as i32),
+            self.key(random.below(2000) as i32),
+        );
+        let (low, high) = (
+            Bound::Included(a.clone().min(b.clone())),
+            Bound::Excluded(a.max(b)),
+        );
+        let spec = RangeSpec {
+            low: low.clone(),
+            high: high.clone(),
+            reverse: false,
+            limit: None,
+        };
         let expected: Vec<_> = match (&low, &high) {
             (Bound::Included(a), Bound::Excluded(b)) if a >= b => vec![],
-            _ => model.range((low, high)).map(|(key, row)| (key.clone(), row.clone())).collect(),
+            _ => model
+                .range((low, high))
+                .map(|(key, row)| (key.clone(), row.clone()))
+                .collect(),
         };
         assert_eq!(self.contents(txn, spec.clone()), expected);
         let limit = random.below(20) as usize;
-        let mut back = self.contents(txn, RangeSpec { reverse: true, limit: Some(limit), ..spec });
+        let mut back = self.contents(
+            txn,
+            RangeSpec {
+                reverse: true,
+                limit: Some(limit),
+                ..spec
+            },
+        );
         back.reverse();
         assert_eq!(back[..], expected[expected.len().saturating_sub(limit)..]);
     }
@@ -162,26 +242,41 @@ impl World {
             0 | 1 => {
                 let row = row(random, id);
                 let result = db.run(|engine| engine.insert(txn, table, row.clone()));
-                if model.contains_key(&key) {
-                    assert!(matches!(result, Err(EngineError::DuplicateKey { .. })), "{result:?}");
-                } else {
-                    result.unwrap();
-                    model.insert(key, row);
+                match model.entry(key) {
+                    Entry::Occupied(_) => {
+                        assert!(
+                            matches!(result, Err(EngineError::DuplicateKey { .. })),
+                            "{result:?}"
+                        );
+                    }
+                    Entry::Vacant(free) => {
+                        result.unwrap();
+                        free.insert(row);
+                    }
                 }
             }
             2 => {
                 let row = row(random, id);
-                db.run(|engine| engine.upsert(txn, table, row.clone())).unwrap();
+                db.run(|engine| engine.upsert(txn, table, row.clone()))
+                    .unwrap();
                 model.insert(key, row);
             }
             3 => {
                 let new = row(random, id);
-                let columns: &[u16] = [&[0][..], &[4], &[0, 3], &[3, 4, 0]][random.below(4) as usize];
-                let changes: Vec<_> = columns.iter().map(|c| (*c, new[usize::from(*c)].clone())).collect();
-                let found = db.run(|engine| engine.update(txn, table, &key, changes.clone())).unwrap();
+                let columns: &[u16] =
+                    [&[0][..], &[4], &[0, 3], &[3, 4, 0]][random.below(4) as usize];
+                let changes: Vec<_> = columns
+                    .iter()
+                    .map(|c| (*c, new[usize::from(*c)].clone()))
+                    .collect();
+                let found = db
+                    .run(|engine| engine.update(txn, table, &key, changes.clone()))
+                    .unwrap();
                 assert_eq!(found, model.contains_key(&key));
                 if let Some(row) = model.get_mut(&key) {
-                    changes.into_iter().for_each(|(column, value)| row[usize::from(column)] = value);
+                    changes
+                        .into_iter()
+                        .for_each(|(column, value)| row[usize::from(column)] = value);
                 }
             }
             _ => {
@@ -193,7 +288,10 @@ impl World {
 
     fn commit(&mut self, mut txn: Txn, model: Model) {
         let now = self.db.now();
-        let commit = self.db.run(|engine| engine.commit(&mut txn, now, None)).unwrap();
+        let commit = self
+            .db
+            .run(|engine| engine.commit(&mut txn, now, None))
+            .unwrap();
         if commit.lsn > self.history.last().unwrap().0 {
             self.history.push((commit.lsn, model));
         } else {
@@ -203,7 +301,13 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Txn { seed, changes, window, bias, commit } => {
+            Step::Txn {
+                seed,
+                changes,
+                window,
+                bias,
+                commit,
+            } => {
                 let mut random = Random(seed);
                 let mut txn = self.db.run(|engine| engine.begin(Mode::ReadWrite)).unwrap();
                 let mut model = self.model().clone();
@@ -224,7 +328,9 @@ impl World {
                 for _ in 0..count {
                     self.ascending += 3;
                     let row = row(&mut random, 2000 + self.ascending);
-                    self.db.run(|engine| engine.upsert(&mut txn, &self.table, row.clone())).unwrap();
+                    self.db
+                        .run(|engine| engine.upsert(&mut txn, &self.table, row.clone()))
+                        .unwrap();
                     model.insert(self.table.key_of(&row).unwrap(), row);
                 }
                 self.commit(txn, model);
@@ -233,23 +339,44 @@ impl World {
                 let mut txn = self.db.run(|engine| engine.begin(Mode::ReadWrite)).unwrap();
                 let mut model = self.model().clone();
                 let keys: Vec<KeyBuf> = model.keys().cloned().collect();
-                let from = if keys.is_empty() { 0 } else { Random(seed).below(keys.len() as u64) as usize };
+                let from = if keys.is_empty() {
+                    0
+                } else {
+                    Random(seed).below(keys.len() as u64) as usize
+                };
                 for key in keys.iter().skip(from).take(count.into()) {
-                    assert!(self.db.run(|engine| engine.delete(&mut txn, &self.table, key)).unwrap());
+                    assert!(
+                        self.db
+                            .run(|engine| engine.delete(&mut txn, &self.table, key))
+                            .unwrap()
+                    );
                     model.remove(key);
                 }
                 self.commit(txn, model);
             }
             Step::Durable { percent } => {
                 let (vdl, numbered) = (self.db.volume.vdl().0, self.db.volume.numbered().0);
-                self.db.volume.advance(Lsn(vdl + (numbered - vdl) * u64::from(percent) / 100));
+                self.db
+                    .volume
+                    .advance(Lsn(vdl + (numbered - vdl) * u64::from(percent) / 100));
             }
             Step::View => {
-                let txn = self.db.run(|engine| engine.begin(Mode::ReadOnly { at: None })).unwrap();
+                let txn = self
+                    .db
+                    .run(|engine| engine.begin(Mode::ReadOnly { at: None }))
+                    .unwrap();
                 assert!(txn.snapshot() <= self.db.volume.vdl(), "[15]");
-                let state = self.history.iter().rev().find(|(lsn, _)| *lsn <= txn.snapshot()).unwrap();
+                let state = self
+                    .history
+                    .iter()
+                    .rev()
+                    .find(|(lsn, _)| *lsn <= txn.snapshot())
+                    .unwrap();
                 let (at, model) = (txn.snapshot(), state.1.clone());
-                assert_eq!(self.contents(&txn, RangeSpec::default()), Vec::from_iter(model.clone()));
+                assert_eq!(
+                    self.contents(&txn, RangeSpec::default()),
+                    Vec::from_iter(model.clone())
+                );
                 self.views.push((at, model, txn));
             }
             Step::Evict => self.db.engine.evict_all(),
@@ -265,18 +392,37 @@ impl World {
         let fresh = Db::new(Geometry::new(1024, 64));
         self.db = std::mem::replace(&mut self.db, fresh).crash();
         let at = self.db.engine.readable();
-        self.table = self.db.run(|engine| engine.table("t", at)).unwrap().unwrap();
+        self.table = self
+            .db
+            .run(|engine| engine.table("t", at))
+            .unwrap()
+            .unwrap();
     }
 
     /// A view at an LSN always reads the same.
     fn check_views(&self) {
         for (_, model, txn) in &self.views {
-            assert_eq!(self.contents(txn, RangeSpec::default()), Vec::from_iter(model.clone()));
+            assert_eq!(
+                self.contents(txn, RangeSpec::default()),
+                Vec::from_iter(model.clone())
+            );
         }
         // And so does a new one at an old LSN.
-        if let Some((at, model)) = self.history.iter().rev().nth(3).filter(|(at, _)| *at <= self.db.engine.readable()) {
-            let txn = self.db.run(|engine| engine.begin(Mode::ReadOnly { at: Some(*at) })).unwrap();
-            assert_eq!(self.contents(&txn, RangeSpec::default()), Vec::from_iter(model.clone()));
+        if let Some((at, model)) = self
+            .history
+            .iter()
+            .rev()
+            .nth(3)
+            .filter(|(at, _)| *at <= self.db.engine.readable())
+        {
+            let txn = self
+                .db
+                .run(|engine| engine.begin(Mode::ReadOnly { at: Some(*at) }))
+                .unwrap();
+            assert_eq!(
+                self.contents(&txn, RangeSpec::default()),
+                Vec::from_iter(model.clone())
+            );
         }
     }
 

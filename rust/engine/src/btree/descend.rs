@@ -43,7 +43,11 @@ pub(crate) struct Fences {
 }
 
 /// The page of a tree, checked to belong to it.
-pub(crate) fn tree_page<'a, P: Pages>(pages: &'a P, table: &Table, id: PageId) -> Attempt<P::Ref<'a>> {
+pub(crate) fn tree_page<'a, P: Pages>(
+    pages: &'a P,
+    table: &Table,
+    id: PageId,
+) -> Attempt<P::Ref<'a>> {
     let page = pages.page(id)?;
     if page.object() == table.id && matches!(page.kind(), PageKind::Leaf | PageKind::Inner) {
         return Ok(page);
@@ -51,7 +55,11 @@ pub(crate) fn tree_page<'a, P: Pages>(pages: &'a P, table: &Table, id: PageId) -
     let at = pages.at();
     if id == table.root {
         // Before the table came to be, or after it was dropped, its root was or is something else.
-        return Err(EngineError::UnknownTable { table: table.name.clone(), at }.into());
+        return Err(EngineError::UnknownTable {
+            table: table.name.clone(),
+            at,
+        }
+        .into());
     }
     Err(EngineError::wrong_owner(&page, at, table.id, "a page of the tree").into())
 }
@@ -105,7 +113,12 @@ pub(crate) fn descend_with<'a, P: Pages>(
 }
 
 /// The path to the page of `level` that holds `key`; level 0 is the leaf. Also the page itself.
-pub(crate) fn path_to<P: Pages>(pages: &P, table: &Table, key: &[u8], level: u8) -> Attempt<(Path, PageId)> {
+pub(crate) fn path_to<P: Pages>(
+    pages: &P,
+    table: &Table,
+    key: &[u8],
+    level: u8,
+) -> Attempt<(Path, PageId)> {
     let mut path = Path::new();
     let mut id = table.root;
     for _ in 0..LEVELS_MAX {
@@ -149,7 +162,11 @@ pub(crate) fn descend_below<'a, P: Pages>(
 pub(crate) fn child_below(inner: &InnerRef<'_>, bound: &[u8]) -> usize {
     let (pos, _) = inner.child_for(bound);
     // A child that begins with the bound itself has none below it.
-    if pos > 0 && inner.key(pos - 1) == bound { pos - 1 } else { pos }
+    if pos > 0 && inner.key(pos - 1) == bound {
+        pos - 1
+    } else {
+        pos
+    }
 }
 
 fn too_deep(table: &Table, at: Lsn) -> Stop {

@@ -4,8 +4,8 @@ use aurora_page::{LeafRef, PageId, encode_row};
 use aurora_redo::Op;
 
 use super::descend::{Path, path_to};
-use crate::edit::Edit;
 use crate::btree::Pages;
+use crate::edit::Edit;
 use crate::error::{Attempt, EngineError, Stop};
 use crate::table::Table;
 
@@ -27,7 +27,12 @@ impl Edit<'_> {
         let page = self.page(leaf)?;
         let rank = LeafRef::new(&page)?.search(key);
         let seen = self.work.seen(leaf, &page);
-        Ok(Found { path, leaf, rank, seen })
+        Ok(Found {
+            path,
+            leaf,
+            rank,
+            seen,
+        })
     }
 
     /// Inserts a row whose key is not there.
@@ -40,9 +45,22 @@ impl Edit<'_> {
     }
 
     /// Inserts a row where [`Edit::find`] has found that it belongs.
-    pub fn insert_at(&mut self, table: &Table, key: &[u8], found: &Found, rank: usize, row: &[u8]) -> Attempt<()> {
+    pub fn insert_at(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        found: &Found,
+        rank: usize,
+        row: &[u8],
+    ) -> Attempt<()> {
         if LeafRef::new(&*self.page(found.leaf)?)?.fits(row) {
-            return self.change(found.leaf, &Op::LeafInsert { rank: rank as u16, row });
+            return self.change(
+                found.leaf,
+                &Op::LeafInsert {
+                    rank: rank as u16,
+                    row,
+                },
+            );
         }
         self.split_leaf(table, key, found, rank, row)
     }
@@ -57,18 +75,39 @@ impl Edit<'_> {
     }
 
     /// Changes the row at a rank.
-    pub fn update_at(&mut self, table: &Table, key: &[u8], found: &Found, rank: usize, changes: &[u8]) -> Attempt<()> {
+    pub fn update_at(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        found: &Found,
+        rank: usize,
+        changes: &[u8],
+    ) -> Attempt<()> {
         let page = self.page(found.leaf)?;
         let leaf = LeafRef::new(&page)?;
         if leaf.fits_changes(rank, changes) {
             drop(page);
-            return self.change(found.leaf, &Op::LeafUpdate { rank: rank as u16, changes });
+            return self.change(
+                found.leaf,
+                &Op::LeafUpdate {
+                    rank: rank as u16,
+                    changes,
+                },
+            );
         }
         // The longer row does not fit beside its neighbours: it leaves and comes in again, which may split the leaf.
         let mut values = leaf.row(rank);
         for change in aurora_page::read_changes(changes) {
-            let change = change.map_err(|source| aurora_page::PageError::Row { page: found.leaf, source })?;
-            let value = change.value().map_err(|source| aurora_page::PageError::Row { page: found.leaf, source })?;
+            let change = change.map_err(|source| aurora_page::PageError::Row {
+                page: found.leaf,
+                source,
+            })?;
+            let value = change
+                .value()
+                .map_err(|source| aurora_page::PageError::Row {
+                    page: found.leaf,
+                    source,
+                })?;
             values[change.column] = value.to_owned();
         }
         drop(page);
@@ -95,8 +134,19 @@ impl Edit<'_> {
         self.shrink_leaf(table, &found.path, found.leaf)
     }
 
-    fn unexpected(&self, table: &Table, key: &[u8], found: &Found, expected: &str, got: &str) -> Stop {
-        let expected = format!("table {:?}, key {}: {expected}", table.name, table.show_key(key));
+    fn unexpected(
+        &self,
+        table: &Table,
+        key: &[u8],
+        found: &Found,
+        expected: &str,
+        got: &str,
+    ) -> Stop {
+        let expected = format!(
+            "table {:?}, key {}: {expected}",
+            table.name,
+            table.show_key(key)
+        );
         EngineError::corrupt(found.leaf, self.at, expected, got).into()
     }
 }

@@ -47,7 +47,12 @@ impl Edit<'_> {
             return Ok(None);
         }
         let pos = if pos < inner.len() { pos } else { pos - 1 };
-        Ok(Some(Pair { parent, pos, left: inner.child(pos), right: inner.child(pos + 1) }))
+        Ok(Some(Pair {
+            parent,
+            pos,
+            left: inner.child(pos),
+            right: inner.child(pos + 1),
+        }))
     }
 
     /// Moves the right leaf's rows into the left one, if the two leave a quarter of a leaf free.
@@ -80,7 +85,12 @@ impl Edit<'_> {
     /// The right page of a pair has been emptied into the left one.
     fn remove_right(&mut self, table: &Table, path: &Path, pair: &Pair) -> Attempt<()> {
         self.free_page(pair.right)?;
-        self.change(pair.parent, &Op::InnerRemove { pos: pair.pos as u16 })?;
+        self.change(
+            pair.parent,
+            &Op::InnerRemove {
+                pos: pair.pos as u16,
+            },
+        )?;
         self.shrink_inner(table, &path[..path.len() - 1], pair.parent)
     }
 
@@ -92,7 +102,14 @@ impl Edit<'_> {
         let (separators, second) = {
             let page = self.page(parent)?;
             let inner = InnerRef::new(&page)?;
-            (inner.len(), if inner.is_empty() { PageId::default() } else { inner.child(1) })
+            (
+                inner.len(),
+                if inner.is_empty() {
+                    PageId::default()
+                } else {
+                    inner.child(1)
+                },
+            )
         };
         if separators == 0 {
             // It was the only child.
@@ -104,9 +121,20 @@ impl Edit<'_> {
             return self.remove_child(table, above);
         }
         if pos == 0 {
-            self.change(parent, &Op::InnerSetChild { pos: 0, child: second })?;
+            self.change(
+                parent,
+                &Op::InnerSetChild {
+                    pos: 0,
+                    child: second,
+                },
+            )?;
         }
-        self.change(parent, &Op::InnerRemove { pos: pos.saturating_sub(1) as u16 })?;
+        self.change(
+            parent,
+            &Op::InnerRemove {
+                pos: pos.saturating_sub(1) as u16,
+            },
+        )?;
         self.shrink_inner(table, above, parent)
     }
 
@@ -139,11 +167,18 @@ impl Edit<'_> {
             return Ok(false);
         }
         let first = (bound, b.child(0));
-        let rest = b.entries().map(|(key, child)| (KeyBuf::from_slice(key), child));
+        let rest = b
+            .entries()
+            .map(|(key, child)| (KeyBuf::from_slice(key), child));
         let moved: Vec<(KeyBuf, PageId)> = std::iter::once(first).chain(rest).collect();
         drop((left, right));
         let bytes = aurora_redo::EntriesRef::encode(moved.iter().map(|(key, child)| (key, *child)));
-        self.change(pair.left, &Op::InnerAppend { entries: aurora_redo::EntriesRef::parse(&bytes)? })?;
+        self.change(
+            pair.left,
+            &Op::InnerAppend {
+                entries: aurora_redo::EntriesRef::parse(&bytes)?,
+            },
+        )?;
         Ok(true)
     }
 

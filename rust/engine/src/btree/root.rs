@@ -9,8 +9,15 @@ use crate::table::Table;
 
 /// Content for a root page.
 pub(crate) enum Root {
-    Leaf { layout: Vec<u8>, rows: Vec<Vec<u8>> },
-    Inner { level: u8, leftmost: PageId, entries: Vec<(KeyBuf, PageId)> },
+    Leaf {
+        layout: Vec<u8>,
+        rows: Vec<Vec<u8>>,
+    },
+    Inner {
+        level: u8,
+        leftmost: PageId,
+        entries: Vec<(KeyBuf, PageId)>,
+    },
 }
 
 impl Root {
@@ -19,11 +26,21 @@ impl Root {
         if page.kind() == PageKind::Leaf {
             let leaf = LeafRef::new(page)?;
             let rows = (0..leaf.len()).map(|rank| leaf.row_bytes(rank)).collect();
-            return Ok(Root::Leaf { layout: leaf.layout(), rows });
+            return Ok(Root::Leaf {
+                layout: leaf.layout(),
+                rows,
+            });
         }
         let inner = InnerRef::new(page)?;
-        let entries = inner.entries().map(|(key, child)| (KeyBuf::from_slice(key), child)).collect();
-        Ok(Root::Inner { level: inner.level(), leftmost: inner.child(0), entries })
+        let entries = inner
+            .entries()
+            .map(|(key, child)| (KeyBuf::from_slice(key), child))
+            .collect();
+        Ok(Root::Inner {
+            level: inner.level(),
+            leftmost: inner.child(0),
+            entries,
+        })
     }
 }
 
@@ -35,9 +52,11 @@ impl Edit<'_> {
                 self.start(table.root, &format_op(table, layout))?;
                 self.append_rows(table.root, rows)
             }
-            Root::Inner { level, leftmost, entries } => {
-                self.make_inner(table, table.root, *level, *leftmost, entries)
-            }
+            Root::Inner {
+                level,
+                leftmost,
+                entries,
+            } => self.make_inner(table, table.root, *level, *leftmost, entries),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! How rows are laid out in leaves: capacities measured from the rows, and where to divide them.
 
-use aurora_page::{Page, PageError, Schema, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_bytes, row_heap_max};
+use aurora_page::{
+    Page, PageError, Schema, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_bytes,
+    row_heap_max,
+};
 use aurora_redo::Op;
 
 use crate::error::{Attempt, EngineError, Stop};
@@ -19,16 +22,22 @@ impl Rows {
     /// The rows of a leaf, or any others.
     pub fn new(schema: &Schema, rows: Vec<Vec<u8>>) -> Attempt<Rows> {
         let heap = rows.iter().map(|row| row_heap_bytes(schema, row));
-        let heap = heap.collect::<Result<_, _>>().map_err(|source| damaged_row(source))?;
+        let heap = heap.collect::<Result<_, _>>().map_err(damaged_row)?;
         Ok(Rows { rows, heap })
     }
 
     /// A layout for `range` of the rows, with as much spare room as their mean size leaves; `None` if they are too
     /// many for one leaf.
-    pub fn layout(&self, table: &Table, range: std::ops::Range<usize>, page_bytes: usize) -> Attempt<Option<Vec<u8>>> {
+    pub fn layout(
+        &self,
+        table: &Table,
+        range: std::ops::Range<usize>,
+        page_bytes: usize,
+    ) -> Attempt<Option<Vec<u8>>> {
         let (count, heap) = (range.len(), self.heap[range].iter().sum::<usize>());
         let mean = heap.div_ceil(count.max(1));
-        let capacity = leaf_capacity(&table.schema, page_bytes, mean).map_err(|_| too_wide(table, page_bytes))?;
+        let capacity = leaf_capacity(&table.schema, page_bytes, mean)
+            .map_err(|_| too_wide(table, page_bytes))?;
         if usize::from(capacity) >= count {
             return Ok(Some(leaf_layout(&table.schema, capacity)));
         }
@@ -36,7 +45,9 @@ impl Rows {
         let Ok(exact) = u16::try_from(count) else {
             return Ok(None);
         };
-        let fits = heap > 0 && leaf_heap_bytes(&table.schema, exact, page_bytes) >= heap.max(2 * row_heap_max(page_bytes));
+        let fits = heap > 0
+            && leaf_heap_bytes(&table.schema, exact, page_bytes)
+                >= heap.max(2 * row_heap_max(page_bytes));
         Ok(fits.then(|| leaf_layout(&table.schema, exact)))
     }
 
@@ -58,16 +69,29 @@ impl Rows {
 
 fn too_wide(table: &Table, page_bytes: usize) -> Stop {
     let columns = table.schema.columns().len();
-    EngineError::SchemaTooWide { table: table.name.clone(), page_bytes, columns }.into()
+    EngineError::SchemaTooWide {
+        table: table.name.clone(),
+        page_bytes,
+        columns,
+    }
+    .into()
 }
 
 fn damaged_row(source: aurora_page::RowError) -> Stop {
-    Stop::Failed(EngineError::Page(PageError::Row { page: Default::default(), source }))
+    Stop::Failed(EngineError::Page(PageError::Row {
+        page: Default::default(),
+        source,
+    }))
 }
 
 /// The layout of a table's first leaf, before anything is known of its rows.
 pub(crate) fn first_layout(table: &Table, page_bytes: usize) -> Attempt<Vec<u8>> {
-    let var = table.schema.columns().iter().filter(|column| column.data_type.fixed_width().is_none()).count();
+    let var = table
+        .schema
+        .columns()
+        .iter()
+        .filter(|column| column.data_type.fixed_width().is_none())
+        .count();
     let capacity = leaf_capacity(&table.schema, page_bytes, var * VAR_BYTES_EXPECTED)
         .map_err(|_| too_wide(table, page_bytes))?;
     Ok(leaf_layout(&table.schema, capacity))
@@ -75,7 +99,11 @@ pub(crate) fn first_layout(table: &Table, page_bytes: usize) -> Attempt<Vec<u8>>
 
 /// The record that starts the life of a leaf of this table.
 pub(crate) fn format_op<'a>(table: &Table, layout: &'a [u8]) -> Op<'a> {
-    Op::FormatLeaf { object: table.id, schema_version: table.schema.version, layout }
+    Op::FormatLeaf {
+        object: table.id,
+        schema_version: table.schema.version,
+        layout,
+    }
 }
 
 /// Whether the page is a leaf of no rows.

@@ -27,7 +27,14 @@ pub(crate) fn separator(left: &[u8], right: &[u8]) -> KeyBuf {
 
 impl Edit<'_> {
     /// Divides a leaf that has no room for one more row, `row` at `rank`.
-    pub(super) fn split_leaf(&mut self, table: &Table, key: &[u8], found: &Found, rank: usize, row: &[u8]) -> Attempt<()> {
+    pub(super) fn split_leaf(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        found: &Found,
+        rank: usize,
+        row: &[u8],
+    ) -> Attempt<()> {
         let (rows, keys) = self.rows_with(table, found.leaf, rank, row, key)?;
         let rightmost = rank + 1 == rows.rows.len() && self.is_rightmost(found)?;
         let groups = self.groups(table, &rows, rightmost)?;
@@ -46,7 +53,14 @@ impl Edit<'_> {
         Ok(())
     }
 
-    fn rows_with(&self, table: &Table, leaf: PageId, rank: usize, row: &[u8], key: &[u8]) -> Attempt<(Rows, Vec<KeyBuf>)> {
+    fn rows_with(
+        &self,
+        table: &Table,
+        leaf: PageId,
+        rank: usize,
+        row: &[u8],
+        key: &[u8],
+    ) -> Attempt<(Rows, Vec<KeyBuf>)> {
         let page = self.page(leaf)?;
         let leaf = LeafRef::new(&page)?;
         let mut rows: Vec<Vec<u8>> = (0..leaf.len()).map(|rank| leaf.row_bytes(rank)).collect();
@@ -70,7 +84,11 @@ impl Edit<'_> {
     /// ascending order leave the leaves before them full.
     fn groups(&self, table: &Table, rows: &Rows, ascending: bool) -> Attempt<Vec<Group>> {
         let count = rows.rows.len();
-        let middle = if ascending { count - 1 } else { rows.middle(0..count) };
+        let middle = if ascending {
+            count - 1
+        } else {
+            rows.middle(0..count)
+        };
         let mut groups = Vec::new();
         let mut pending = vec![middle..count, 0..middle];
         while let Some(range) = pending.pop() {
@@ -86,7 +104,14 @@ impl Edit<'_> {
     }
 
     /// The leaf keeps the first rows: what is in it stays, what goes is cut off, and a new row among them comes in.
-    fn keep_first_group(&mut self, table: &Table, leaf: PageId, rows: &Rows, group: &Group, rank: usize) -> Attempt<()> {
+    fn keep_first_group(
+        &mut self,
+        table: &Table,
+        leaf: PageId,
+        rows: &Rows,
+        group: &Group,
+        rank: usize,
+    ) -> Attempt<()> {
         let end = group.range.end;
         let new_row = rank < end;
         let kept = end - usize::from(new_row);
@@ -98,13 +123,25 @@ impl Edit<'_> {
         }
         let row = &rows.rows[rank];
         if LeafRef::new(&*self.page(leaf)?)?.fits(row) {
-            return self.change(leaf, &Op::LeafInsert { rank: rank as u16, row });
+            return self.change(
+                leaf,
+                &Op::LeafInsert {
+                    rank: rank as u16,
+                    row,
+                },
+            );
         }
         self.start(leaf, &format_op(table, &group.layout))?;
         self.append_rows(leaf, &rows.rows[group.range.clone()])
     }
 
-    fn new_leaf(&mut self, table: &Table, near: PageId, rows: &Rows, group: &Group) -> Attempt<PageId> {
+    fn new_leaf(
+        &mut self,
+        table: &Table,
+        near: PageId,
+        rows: &Rows,
+        group: &Group,
+    ) -> Attempt<PageId> {
         let page = self.allocate(table.id, near)?;
         self.start(page, &format_op(table, &group.layout))?;
         self.append_rows(page, &rows.rows[group.range.clone()])?;
@@ -116,15 +153,30 @@ impl Edit<'_> {
             return Ok(());
         }
         let bytes = RowsRef::encode(rows);
-        self.change(leaf, &Op::LeafAppend { rows: RowsRef::parse(&bytes)? })
+        self.change(
+            leaf,
+            &Op::LeafAppend {
+                rows: RowsRef::parse(&bytes)?,
+            },
+        )
     }
 
-    fn root_leaf_becomes_inner(&mut self, table: &Table, rows: &Rows, groups: &[Group], bounds: &[KeyBuf]) -> Attempt<()> {
+    fn root_leaf_becomes_inner(
+        &mut self,
+        table: &Table,
+        rows: &Rows,
+        groups: &[Group],
+        bounds: &[KeyBuf],
+    ) -> Attempt<()> {
         let mut pages = Vec::with_capacity(groups.len());
         for group in groups {
             pages.push(self.new_leaf(table, table.root, rows, group)?);
         }
-        let entries: Vec<_> = bounds.iter().cloned().zip(pages[1..].iter().copied()).collect();
+        let entries: Vec<_> = bounds
+            .iter()
+            .cloned()
+            .zip(pages[1..].iter().copied())
+            .collect();
         self.make_inner(table, table.root, 1, pages[0], &entries)
     }
 
@@ -137,31 +189,61 @@ impl Edit<'_> {
         leftmost: PageId,
         entries: &[(KeyBuf, PageId)],
     ) -> Attempt<()> {
-        self.start(page, &Op::FormatInner { object: table.id, level, leftmost })?;
+        self.start(
+            page,
+            &Op::FormatInner {
+                object: table.id,
+                level,
+                leftmost,
+            },
+        )?;
         if entries.is_empty() {
             return Ok(());
         }
         let bytes = EntriesRef::encode(entries.iter().map(|(key, child)| (key, *child)));
-        self.change(page, &Op::InnerAppend { entries: EntriesRef::parse(&bytes)? })
+        self.change(
+            page,
+            &Op::InnerAppend {
+                entries: EntriesRef::parse(&bytes)?,
+            },
+        )
     }
 
     /// Puts a separator and the child to its right into the page of `level` that holds the key.
-    fn insert_separator(&mut self, table: &Table, level: u8, key: &[u8], child: PageId) -> Attempt<()> {
+    fn insert_separator(
+        &mut self,
+        table: &Table,
+        level: u8,
+        key: &[u8],
+        child: PageId,
+    ) -> Attempt<()> {
         let (_, id) = path_to(self, table, key, level)?;
         let page = self.page(id)?;
         if page.kind() != PageKind::Inner {
             let expected = format!("an inner page of level {level}");
-            return Err(crate::error::EngineError::wrong_owner(&page, self.at, table.id, &expected).into());
+            return Err(crate::error::EngineError::wrong_owner(
+                &page, self.at, table.id, &expected,
+            )
+            .into());
         }
         let inner = InnerRef::new(&page)?;
         let pos = inner.child_for(key).0;
         if inner.fits(key.len()) {
             drop(page);
-            return self.change(id, &Op::InnerInsert { pos: pos as u16, key, child });
+            return self.change(
+                id,
+                &Op::InnerInsert {
+                    pos: pos as u16,
+                    key,
+                    child,
+                },
+            );
         }
         let leftmost = inner.child(0);
-        let mut entries: Vec<(KeyBuf, PageId)> =
-            inner.entries().map(|(key, child)| (KeyBuf::from_slice(key), child)).collect();
+        let mut entries: Vec<(KeyBuf, PageId)> = inner
+            .entries()
+            .map(|(key, child)| (KeyBuf::from_slice(key), child))
+            .collect();
         drop(page);
         entries.insert(pos, (KeyBuf::from_slice(key), child));
         self.split_inner(table, id, level, leftmost, &entries, pos)
@@ -192,7 +274,14 @@ impl Edit<'_> {
         self.change(id, &Op::InnerTruncate { pos: kept as u16 })?;
         if new < middle {
             let (key, child) = &entries[new];
-            self.change(id, &Op::InnerInsert { pos: new as u16, key, child: *child })?;
+            self.change(
+                id,
+                &Op::InnerInsert {
+                    pos: new as u16,
+                    key,
+                    child: *child,
+                },
+            )?;
         }
         self.insert_separator(table, level + 1, bound, right)
     }

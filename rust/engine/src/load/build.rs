@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use aurora_page::{
-    InnerMut, InnerRef, KeyBuf, LeafMut, LeafRef, Lsn, OverflowRef, Page, PageId, chunk_capacity, format_inner, format_leaf,
-    format_overflow, leaf_capacity, leaf_layout,
+    InnerMut, InnerRef, KeyBuf, LeafMut, LeafRef, Lsn, OverflowRef, Page, PageId, chunk_capacity,
+    format_inner, format_leaf, format_overflow, leaf_capacity, leaf_layout,
 };
 
 use crate::btree::{Root, first_layout, separator};
@@ -23,7 +23,9 @@ pub(super) struct Ids {
 
 impl From<Range<u64>> for Ids {
     fn from(range: Range<u64>) -> Ids {
-        Ids { ranges: VecDeque::from([range]) }
+        Ids {
+            ranges: VecDeque::from([range]),
+        }
     }
 }
 
@@ -33,7 +35,10 @@ impl Ids {
     }
 
     pub fn len(&self) -> u64 {
-        self.ranges.iter().map(|range| range.end - range.start).sum()
+        self.ranges
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
     }
 
     fn next(&mut self) -> Attempt<PageId> {
@@ -71,7 +76,14 @@ impl Builder {
     pub fn new(table: &Table, page_bytes: usize) -> Attempt<Builder> {
         let layout = first_layout(table, page_bytes)?;
         let (leaf, inner, last_key) = (None, Vec::new(), KeyBuf::new());
-        Ok(Builder { page_bytes, leaf, inner, layout, mean: usize::MAX, last_key })
+        Ok(Builder {
+            page_bytes,
+            leaf,
+            inner,
+            layout,
+            mean: usize::MAX,
+            last_key,
+        })
     }
 
     /// Pages that one more row, or the end, takes at the most: of each level one that is full and one more, and a new
@@ -97,7 +109,10 @@ impl Builder {
         if self.leaf.is_none() {
             let mut page = Page::empty(ids.next()?, self.page_bytes);
             format_leaf(&mut page, table.id, &self.layout)?;
-            self.leaf = Some(Level { page, low: separator(&self.last_key, key) });
+            self.leaf = Some(Level {
+                page,
+                low: separator(&self.last_key, key),
+            });
         }
         if let Some(leaf) = &mut self.leaf {
             let rank = LeafRef::new(&leaf.page)?.len();
@@ -165,13 +180,23 @@ impl Builder {
         done: &mut Vec<Page>,
     ) -> Attempt<Option<Root>> {
         if self.inner.is_empty() {
-            return self.leaf.take().map(|leaf| Root::of(&leaf.page)).transpose();
+            return self
+                .leaf
+                .take()
+                .map(|leaf| Root::of(&leaf.page))
+                .transpose();
         }
         self.end_leaf(table, ids, done)?;
         let mut level = 0;
         while level + 1 < self.inner.len() {
             let empty = Page::empty(PageId::default(), self.page_bytes);
-            let last = std::mem::replace(&mut self.inner[level], Level { page: empty, low: KeyBuf::new() });
+            let last = std::mem::replace(
+                &mut self.inner[level],
+                Level {
+                    page: empty,
+                    low: KeyBuf::new(),
+                },
+            );
             let id = last.page.id();
             done.push(last.page);
             self.add(table, level + 1, last.low, id, ids, done)?;
@@ -183,7 +208,8 @@ impl Builder {
 
 fn is_full(leaf: &LeafRef<'_>, row: &[u8]) -> bool {
     let rows = leaf.len() * 100 >= leaf.capacity() * FILL_PERCENT;
-    let heap = leaf.heap_capacity() > 0 && leaf.heap_live() * 100 >= leaf.heap_capacity() * FILL_PERCENT;
+    let heap =
+        leaf.heap_capacity() > 0 && leaf.heap_live() * 100 >= leaf.heap_capacity() * FILL_PERCENT;
     rows || heap || !leaf.fits(row)
 }
 
@@ -196,12 +222,18 @@ pub(super) fn chain(
     done: &mut Vec<Page>,
 ) -> Attempt<OverflowRef> {
     let chunks: Vec<&[u8]> = bytes.chunks(chunk_capacity(page_bytes)).collect();
-    let pages = chunks.iter().map(|_| ids.next()).collect::<Attempt<Vec<PageId>>>()?;
+    let pages = chunks
+        .iter()
+        .map(|_| ids.next())
+        .collect::<Attempt<Vec<PageId>>>()?;
     for (at, chunk) in chunks.iter().enumerate() {
         let next = pages.get(at + 1).copied().unwrap_or_default();
         let mut page = Page::empty(pages[at], page_bytes);
         format_overflow(&mut page, table.id, next, chunk)?;
         done.push(page);
     }
-    Ok(OverflowRef { first: pages.first().copied().unwrap_or_default(), len: bytes.len() as u64 })
+    Ok(OverflowRef {
+        first: pages.first().copied().unwrap_or_default(),
+        len: bytes.len() as u64,
+    })
 }

@@ -15,7 +15,10 @@ mod build;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aurora_page::{ExtentState, KeyBuf, Lsn, ObjectId, Page, PageId, Value, encode_row, seal};
+use aurora_page::{
+    ExtentState, KeyBuf, Lsn, ObjectId, Page, PageError, PageId, Value, decode_row, encode_row,
+    seal,
+};
 use aurora_proto::Volume;
 use aurora_redo::{BlobId, Op};
 
@@ -96,7 +99,11 @@ impl Load {
 
     /// The next blob to store, if one is full; after [`Engine::load_finish`] also those that are not.
     pub fn take_blob(&mut self) -> Option<LoadBlob> {
-        let least = if self.state == State::Building { BLOB_PAGES } else { 1 };
+        let least = if self.state == State::Building {
+            BLOB_PAGES
+        } else {
+            1
+        };
         let segment = *self.pages.iter().find(|(_, pages)| pages.len() >= least)?.0;
         let mut pages = self.pages.remove(&segment)?;
         if pages.len() > BLOB_PAGES {
@@ -104,20 +111,48 @@ impl Load {
         }
         let id = BlobId(u128::from(self.serial) << 64 | u128::from(self.blobs));
         self.blobs += 1;
-        self.waiting.insert(id, pages.iter().map(Page::id).collect());
+        self.waiting
+            .insert(id, pages.iter().map(Page::id).collect());
         Some(LoadBlob { id, segment, pages })
     }
 
-    fn check(&self, due: State, expected: &'static str, got: &'static str) -> Result<(), EngineError> {
+    fn check(
+        &self,
+        due: State,
+        expected: &'static str,
+        got: &'static str,
+    ) -> Result<(), EngineError> {
         if self.state == due {
             return Ok(());
         }
-        Err(EngineError::LoadStep { table: self.table.name.clone(), expected, got })
+        Err(EngineError::LoadStep {
+            table: self.table.name.clone(),
+            expected,
+            got,
+        })
+    }
+
+    /// Keys ascend: pages are filled in this order.
+    fn check_order(&self, key: &KeyBuf) -> Result<(), EngineError> {
+        match &self.last_key {
+            Some(last) if last >= key => {
+                let (last, got) = (self.table.show_key(last), self.table.show_key(key));
+                Err(EngineError::LoadOrder {
+                    table: self.table.name.clone(),
+                    last,
+                    got,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn add_pages(&mut self, pages: Vec<Page>, segment_pages: u64) {
         for page in pages {
-            self.pages.entry(page.id().0 / segment_pages).or_default().push(page);
+            self.pages
+                .entry(page.id().0 / segment_pages)
+                .or_default()
+                .push(page);
         }
     }
 }
@@ -128,13 +163,20 @@ impl<V: Volume> Engine<V> {
         let at = self.published();
         let found = self.table(&table.name, at)?;
         if found.is_none_or(|found| found.id != table.id) {
-            return Err(EngineError::UnknownTable { table: table.name.clone(), at }.into());
+            return Err(EngineError::UnknownTable {
+                table: table.name.clone(),
+                at,
+            }
+            .into());
         }
         self.note_live(table);
         let take = |edit: &mut Edit<'_>, _: &_| {
             self.check_still_live(table, edit.at)?;
             if !is_empty_leaf(&*edit.page(table.root)?) {
-                return Err(EngineError::TableNotEmpty { table: table.name.clone() }.into());
+                return Err(EngineError::TableNotEmpty {
+                    table: table.name.clone(),
+                }
+                .into());
             }
             let serial = self.volume.numbered().next().0;
             let id = (serial as u32).max(1);
@@ -163,7 +205,8 @@ impl<V: Volume> Engine<V> {
     }
 
     fn pages_of(&self, run: Run) -> std::ops::Range<u64> {
-        self.geometry.page_range(run.first).start..self.geometry.page_range(run.first + run.count - 1).end
+        self.geometry.page_range(run.first).start
+            ..self.geometry.page_range(run.first + run.count - 1).end
     }
 
     /// Adds a row. Keys ascend.
@@ -171,24 +214,35 @@ impl<V: Volume> Engine<V> {
         load.check(State::Building, "load_finish or load_link", "load_push")?;
         let table = load.table.clone();
         let named = || table.name.clone();
-        table.schema.check_row(row).map_err(|source| EngineError::Value { table: named(), source })?;
+        table
+            .schema
+            .check_row(row)
+            .map_err(|source| EngineError::Value {
+                table: named(),
+                source,
+            })?;
         let key = table.key_of(row)?;
-        if let Some(last) = &load.last_key
-            && *last >= key
-        {
-            let (last, got) = (table.show_key(last), table.show_key(&key));
-            return Err(EngineError::LoadOrder { table: named(), last, got }.into());
-        }
-        let columns = spill(&table.schema, row, self.geometry.page_bytes).map_err(|got| EngineError::RowTooLarge {
-            table: named(),
-            key: table.show_key(&key),
-            limit: aurora_page::row_heap_max(self.geometry.page_bytes),
-            got,
+        load.check_order(&key)?;
+        let columns = spill(&table.schema, row, self.geometry.page_bytes).map_err(|got| {
+            EngineError::RowTooLarge {
+                table: named(),
+                key: table.show_key(&key),
+                limit: aurora_page::row_heap_max(self.geometry.page_bytes),
+                got,
+            }
         })?;
         let chunk = aurora_page::chunk_capacity(self.geometry.page_bytes);
-        let bytes = |column: &u16| var_bytes(row[usize::from(*column)].as_ref()).unwrap_or_default();
-        let overflow: usize = columns.iter().map(|column| bytes(column).len().div_ceil(chunk)).sum();
-        self.load_reserve(load, (overflow + load.builder.pages_needed()) as u64, now_us)?;
+        let bytes =
+            |column: &u16| var_bytes(row[usize::from(*column)].as_ref()).unwrap_or_default();
+        let overflow: usize = columns
+            .iter()
+            .map(|column| bytes(column).len().div_ceil(chunk))
+            .sum();
+        self.load_reserve(
+            load,
+            (overflow + load.builder.pages_needed()) as u64,
+            now_us,
+        )?;
         // From here on nothing can stop.
         let segment_pages = self.geometry.segment_pages;
         let mut pages = Vec::new();
@@ -197,14 +251,55 @@ impl<V: Volume> Engine<V> {
         } else {
             let mut row = row.to_vec();
             for column in &columns {
-                let reference = build::chain(&table, bytes(column), self.geometry.page_bytes, &mut load.free, &mut pages)?;
+                let reference = build::chain(
+                    &table,
+                    bytes(column),
+                    self.geometry.page_bytes,
+                    &mut load.free,
+                    &mut pages,
+                )?;
                 row[usize::from(*column)] = Value::Overflow(reference);
             }
             encode_row(&table.schema, &row)
         };
-        load.builder.push(&table, &key, &encoded, &mut load.free, &mut pages)?;
+        load.builder
+            .push(&table, &key, &encoded, &mut load.free, &mut pages)?;
         load.add_pages(pages, segment_pages);
         load.last_key = Some(key);
+        load.rows += 1;
+        Ok(())
+    }
+
+    /// Adds a row that is encoded already, with its key: as [`Engine::load_push`], for rows that came as Arrow.
+    pub fn load_push_encoded(
+        &self,
+        load: &mut Load,
+        key: &KeyBuf,
+        row: &[u8],
+        now_us: i64,
+    ) -> Attempt<()> {
+        load.check(
+            State::Building,
+            "load_finish or load_link",
+            "load_push_encoded",
+        )?;
+        let table = load.table.clone();
+        if row.len() > aurora_page::row_heap_max(self.geometry.page_bytes) {
+            // Only a row as long as this can have a value that belongs into overflow pages.
+            let named = |source| PageError::Row {
+                page: table.root,
+                source,
+            };
+            let values = decode_row(&table.schema, row).map_err(named)?;
+            return self.load_push(load, &values, now_us);
+        }
+        load.check_order(key)?;
+        self.load_reserve(load, load.builder.pages_needed() as u64, now_us)?;
+        let mut pages = Vec::new();
+        load.builder
+            .push(&table, key, row, &mut load.free, &mut pages)?;
+        load.add_pages(pages, self.geometry.segment_pages);
+        load.last_key = Some(key.clone());
         load.rows += 1;
         Ok(())
     }
@@ -214,9 +309,14 @@ impl<V: Volume> Engine<V> {
         while load.free.len() < pages {
             // Twice as many each time, so that a small load takes little and a large one few MTRs.
             let taken: u64 = load.runs.iter().map(|run| run.count).sum();
-            let count = taken.clamp(1, TAKE_EXTENTS_MAX).max(pages.div_ceil(self.geometry.extent_pages));
+            let count = taken
+                .clamp(1, TAKE_EXTENTS_MAX)
+                .max(pages.div_ceil(self.geometry.extent_pages));
             let (table, id) = (load.table.clone(), load.id);
-            let near = load.runs.last().map(|run| run.first / self.geometry.extents());
+            let near = load
+                .runs
+                .last()
+                .map(|run| run.first / self.geometry.extents());
             let take = |edit: &mut Edit<'_>, _: &_| {
                 self.check_still_live(&table, edit.at)?;
                 let run = edit.take_extents(table.id, near, count, id)?;
@@ -233,11 +333,23 @@ impl<V: Volume> Engine<V> {
     /// Logs that the pages of a blob, which every copy of a write quorum has stored, are the content of their pages.
     pub fn load_stored(&self, load: &mut Load, blob: BlobId, now_us: i64) -> Attempt<Commit> {
         let Some(pages) = load.waiting.get(&blob) else {
-            let (expected, got) = ("the name of a blob that was taken and is not stored yet", "another");
-            return Err(EngineError::LoadStep { table: load.table.name.clone(), expected, got }.into());
+            let (expected, got) = (
+                "the name of a blob that was taken and is not stored yet",
+                "another",
+            );
+            return Err(EngineError::LoadStep {
+                table: load.table.name.clone(),
+                expected,
+                got,
+            }
+            .into());
         };
         // An earlier life of a page may have ended a moment ago; only what is durable may be forgotten here.
-        if let Some(lsn) = pages.iter().filter_map(|page| self.pool.newest_above(*page, self.volume.vdl())).max() {
+        if let Some(lsn) = pages
+            .iter()
+            .filter_map(|page| self.pool.newest_above(*page, self.volume.vdl()))
+            .max()
+        {
             return Err(Stop::WaitLsn(lsn));
         }
         let table = &load.table;
@@ -245,13 +357,24 @@ impl<V: Volume> Engine<V> {
             self.check_still_live(table, edit.at)?;
             for (index, page) in pages.iter().enumerate() {
                 edit.mark_used(*page)?;
-                edit.work.reference(*page, &Op::Reference { object: table.id, blob, index: index as u32 });
+                edit.work.reference(
+                    *page,
+                    &Op::Reference {
+                        object: table.id,
+                        blob,
+                        index: index as u32,
+                    },
+                );
             }
             Ok(())
         };
         let (_, commit) = self.mutate_system(now_us, refer, |_, _, _| {})?;
         load.waiting.remove(&blob);
-        let commit = commit.unwrap_or(Commit { lsn: load.referenced, time_us: now_us, after: load.referenced });
+        let commit = commit.unwrap_or(Commit {
+            lsn: load.referenced,
+            time_us: now_us,
+            after: load.referenced,
+        });
         load.referenced = load.referenced.max(commit.lsn);
         Ok(commit)
     }
@@ -272,8 +395,16 @@ impl<V: Volume> Engine<V> {
     pub fn load_link(&self, load: &mut Load, now_us: i64) -> Attempt<Commit> {
         load.check(State::Finished, "load_push or load_finish", "load_link")?;
         if !load.waiting.is_empty() || !load.pages.is_empty() {
-            let (expected, got) = ("take_blob and load_stored until no pages are left", "load_link");
-            return Err(EngineError::LoadStep { table: load.table.name.clone(), expected, got }.into());
+            let (expected, got) = (
+                "take_blob and load_stored until no pages are left",
+                "load_link",
+            );
+            return Err(EngineError::LoadStep {
+                table: load.table.name.clone(),
+                expected,
+                got,
+            }
+            .into());
         }
         if self.volume.vdl() < load.referenced {
             return Err(Stop::WaitLsn(load.referenced));
@@ -282,16 +413,27 @@ impl<V: Volume> Engine<V> {
         let link = |edit: &mut Edit<'_>, _: &_| {
             self.check_still_live(table, edit.at)?;
             if !is_empty_leaf(&*edit.page(table.root)?) {
-                return Err(EngineError::LoadConflict { table: table.name.clone() }.into());
+                return Err(EngineError::LoadConflict {
+                    table: table.name.clone(),
+                }
+                .into());
             }
-            runs.iter().try_for_each(|run| edit.link_run(table.id, *run))?;
-            root.as_ref().map_or(Ok(()), |root| edit.fill_root(table, root))
+            runs.iter()
+                .try_for_each(|run| edit.link_run(table.id, *run))?;
+            root.as_ref()
+                .map_or(Ok(()), |root| edit.fill_root(table, root))
         };
-        let noted = |conflicts: &mut crate::conflicts::Conflicts, lsn: Lsn, _: &()| conflicts.note_load(table.id, lsn);
+        let noted = |conflicts: &mut crate::conflicts::Conflicts, lsn: Lsn, _: &()| {
+            conflicts.note_load(table.id, lsn)
+        };
         let (_, commit) = self.mutate_system(now_us, link, noted)?;
         self.committing.lock().loads.remove(&load.id);
         load.state = State::Ended;
-        Ok(commit.unwrap_or(Commit { lsn: load.referenced, time_us: now_us, after: load.referenced }))
+        Ok(commit.unwrap_or(Commit {
+            lsn: load.referenced,
+            time_us: now_us,
+            after: load.referenced,
+        }))
     }
 
     /// Gives a load up; [`Engine::sweep`] gives its extents back.
@@ -309,11 +451,23 @@ impl Edit<'_> {
     /// Marks a page of a load as used.
     fn mark_used(&mut self, page: PageId) -> Attempt<()> {
         let Some(extent) = self.geometry.extent_of(page) else {
-            return Err(EngineError::corrupt(page, self.at, "a page of an extent", "one of no extent").into());
+            return Err(EngineError::corrupt(
+                page,
+                self.at,
+                "a page of an extent",
+                "one of no extent",
+            )
+            .into());
         };
         let bit = page.0 - self.geometry.page_range(extent).start;
         let (map, index) = self.geometry.map_place(extent);
-        self.change(map, &Op::ExtentUse { extent: index as u32, bit: bit as u8 })
+        self.change(
+            map,
+            &Op::ExtentUse {
+                extent: index as u32,
+                bit: bit as u8,
+            },
+        )
     }
 
     /// Links the extents of a load's run that have pages, and gives the others back.
@@ -327,7 +481,11 @@ impl Edit<'_> {
             while first + count < end && (self.extent(first + count)?.used != 0) == used {
                 count += 1;
             }
-            let part = Run { first, count, load: 0 };
+            let part = Run {
+                first,
+                count,
+                load: 0,
+            };
             if used {
                 self.set_run(part, object, ExtentState::Linked)?;
                 self.list_run(object, part)?;

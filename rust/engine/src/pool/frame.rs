@@ -103,22 +103,35 @@ impl Frame {
             return Lookup::Hit(version.page.clone());
         }
         let end = self.tail.partition_point(|record| record.lsn <= at);
-        let upto = self.tail.get(end).map_or(Lsn::MAX, |record| record.lsn.prev());
+        let upto = self
+            .tail
+            .get(end)
+            .map_or(Lsn::MAX, |record| record.lsn.prev());
         if let Some(start) = self.tail[..end].iter().rposition(Record::starts_life) {
-            return Lookup::Rebuild { base: None, records: self.tail[start..end].to_vec(), upto };
+            return Lookup::Rebuild {
+                base: None,
+                records: self.tail[start..end].to_vec(),
+                upto,
+            };
         }
         match &self.base {
             Some(base) if base.lsn() <= at && end == 0 => Lookup::Hit(base.clone()),
-            Some(base) if base.lsn() <= at => {
-                Lookup::Rebuild { base: Some(base.clone()), records: self.tail[..end].to_vec(), upto }
-            }
+            Some(base) if base.lsn() <= at => Lookup::Rebuild {
+                base: Some(base.clone()),
+                records: self.tail[..end].to_vec(),
+                upto,
+            },
             _ => Lookup::Miss,
         }
     }
 
     /// Keeps an older version beside the others; the one with the lowest range gives way.
     pub fn keep(&mut self, page: Arc<Page>, upto: Lsn) {
-        if let Some(same) = self.old.iter_mut().find(|version| version.page.lsn() == page.lsn()) {
+        if let Some(same) = self
+            .old
+            .iter_mut()
+            .find(|version| version.page.lsn() == page.lsn())
+        {
             same.upto = same.upto.max(upto);
             return;
         }
@@ -136,7 +149,13 @@ impl Frame {
         self.head = Some(page);
     }
 
-    pub fn publish(&mut self, old: Option<Arc<Page>>, new: Arc<Page>, records: Vec<Record>, vdl: Lsn) {
+    pub fn publish(
+        &mut self,
+        old: Option<Arc<Page>>,
+        new: Arc<Page>,
+        records: Vec<Record>,
+        vdl: Lsn,
+    ) {
         let first = records.first().map_or(new.lsn(), |record| record.lsn);
         // The new version can be durable and fetched by a reader before it is published: then the fetched head says
         // nothing about what came before.
@@ -148,11 +167,11 @@ impl Frame {
                 old
             }
         };
-        if let Some(before) = before {
-            if before.lsn() <= vdl || self.tail.is_empty() {
-                self.base = Some(before);
-                self.tail.clear();
-            }
+        if let Some(before) = before
+            && (before.lsn() <= vdl || self.tail.is_empty())
+        {
+            self.base = Some(before);
+            self.tail.clear();
         }
         self.tail.extend(records);
         self.head = Some(new);
@@ -195,7 +214,11 @@ impl Frame {
 
     /// Bytes, for the budget.
     pub fn weight(&self) -> usize {
-        let pages = self.head.iter().chain(&self.base).map(|page| page.bytes().len());
+        let pages = self
+            .head
+            .iter()
+            .chain(&self.base)
+            .map(|page| page.bytes().len());
         let old = self.old.iter().map(|version| version.page.bytes().len());
         let tail = self.tail.iter().map(Record::weight);
         size_of::<Frame>() + pages.sum::<usize>() + old.sum::<usize>() + tail.sum::<usize>()

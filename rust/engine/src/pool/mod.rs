@@ -69,14 +69,21 @@ impl Pool {
         let pages = usize::try_from(cache_bytes).unwrap_or(usize::MAX) / page_bytes;
         let pages = pages.max(PAGES_MIN);
         let count = (pages / SHARD_PAGES_MIN).clamp(1, SHARDS_MAX);
-        let count = if count.is_power_of_two() { count } else { count.next_power_of_two() / 2 };
+        let count = if count.is_power_of_two() {
+            count
+        } else {
+            count.next_power_of_two() / 2
+        };
         let bytes_max = pages / count * page_bytes;
         let slot = || Slot {
             shard: RwLock::new(Shard::new(bytes_max, floor)),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         };
-        Pool { shards: (0..count).map(|_| slot()).collect(), page_bytes }
+        Pool {
+            shards: (0..count).map(|_| slot()).collect(),
+            page_bytes,
+        }
     }
 
     #[inline]
@@ -95,7 +102,11 @@ impl Pool {
                 slot.hits.fetch_add(1, Ordering::Relaxed);
                 Ok(version)
             }
-            Lookup::Rebuild { base, records, upto } => {
+            Lookup::Rebuild {
+                base,
+                records,
+                upto,
+            } => {
                 slot.hits.fetch_add(1, Ordering::Relaxed);
                 let version = self.rebuild(page, base, &records)?;
                 slot.shard.write().keep(page, version.clone(), upto);
@@ -103,7 +114,10 @@ impl Pool {
             }
             Lookup::Miss => {
                 slot.misses.fetch_add(1, Ordering::Relaxed);
-                Err(Stop::NeedPage { page, at: at.min(vdl) })
+                Err(Stop::NeedPage {
+                    page,
+                    at: at.min(vdl),
+                })
             }
         }
     }
@@ -126,10 +140,20 @@ impl Pool {
 
     /// The LSN of the page's newest version here, if that is above the VDL.
     pub fn newest_above(&self, page: PageId, vdl: Lsn) -> Option<Lsn> {
-        self.slot(page).shard.read().head(page).map(|head| head.lsn()).filter(|lsn| *lsn > vdl)
+        self.slot(page)
+            .shard
+            .read()
+            .head(page)
+            .map(|head| head.lsn())
+            .filter(|lsn| *lsn > vdl)
     }
 
-    fn rebuild(&self, page: PageId, base: Option<Arc<Page>>, records: &[Record]) -> Attempt<Arc<Page>> {
+    fn rebuild(
+        &self,
+        page: PageId,
+        base: Option<Arc<Page>>,
+        records: &[Record],
+    ) -> Attempt<Arc<Page>> {
         let mut version = match base {
             Some(base) => (*base).clone(),
             None => Page::empty(page, self.page_bytes),
@@ -141,20 +165,40 @@ impl Pool {
     }
 
     /// Takes in a page that the shell fetched as of `at`.
-    pub fn install(&self, page: PageId, version: Page, at: Lsn, vdl: Lsn) -> Result<(), EngineError> {
+    pub fn install(
+        &self,
+        page: PageId,
+        version: Page,
+        at: Lsn,
+        vdl: Lsn,
+    ) -> Result<(), EngineError> {
         if version.id() != page || version.bytes().len() != self.page_bytes || version.lsn() > at {
-            let expected = format!("page {page} of {} bytes, no newer than {at}", self.page_bytes);
-            let got = format!("page {} of {} bytes, LSN {}", version.id(), version.bytes().len(), version.lsn());
+            let expected = format!(
+                "page {page} of {} bytes, no newer than {at}",
+                self.page_bytes
+            );
+            let got = format!(
+                "page {} of {} bytes, LSN {}",
+                version.id(),
+                version.bytes().len(),
+                version.lsn()
+            );
             return Err(EngineError::corrupt(page, at, expected, got));
         }
-        self.slot(page).shard.write().install(page, Arc::new(version), at, vdl);
+        self.slot(page)
+            .shard
+            .write()
+            .install(page, Arc::new(version), at, vdl);
         Ok(())
     }
 
     /// Makes `new` the head of its page. `old` is what the commit began with, `None` where a life starts; `records`
     /// lead from it to `new`.
     pub fn publish(&self, old: Option<Arc<Page>>, new: Arc<Page>, records: Vec<Record>, vdl: Lsn) {
-        self.slot(new.id()).shard.write().publish(old, new, records, vdl);
+        self.slot(new.id())
+            .shard
+            .write()
+            .publish(old, new, records, vdl);
     }
 
     /// Notes that `page` was changed by record `lsn` without its content passing through here. Its head so far must be
@@ -175,7 +219,9 @@ impl Pool {
 
     /// Drops all that may be dropped.
     pub fn evict_all(&self, vdl: Lsn) {
-        self.shards.iter().for_each(|slot| slot.shard.write().evict_all(vdl));
+        self.shards
+            .iter()
+            .for_each(|slot| slot.shard.write().evict_all(vdl));
     }
 
     /// Counters and sizes.
@@ -191,7 +237,10 @@ impl Pool {
 
     /// The head of every page that is here, for checks.
     pub fn heads(&self) -> Vec<Arc<Page>> {
-        self.shards.iter().flat_map(|slot| slot.shard.read().heads()).collect()
+        self.shards
+            .iter()
+            .flat_map(|slot| slot.shard.read().heads())
+            .collect()
     }
 }
 
@@ -204,7 +253,10 @@ pub(crate) struct Pins {
 impl Pins {
     /// None yet.
     pub fn new(pool: Arc<Pool>) -> Pins {
-        Pins { pool, pages: Vec::new() }
+        Pins {
+            pool,
+            pages: Vec::new(),
+        }
     }
 
     /// One more.

@@ -50,7 +50,8 @@ impl Shard {
 
     #[inline]
     pub fn lookup(&self, page: PageId, at: Lsn) -> Lookup {
-        self.frame(page).map_or(Lookup::Miss, |frame| frame.lookup(at))
+        self.frame(page)
+            .map_or(Lookup::Miss, |frame| frame.lookup(at))
     }
 
     #[inline]
@@ -79,7 +80,10 @@ impl Shard {
     }
 
     pub fn install(&mut self, page: PageId, version: Arc<Page>, at: Lsn, vdl: Lsn) {
-        let floor = self.superseded.get(&page).map_or(self.floor, |lsn| self.floor.max(*lsn));
+        let floor = self
+            .superseded
+            .get(&page)
+            .map_or(self.floor, |lsn| self.floor.max(*lsn));
         self.change(page, |frame| match frame.head() {
             // What was fetched is what is here.
             Some(head) if head.lsn() <= at => {}
@@ -89,7 +93,13 @@ impl Shard {
         self.sweep(vdl);
     }
 
-    pub fn publish(&mut self, old: Option<Arc<Page>>, new: Arc<Page>, records: Vec<Record>, vdl: Lsn) {
+    pub fn publish(
+        &mut self,
+        old: Option<Arc<Page>>,
+        new: Arc<Page>,
+        records: Vec<Record>,
+        vdl: Lsn,
+    ) {
         self.change(new.id(), |frame| frame.publish(old, new, records, vdl));
         self.sweep(vdl);
     }
@@ -149,7 +159,11 @@ impl Shard {
                 self.remove(self.hand);
                 continue;
             }
-            if durable { frame.shed() } else { frame.shed_old() }
+            if durable {
+                frame.shed()
+            } else {
+                frame.shed_old()
+            }
             self.bytes = self.bytes + frame.weight() - frame.rebook();
             self.hand += 1;
         }
@@ -193,6 +207,9 @@ impl Shard {
     }
 
     pub fn heads(&self) -> Vec<Arc<Page>> {
-        self.frames.iter().filter_map(|frame| frame.head().cloned()).collect()
+        self.frames
+            .iter()
+            .filter_map(|frame| frame.head().cloned())
+            .collect()
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_engine::Table;
 use aurora_page::{
-    ExtentRef, ExtentState, InnerRef, KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, OverflowView, PageId, PageKind,
-    ValueRef,
+    ExtentRef, ExtentState, InnerRef, KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, OverflowView,
+    PageId, PageKind, ValueRef,
 };
 use aurora_proto::Volume;
 
@@ -38,14 +38,24 @@ impl Walk<'_> {
         assert!(self.pages.insert(id), "page {id} is there twice");
         let page = self.db.volume.page_at(id, Lsn::MAX);
         assert_eq!(page.object(), self.object, "{page:?}");
-        let within = |key: &[u8]| low.is_none_or(|low| low <= key) && high.is_none_or(|high| key < high);
+        let within =
+            |key: &[u8]| low.is_none_or(|low| low <= key) && high.is_none_or(|high| key < high);
         if page.kind() == PageKind::Leaf {
-            assert!(level.is_none_or(|level| level == 0), "a leaf at level {level:?}");
+            assert!(
+                level.is_none_or(|level| level == 0),
+                "a leaf at level {level:?}"
+            );
             let leaf = LeafRef::new(&page).unwrap();
             leaf.verify().unwrap();
             let keys: Vec<KeyBuf> = (0..leaf.len()).map(|rank| leaf.key_at(rank)).collect();
-            assert!(keys.windows(2).all(|pair| pair[0] < pair[1]), "keys of {page:?}");
-            assert!(keys.iter().all(|key| within(key)), "keys of {page:?} are outside its separators");
+            assert!(
+                keys.windows(2).all(|pair| pair[0] < pair[1]),
+                "keys of {page:?}"
+            );
+            assert!(
+                keys.iter().all(|key| within(key)),
+                "keys of {page:?} are outside its separators"
+            );
             self.rows += keys.len();
             for rank in 0..leaf.len() {
                 for value in leaf.row_values(rank) {
@@ -60,8 +70,16 @@ impl Walk<'_> {
         inner.verify().unwrap();
         assert!(level.is_none_or(|level| level == inner.level()), "{page:?}");
         for pos in 0..=inner.len() {
-            let from = if pos == 0 { low } else { Some(inner.key(pos - 1)) };
-            let to = if pos == inner.len() { high } else { Some(inner.key(pos)) };
+            let from = if pos == 0 {
+                low
+            } else {
+                Some(inner.key(pos - 1))
+            };
+            let to = if pos == inner.len() {
+                high
+            } else {
+                Some(inner.key(pos))
+            };
             self.visit(inner.child(pos), Some(inner.level() - 1), from, to);
         }
     }
@@ -81,7 +99,12 @@ impl Walk<'_> {
 }
 
 fn walk(db: &Db, object: ObjectId, root: PageId) -> Walk<'_> {
-    let mut walk = Walk { db, object, pages: BTreeSet::new(), rows: 0 };
+    let mut walk = Walk {
+        db,
+        object,
+        pages: BTreeSet::new(),
+        rows: 0,
+    };
     walk.visit(root, None, None, None);
     walk
 }
@@ -109,14 +132,22 @@ pub fn extents_are_neither_leaked_nor_shared(db: &Db) {
     roots.extend(tables.iter().map(|table| (table.id, table.root)));
     for (object, root) in roots {
         for page in walk(db, object, root).pages {
-            assert_eq!(pages.insert(page, object), None, "page {page} belongs to two objects");
+            assert_eq!(
+                pages.insert(page, object),
+                None,
+                "page {page} belongs to two objects"
+            );
         }
     }
     let mut listed: BTreeMap<u64, ObjectId> = BTreeMap::new();
     for table in &tables {
         for run in db.run(|engine| engine.extents_of(table, at)).unwrap() {
             for extent in run.first..run.first + run.count {
-                assert_eq!(listed.insert(extent, table.id), None, "extent {extent} is listed twice");
+                assert_eq!(
+                    listed.insert(extent, table.id),
+                    None,
+                    "extent {extent} is listed twice"
+                );
             }
         }
     }
@@ -132,12 +163,22 @@ pub fn extents_are_neither_leaked_nor_shared(db: &Db) {
                 for (bit, page) in geometry.page_range(extent).enumerate() {
                     let used = entry.used >> bit & 1 == 1;
                     let owner = pages.remove(&PageId(page));
-                    assert_eq!(owner.is_some(), used, "page {page} of extent {extent}: {entry:?}, reached by {owner:?}");
-                    assert!(owner.is_none_or(|owner| owner == entry.owner), "page {page}: {entry:?}, reached by {owner:?}");
+                    assert_eq!(
+                        owner.is_some(),
+                        used,
+                        "page {page} of extent {extent}: {entry:?}, reached by {owner:?}"
+                    );
+                    assert!(
+                        owner.is_none_or(|owner| owner == entry.owner),
+                        "page {page}: {entry:?}, reached by {owner:?}"
+                    );
                 }
                 match entry.state {
                     ExtentState::Free => assert_eq!((entry.owner, entry.used), (ObjectId(0), 0)),
-                    _ => assert!(entry.used != 0, "extent {extent} has no page and is kept: {entry:?}"),
+                    _ => assert!(
+                        entry.used != 0,
+                        "extent {extent} has no page and is kept: {entry:?}"
+                    ),
                 }
                 let listed = listed.remove(&extent);
                 if entry.owner.0 >= 16 {
@@ -149,5 +190,8 @@ pub fn extents_are_neither_leaked_nor_shared(db: &Db) {
         }
     }
     assert!(pages.is_empty(), "pages outside the extents: {pages:?}");
-    assert!(listed.is_empty(), "listed extents that do not exist: {listed:?}");
+    assert!(
+        listed.is_empty(),
+        "listed extents that do not exist: {listed:?}"
+    );
 }

@@ -8,9 +8,7 @@ pub mod check;
 use std::sync::Arc;
 
 use aurora_engine::{Attempt, Engine, EngineConfig, EngineError, Stop};
-use aurora_page::{
-    Column, DataType, Geometry, KeyPart, Lsn, Page, PageId, Schema, VolumeId,
-};
+use aurora_page::{Column, DataType, Geometry, KeyPart, Lsn, Page, PageId, Schema, VolumeId};
 use aurora_proto::{Numbered, Refused, Volume};
 use aurora_redo::{BlobId, Mtr, Op, Record, apply, apply_reference};
 use parking_lot::Mutex;
@@ -43,8 +41,16 @@ pub struct MemVolume {
 
 impl MemVolume {
     pub fn new(geometry: Geometry) -> MemVolume {
-        let state = State { next: Lsn(1), segments: 1, instant: true, ..State::default() };
-        MemVolume { geometry, state: Mutex::new(state) }
+        let state = State {
+            next: Lsn(1),
+            segments: 1,
+            instant: true,
+            ..State::default()
+        };
+        MemVolume {
+            geometry,
+            state: Mutex::new(state),
+        }
     }
 
     /// Whether appends are durable at once, or only when told.
@@ -60,7 +66,11 @@ impl MemVolume {
     pub fn advance(&self, lsn: Lsn) {
         let mut state = self.state.lock();
         let end = state.records.partition_point(|record| record.lsn <= lsn);
-        if let Some(cpl) = state.records[..end].iter().rev().find(|record| record.is_cpl()) {
+        if let Some(cpl) = state.records[..end]
+            .iter()
+            .rev()
+            .find(|record| record.is_cpl())
+        {
             state.vdl = state.vdl.max(cpl.lsn);
         }
     }
@@ -81,9 +91,15 @@ impl MemVolume {
     pub fn page_at(&self, page: PageId, at: Lsn) -> Page {
         let state = self.state.lock();
         let mut version = Page::empty(page, self.geometry.page_bytes);
-        let places = state.by_page.get(&page).map_or(&[][..], |places| &places[..]);
+        let places = state
+            .by_page
+            .get(&page)
+            .map_or(&[][..], |places| &places[..]);
         let end = places.partition_point(|place| state.records[*place].lsn <= at);
-        let start = places[..end].iter().rposition(|place| state.records[*place].starts_life()).unwrap_or(0);
+        let start = places[..end]
+            .iter()
+            .rposition(|place| state.records[*place].starts_life())
+            .unwrap_or(0);
         for place in &places[start..end] {
             let record = &state.records[*place];
             match Op::parse(&record.op).unwrap() {
@@ -103,10 +119,16 @@ impl MemVolume {
         let vdl = state.vdl;
         state.records.retain(|record| record.lsn <= vdl);
         let kept = state.records.len();
-        state.by_page.values_mut().for_each(|places| places.retain(|place| *place < kept));
+        state
+            .by_page
+            .values_mut()
+            .for_each(|places| places.retain(|place| *place < kept));
         state.numbered = vdl;
         state.next = Lsn(vdl.0 + WINDOW + 1);
-        MemVolume { geometry: self.geometry, state: Mutex::new(state) }
+        MemVolume {
+            geometry: self.geometry,
+            state: Mutex::new(state),
+        }
     }
 
     pub fn record_count(&self) -> usize {
@@ -115,7 +137,10 @@ impl MemVolume {
 
     /// Bytes of the ops of the last records.
     pub fn op_bytes_since(&self, from: usize) -> usize {
-        self.state.lock().records[from..].iter().map(|record| record.op.len()).sum()
+        self.state.lock().records[from..]
+            .iter()
+            .map(|record| record.op.len())
+            .sum()
     }
 }
 
@@ -145,22 +170,38 @@ impl Volume for MemVolume {
         let state = &mut *state;
         if state.pressure > 0 {
             state.pressure -= 1;
-            return Err(Refused::BackPressure { vdl: state.vdl, lal: state.vdl.offset(WINDOW) });
+            return Err(Refused::BackPressure {
+                vdl: state.vdl,
+                lal: state.vdl.offset(WINDOW),
+            });
         }
         mtr.check().unwrap();
         let (base, count) = (state.next, mtr.len());
         assert!(count > 0, "an empty MTR");
         let newest_time = state.records.iter().rev().find_map(|record| record.cpl);
-        assert!(newest_time.is_none_or(|time| time < mtr.time_us), "times must rise");
+        assert!(
+            newest_time.is_none_or(|time| time < mtr.time_us),
+            "times must rise"
+        );
         for index in 0..count {
             let record = &mtr.records[index];
-            assert!(self.geometry.segment_of(record.page) < state.segments, "page beyond the volume");
+            assert!(
+                self.geometry.segment_of(record.page) < state.segments,
+                "page beyond the volume"
+            );
             let lsn = base.offset(index as u64);
             let prev_page = mtr.prev_page(index, base);
             let places = state.by_page.entry(record.page).or_default();
-            let newest = places.last().map_or(Lsn::NONE, |place| state.records[*place].lsn);
+            let newest = places
+                .last()
+                .map_or(Lsn::NONE, |place| state.records[*place].lsn);
             let starts = Op::bytes_start_life(&record.op);
-            assert_eq!(prev_page, if starts { Lsn::NONE } else { newest }, "[5] page {}", record.page);
+            assert_eq!(
+                prev_page,
+                if starts { Lsn::NONE } else { newest },
+                "[5] page {}",
+                record.page
+            );
             places.push(state.records.len());
             state.records.push(Record {
                 lsn,
@@ -211,7 +252,10 @@ pub struct Db {
 }
 
 pub fn config() -> EngineConfig {
-    EngineConfig { cache_bytes: 1 << 20, ..EngineConfig::default() }
+    EngineConfig {
+        cache_bytes: 1 << 20,
+        ..EngineConfig::default()
+    }
 }
 
 impl Db {
@@ -227,9 +271,26 @@ impl Db {
 
     pub fn open(volume: Arc<MemVolume>, config: EngineConfig) -> Db {
         let engine = Engine::new(volume.clone(), config).unwrap();
-        let last_time = volume.state.lock().records.iter().rev().find_map(|record| record.cpl).unwrap_or(0);
-        let (clock, random) = (Mutex::new(last_time), Mutex::new(Random(volume.numbered().0)));
-        Db { volume, engine, config, clock, random, evict_percent: 0 }
+        let last_time = volume
+            .state
+            .lock()
+            .records
+            .iter()
+            .rev()
+            .find_map(|record| record.cpl)
+            .unwrap_or(0);
+        let (clock, random) = (
+            Mutex::new(last_time),
+            Mutex::new(Random(volume.numbered().0)),
+        );
+        Db {
+            volume,
+            engine,
+            config,
+            clock,
+            random,
+            evict_percent: 0,
+        }
     }
 
     /// Loses the engine and everything above the VDL, and opens what is left.
@@ -250,7 +311,10 @@ impl Db {
     pub fn settle(&self, stop: Stop) -> Result<(), EngineError> {
         match stop {
             Stop::NeedPage { page, at } => {
-                assert!(at <= self.volume.vdl(), "storage is asked at {at}, above the VDL [15]");
+                assert!(
+                    at <= self.volume.vdl(),
+                    "storage is asked at {at}, above the VDL [15]"
+                );
                 let version = self.volume.page_at(page, at);
                 if self.random.lock().below(100) < self.evict_percent {
                     self.engine.evict_all();
@@ -272,7 +336,10 @@ impl Db {
         }
     }
 
-    pub fn run<T>(&self, mut step: impl FnMut(&Engine<MemVolume>) -> Attempt<T>) -> Result<T, EngineError> {
+    pub fn run<T>(
+        &self,
+        mut step: impl FnMut(&Engine<MemVolume>) -> Attempt<T>,
+    ) -> Result<T, EngineError> {
         let mut last = std::collections::VecDeque::new();
         for _ in 0..RESTARTS_MAX {
             match step(&self.engine) {
@@ -286,16 +353,30 @@ impl Db {
                 }
             }
         }
-        panic!("no progress after {RESTARTS_MAX} restarts: {last:?}, {:?}", self.engine.cache_stats());
+        panic!(
+            "no progress after {RESTARTS_MAX} restarts: {last:?}, {:?}",
+            self.engine.cache_stats()
+        );
     }
 }
 
 pub fn column(id: u16, name: &str, data_type: DataType, nullable: bool) -> Column {
-    Column { id, name: name.into(), data_type, nullable }
+    Column {
+        id,
+        name: name.into(),
+        data_type,
+        nullable,
+    }
 }
 
 pub fn key(columns: &[u16]) -> Vec<KeyPart> {
-    columns.iter().map(|column| KeyPart { column: *column, descending: false }).collect()
+    columns
+        .iter()
+        .map(|column| KeyPart {
+            column: *column,
+            descending: false,
+        })
+        .collect()
 }
 
 /// id int64, name text or null, count int64.
