@@ -59,8 +59,9 @@ test-python: $(VENV)/.engine ## Python tests and the examples; PYTEST_ARGS="-k n
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: ## The simulator: SEEDS=n of them, or the one SEED=n
-	AURORA_SIM_SEEDS=$(SEEDS) AURORA_SIM_SEED=$(SEED) cargo test --locked -p aurora-sim
+sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n
+	cargo test --locked -p aurora-sim
+	cargo run --locked -p aurora-sim -- --trace --seeds $(if $(SEED),$(SEED),0..$(SEEDS))
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Formatting, clippy, ruff, mypy, and the direction of dependencies
