@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aurora_page::{
     ExtentState, KeyBuf, LeafRef, Lsn, ObjectId, PageId, PageKind, Schema, Value, ValueRef,
-    encode_row, prefix_end,
+    encode_row,
 };
 use aurora_proto::Volume;
 use aurora_redo::Op;

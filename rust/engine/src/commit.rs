@@ -91,7 +91,7 @@ impl<V: Volume> Engine<V> {
                 hashes.push(hash);
             }
             if let Some(token) = token {
-                tokens::insert(edit, token, now_us)?;
+                tokens::insert(edit, token)?;
             }
             Ok(hashes)
         };

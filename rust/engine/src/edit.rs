@@ -22,6 +22,8 @@ pub(crate) struct Edit<'e> {
     pub segments: u64,
     /// What the edit reads: everything that is numbered.
     pub at: Lsn,
+    /// The time that the commit will have.
+    pub time_us: i64,
 }
 
 impl Pages for Edit<'_> {

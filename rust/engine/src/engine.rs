@@ -223,6 +223,7 @@ impl<V: Volume> Engine<V> {
             ..
         } = &mut *committing;
         let vdl = self.volume.vdl();
+        let time_us = now_us.max(last_time_us.saturating_add(1));
         let mut edit = Edit {
             work: Work::new(
                 &self.pool,
@@ -235,12 +236,12 @@ impl<V: Volume> Engine<V> {
             geometry: self.geometry,
             segments: self.volume.segments(),
             at: self.published(),
+            time_us,
         };
         let made = make(&mut edit, conflicts).and_then(|made| {
             if edit.work.is_empty() {
                 return Ok((made, None));
             }
-            let time_us = now_us.max(last_time_us.saturating_add(1));
             let numbered = edit.work.append(&*self.volume, time_us)?;
             *last_time_us = time_us;
             Ok((

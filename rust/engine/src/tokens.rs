@@ -32,7 +32,7 @@ pub struct Purged {
 }
 
 /// Writes the token's row. A token that was used before fails, unless it is too old to be remembered.
-pub(crate) fn insert(edit: &mut Edit<'_>, token: &str, now_us: i64) -> Attempt<()> {
+pub(crate) fn insert(edit: &mut Edit<'_>, token: &str) -> Attempt<()> {
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
         return Err(EngineError::Token {
             limit: TOKEN_BYTES_MAX,
@@ -41,7 +41,7 @@ pub(crate) fn insert(edit: &mut Edit<'_>, token: &str, now_us: i64) -> Attempt<(
         .into());
     }
     let table = edit.system.tokens.clone();
-    let row = [Value::Text(token.to_owned()), Value::Int(now_us)];
+    let row = [Value::Text(token.to_owned()), Value::Int(edit.time_us)];
     let key = table.key_of(&row)?;
     let found = edit.find(&table, &key)?;
     match found.rank {
@@ -70,8 +70,8 @@ fn key_of(table: &Table, token: &str) -> Attempt<KeyBuf> {
 }
 
 impl<V: Volume> Engine<V> {
-    /// Whether a commit with this token has happened. The time is that of the commit call; the LSN is one by which
-    /// the commit is in: the answer is certain once the VDL has reached it [15].
+    /// Whether a commit with this token has happened. The time is the commit's own, and no other commit has it; the LSN
+    /// is one by which the commit is in: the answer is certain once the VDL has reached it [15].
     pub fn token_status(&self, token: &str) -> Attempt<Option<Commit>> {
         let table = &self.system.tokens;
         let key = key_of(table, token)?;

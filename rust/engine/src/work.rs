@@ -95,14 +95,9 @@ impl<'p> Work<'p> {
     /// Changes a page.
     pub fn change(&mut self, id: PageId, op: &Op<'_>) -> Attempt<()> {
         if !self.drafts.contains_key(&id) {
-            let before = self.pool.head(id, self.vdl)?;
-            self.drafts.insert(
-                id,
-                Draft {
-                    page: (*before).clone(),
-                    before: Some(before),
-                },
-            );
+            let (before, page) = self.pool.draft(id, self.vdl)?;
+            let before = Some(before);
+            self.drafts.insert(id, Draft { page, before });
         }
         self.record(id, op)
     }

@@ -10,6 +10,9 @@ use smallvec::SmallVec;
 /// Older versions kept per page.
 const OLD_MAX: usize = 3;
 
+/// Records that are applied faster than a page is copied.
+const REPLAY_MAX: usize = 8;
+
 /// A version that is right for the read points from its LSN to `upto`.
 struct Version {
     page: Arc<Page>,
@@ -175,6 +178,23 @@ impl Frame {
         }
         self.tail.extend(records);
         self.head = Some(new);
+    }
+
+    /// Takes the base out, with the records that lead from it to the head: brought up to date it is a draft for the next
+    /// change, for which the head then need not be copied. Only where the next change would drop the base anyway, and
+    /// nobody else holds it.
+    pub fn take_base(&mut self, vdl: Lsn) -> Option<(Page, Vec<Record>)> {
+        let durable = self.head.as_ref().is_some_and(|head| head.lsn() <= vdl);
+        if !durable || self.tail.is_empty() || self.tail.len() > REPLAY_MAX {
+            return None;
+        }
+        match Arc::try_unwrap(self.base.take()?) {
+            Ok(base) => Some((base, std::mem::take(&mut self.tail))),
+            Err(shared) => {
+                self.base = Some(shared);
+                None
+            }
+        }
     }
 
     /// Drops all but the head.

@@ -15,6 +15,8 @@
 
 mod frame;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,6 +138,25 @@ impl Pool {
                 Err(Stop::NeedPage { page, at: vdl })
             }
         }
+    }
+
+    /// The head, and a copy of it to change. For commits: under the commit lock.
+    pub fn draft(&self, page: PageId, vdl: Lsn) -> Attempt<(Arc<Page>, Page)> {
+        let slot = self.slot(page);
+        let Some((head, base)) = slot.shard.write().draft(page, vdl) else {
+            slot.misses.fetch_add(1, Ordering::Relaxed);
+            return Err(Stop::NeedPage { page, at: vdl });
+        };
+        if let Some((mut draft, records)) = base {
+            let replayed = records
+                .iter()
+                .try_for_each(|record| apply(&mut draft, record));
+            if replayed.is_ok() && draft.lsn() == head.lsn() {
+                return Ok((head, draft));
+            }
+        }
+        let draft = (*head).clone();
+        Ok((head, draft))
     }
 
     /// The LSN of the page's newest version here, if that is above the VDL.

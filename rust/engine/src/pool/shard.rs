@@ -12,6 +12,9 @@ use super::frame::{Frame, Lookup};
 /// Frames that may be dropped and yet stay while others that may not take the whole budget.
 const KEEP_MIN: usize = 12;
 
+/// An older version with the records that lead to the head.
+pub(super) type Base = (Page, Vec<Record>);
+
 /// Frames of the pages that hash here.
 pub(super) struct Shard {
     index: FxHashMap<PageId, usize>,
@@ -21,6 +24,8 @@ pub(super) struct Shard {
     hand: usize,
     bytes: usize,
     bytes_max: usize,
+    /// The last sweep could not get down to the budget.
+    starved: bool,
     /// No page that hashes here has a version above this one that is not here.
     floor: Lsn,
     /// Pages whose newest version, of this LSN, never was here. Kept until it is durable, when the floor takes over.
@@ -36,6 +41,7 @@ impl Shard {
             hand: 0,
             bytes: 0,
             bytes_max,
+            starved: false,
             floor,
             superseded: FxHashMap::default(),
         }
@@ -70,6 +76,14 @@ impl Shard {
         change(frame);
         frame.mark();
         self.bytes = self.bytes + frame.weight() - frame.rebook();
+    }
+
+    /// The head, and what a draft of it can be made of without copying it.
+    pub fn draft(&mut self, page: PageId, vdl: Lsn) -> Option<(Arc<Page>, Option<Base>)> {
+        let head = self.head(page)?;
+        let mut base = None;
+        self.change(page, |frame| base = frame.take_base(vdl));
+        Some((head, base))
     }
 
     /// Keeps an older version, if the page is still here.
@@ -139,7 +153,11 @@ impl Shard {
     /// at one time, and would be fetched page after page without end.
     fn sweep(&mut self, vdl: Lsn) {
         let (first_round, mut steps) = (self.frames.len(), 0);
-        let mut spare = usize::MAX;
+        let mut spare = if self.starved {
+            self.droppable(vdl).saturating_sub(KEEP_MIN)
+        } else {
+            usize::MAX
+        };
         while self.bytes > self.bytes_max && steps < 2 * first_round && !self.frames.is_empty() {
             if steps == first_round {
                 spare = self.droppable(vdl).saturating_sub(KEEP_MIN);
@@ -167,6 +185,7 @@ impl Shard {
             self.bytes = self.bytes + frame.weight() - frame.rebook();
             self.hand += 1;
         }
+        self.starved = self.bytes > self.bytes_max;
     }
 
     /// Frames of which something may be dropped.
