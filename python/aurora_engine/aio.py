@@ -14,6 +14,7 @@ from aurora_engine import _engine
 from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
 
 if TYPE_CHECKING:
+    from aurora_engine.cluster import ArrowStream
     from aurora_engine.status import Status
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class Aio(_engine.Aio):
         from aurora_engine.cluster import pause_s  # noqa: PLC0415 - cluster imports this module
 
         for attempt in range(retries + 1):
+            if token is not None and await asyncio.to_thread(self.cluster.committed, token) is not None:
+                return None
             try:
                 async with self.transaction(token=token) as tx:
                     return await fn(tx)
@@ -60,9 +63,11 @@ class Aio(_engine.Aio):
                     return None
         raise AssertionError("every attempt returns, raises or goes on")  # pragma: no cover
 
-    async def load(self, table: _engine.Table[Any], data: Any, *, show_progress: bool | None = None) -> int:
+    async def load(
+        self, table: _engine.Table[Any], data: ArrowStream, *, sort: bool = False, show_progress: bool | None = None
+    ) -> int:
         """Loads Arrow data in bulk, as ``Cluster.load`` does, in a thread of its own."""
-        return await asyncio.to_thread(self.cluster.load, table, data, show_progress=show_progress)
+        return await asyncio.to_thread(self.cluster.load, table, data, sort=sort, show_progress=show_progress)
 
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""

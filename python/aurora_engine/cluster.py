@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
@@ -22,8 +22,22 @@ from aurora_engine.status import Status, status_of
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
 
-GIB = 1 << 30
 MIB = 1 << 20
+
+
+class ArrowSchema(Protocol):
+    """Anything that gives an Arrow schema: pyarrow's, polars's, a data frame."""
+
+    def __arrow_c_schema__(self) -> object:
+        """The schema as an Arrow PyCapsule."""
+
+
+class ArrowStream(Protocol):
+    """Anything that gives Arrow record batches: a table, a data frame, a reader, a query's result."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The record batches as an Arrow PyCapsule."""
+
 
 RETRIES = 50
 """How often ``run`` tries a transaction that meets others."""
@@ -97,9 +111,13 @@ class Cluster(_engine.Cluster):
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
+    @overload
+    def create_table(self, name: str, row: type[R], *, exist_ok: bool = False) -> _engine.Table[R]: ...
+    @overload
+    def create_table(self, name: str, row: ArrowSchema, *, key: Key, exist_ok: bool = False) -> _engine.Table[Any]: ...
     def create_table(
-        self, name: str, row: type[R] | Any, *, key: Key | None = None, exist_ok: bool = False
-    ) -> _engine.Table[R]:
+        self, name: str, row: type[Row] | ArrowSchema, *, key: Key | None = None, exist_ok: bool = False
+    ) -> _engine.Table[Any]:
         """Makes a table for the rows of a class, or for anything with ``__arrow_c_schema__``.
 
         Args:
@@ -151,6 +169,9 @@ class Cluster(_engine.Cluster):
         Tokens are kept for 24 hours.
         """
         for attempt in range(retries + 1):
+            # Asked first: what fn finds once its work is done may well make it fail, as an insert of the same key does.
+            if token is not None and self.committed(token) is not None:
+                return None
             try:
                 with self.transaction(token=token) as tx:
                     return fn(tx)
@@ -169,7 +190,9 @@ class Cluster(_engine.Cluster):
                     return None
         raise AssertionError("every attempt returns, raises or goes on")  # pragma: no cover
 
-    def load(self, table: _engine.Table[Any], data: Any, *, show_progress: bool | None = None) -> int:
+    def load(
+        self, table: _engine.Table[Any], data: ArrowStream, *, sort: bool = False, show_progress: bool | None = None
+    ) -> int:
         """Loads Arrow data in bulk into an empty table and returns the number of rows.
 
         ``data`` is anything with ``__arrow_c_stream__``: a pyarrow or polars table, a DuckDB result, a reader of
@@ -177,14 +200,15 @@ class Cluster(_engine.Cluster):
 
         Args:
             table: An empty table.
-            data: The rows; sorted by key is fastest and needs no memory beyond a few pages.
+            data: The rows, in ascending order of the key.
+            sort: Put them into that order first; all of them are in memory then.
             show_progress: Draw a progress bar; by default where standard error is a terminal.
 
         Raises:
-            TableNotEmpty, LoadConflict, LoadOrder, TypeMismatch, NullViolation, ValueOutOfRange.
+            TableNotEmpty, LoadConflict, LoadOrder, StreamFailed, TypeMismatch, NullViolation, ValueOutOfRange.
         """
         with progress(f"load {table.name}", row_count(data), shown=show_progress) as report:
-            return self._load(table, data, report)
+            return self._load(table, data, report, sort)
 
     def status(self) -> Status:
         """Nodes, LSNs, real fault domains, bytes and cache. ``print`` it."""
@@ -235,7 +259,7 @@ def _schema_and_class(name: str, row: Any, key: Key | None) -> tuple[_engine.Sch
         raise SchemaError(f"table {name!r}: expected {expected}, got {got}", expected=expected, got=got)
     if key is None:
         raise SchemaError(f"table {name!r}: expected key= with the key columns of the Arrow schema, got none")
-    parts = key if isinstance(key, tuple) else (key,)
+    parts = tuple(key) if isinstance(key, (tuple, list)) else (key,)
     named = [(part.column, True) if isinstance(part, Descending) else (part, False) for part in parts]
     schema = _engine.Schema.from_arrow(row, named)
     return schema, row_class(name, schema)

@@ -236,11 +236,15 @@ class TableNotEmpty(UsageError):
 
 
 class LoadOrder(UsageError, ValueError):
-    """The rows of a bulk load are not in ascending key order, or a key comes twice."""
+    """The rows of a bulk load are not in ascending key order (``sort=True`` sorts them), or a key comes twice."""
 
     table: str
     last: str
     got: str
+
+
+class StreamFailed(UsageError):
+    """The Arrow stream that was to be loaded broke off. Nothing was loaded."""
 
 
 class AsyncMisuse(UsageError, RuntimeError):

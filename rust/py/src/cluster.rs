@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aurora_engine::Mode;
 use aurora_page::Lsn;
-use aurora_runtime::{NodePlacement, OpenOptions};
+use aurora_runtime::{Error, NodePlacement, OpenOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyType};
 
@@ -126,7 +126,7 @@ impl Cluster {
         exist_ok: bool,
     ) -> PyResult<PyTable> {
         let schema = &schema.get().0;
-        let now_us = self.db.cluster(py)?.now_us();
+        let now_us = self.writable(py)?.now_us();
         let (table, commit) = self.db.call(py, |engine| {
             engine.create_table(name, (**schema).clone(), exist_ok, now_us)
         })?;
@@ -151,7 +151,7 @@ impl Cluster {
 
     /// Removes a table and gives its space free.
     fn drop_table(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        let now_us = self.db.cluster(py)?.now_us();
+        let now_us = self.writable(py)?.now_us();
         match self.db.call(py, |engine| engine.drop_table(name, now_us))? {
             None => Err(unknown_table(py, name)),
             commit => self.wait_for(py, commit),
@@ -212,10 +212,10 @@ impl Cluster {
     ) -> PyResult<View> {
         let lsn = match (at, after) {
             (Some(_), Some(_)) => return Err(invalid_option(py, "view", "at or after", "both")),
-            (Some(at), None) => Some(self.lsn_of(at, true)?),
+            (Some(at), None) => Some(self.within_window(py, self.lsn_of(at, true)?)?),
             (None, Some(after)) => {
                 let after = self.lsn_of(after, false)?;
-                self.db.wait(py, after)?;
+                self.db.wait(py, self.within_window(py, after)?)?;
                 None
             }
             (None, None) => None,
@@ -254,24 +254,31 @@ impl Cluster {
         let found = self.db.call(py, |engine| engine.token_status(token))?;
         let Some(found) = found else { return Ok(None) };
         self.db.wait(py, found.lsn)?;
+        let cluster = self.db.cluster(py)?;
+        // The engine knows an LSN by which the commit is in. Its time is its own, so the time leads to its own LSN, as long as
+        // that lies in the window.
+        let lsn = py
+            .detach(|| cluster.lsn_at(found.time_us))
+            .unwrap_or(found.lsn);
         let token = Some(token.to_owned());
         Ok(Some(PyCommit {
-            lsn: found.lsn.0,
+            lsn: lsn.0,
             time_us: found.time_us,
             copies: WRITE_QUORUM,
             token,
         }))
     }
 
-    #[pyo3(signature = (table, data, report))]
+    #[pyo3(signature = (table, data, report, sort))]
     fn _load(
         &self,
         py: Python<'_>,
         table: &Bound<'_, PyTable>,
         data: &Bound<'_, PyAny>,
         report: &Bound<'_, PyAny>,
+        sort: bool,
     ) -> PyResult<u64> {
-        crate::load::load(py, &self.db, table.get(), data, report)
+        crate::load::load(py, &self.db, table.get(), data, report, sort)
     }
 
     fn _status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -289,6 +296,12 @@ impl Cluster {
         found.ok_or_else(|| unknown_table(py, name))
     }
 
+    fn writable(&self, py: Python<'_>) -> PyResult<&aurora_runtime::Cluster> {
+        let cluster = self.db.cluster(py)?;
+        cluster.check_writable().map_err(|error| raise(py, error))?;
+        Ok(cluster)
+    }
+
     fn wait_for(&self, py: Python<'_>, commit: Option<aurora_engine::Commit>) -> PyResult<()> {
         commit.map_or(Ok(()), |commit| self.db.wait(py, commit.lsn))
     }
@@ -298,6 +311,24 @@ impl Cluster {
             .db
             .call(py, |engine| engine.begin(Mode::ReadOnly { at: None }))?;
         self.db.run(py, |engine| op.attempt(py, engine, &mut txn))
+    }
+
+    /// Refuses an LSN that is no longer kept, or was not given out yet.
+    fn within_window(&self, py: Python<'_>, lsn: Lsn) -> PyResult<Lsn> {
+        let cluster = self.db.cluster(py)?;
+        let (floor, newest) = (cluster.floor(), cluster.engine().published());
+        if (floor..=newest).contains(&lsn) {
+            return Ok(lsn);
+        }
+        let (expected, got) = (format!("{floor} to {newest}"), lsn.to_string());
+        Err(raise(
+            py,
+            Error::OutsideWindow {
+                what: "LSN",
+                expected,
+                got,
+            },
+        ))
     }
 
     /// The LSN that a commit, an LSN or a time stands for.

@@ -195,7 +195,7 @@ pub fn interruptible<T: Send>(
 }
 
 /// Runs the handlers of signals that have arrived; true, with the exception kept, when one raised.
-fn signalled(pending: &Mutex<Option<PyErr>>) -> bool {
+pub fn signalled(pending: &Mutex<Option<PyErr>>) -> bool {
     Python::attach(|py| match py.check_signals() {
         Ok(()) => false,
         Err(error) => {

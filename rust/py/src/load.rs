@@ -59,8 +59,17 @@ pub fn load(
     let loaded = py.detach(|| {
         let interrupt = || signalled(&pending);
         let load = cluster.bulk_load(&table.table, &interrupt)?;
-        let mut job = Job { load, report, reported: Instant::now(), interrupt: &interrupt };
-        if sort { job.sorted(reader, &table.table.schema)? } else { job.streamed(reader, &table.table.schema)? }
+        let mut job = Job {
+            load,
+            report,
+            reported: Instant::now(),
+            interrupt: &interrupt,
+        };
+        if sort {
+            job.sorted(reader, &table.table.schema)?
+        } else {
+            job.streamed(reader, &table.table.schema)?
+        }
         job.finish()
     });
     if let Some(signal) = pending.into_inner() {
@@ -73,10 +82,14 @@ fn stream(data: &Bound<'_, PyAny>) -> PyResult<Box<dyn RecordBatchReader + Send>
     let py = data.py();
     if !data.hasattr(intern!(py, "__arrow_c_stream__"))? {
         let (expected, got) = ("an object with __arrow_c_stream__", describe(data));
-        return Err(Raise::new(py, "TypeMismatch", format!("load: expected {expected}, got {got}"))
-            .with("expected", expected)
-            .with("got", got)
-            .err());
+        return Err(Raise::new(
+            py,
+            "TypeMismatch",
+            format!("load: expected {expected}, got {got}"),
+        )
+        .with("expected", expected)
+        .with("got", got)
+        .err());
     }
     data.extract::<PyRecordBatchReader>()?.into_reader()
 }
@@ -90,19 +103,32 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Rows as they come.
-    fn streamed(&mut self, reader: Box<dyn RecordBatchReader + Send>, schema: &Schema) -> Result<(), Failure> {
+    fn streamed(
+        &mut self,
+        reader: Box<dyn RecordBatchReader + Send>,
+        schema: &Schema,
+    ) -> Result<(), Failure> {
         for batch in reader {
             let batch = batch.map_err(Failure::Stream)?;
-            for row in BatchRows::new(schema, &batch, self.load.rows())?.iter() {
+            for (index, row) in BatchRows::new(schema, &batch, self.load.rows())?
+                .iter()
+                .enumerate()
+            {
                 self.push(&row?)?;
+                if index % ROWS_UNTOLD == 0 {
+                    self.tell()?;
+                }
             }
-            self.tell()?;
         }
         Ok(())
     }
 
     /// Rows in the order of their keys, all of them in memory.
-    fn sorted(&mut self, reader: Box<dyn RecordBatchReader + Send>, schema: &Schema) -> Result<(), Failure> {
+    fn sorted(
+        &mut self,
+        reader: Box<dyn RecordBatchReader + Send>,
+        schema: &Schema,
+    ) -> Result<(), Failure> {
         let mut rows: Vec<EncodedRow> = Vec::new();
         for batch in reader {
             let batch = batch.map_err(Failure::Stream)?;
@@ -127,7 +153,11 @@ impl Job<'_> {
 
     /// Reports progress now and then.
     fn tell(&mut self) -> Result<(), Failure> {
-        if self.reported.elapsed() < REPORT_EVERY { Ok(()) } else { self.tell_now() }
+        if self.reported.elapsed() < REPORT_EVERY {
+            Ok(())
+        } else {
+            self.tell_now()
+        }
     }
 
     fn tell_now(&mut self) -> Result<(), Failure> {
@@ -148,9 +178,12 @@ fn raise_failure(py: Python<'_>, failure: Failure) -> PyErr {
     match failure {
         Failure::Cluster(error) => raise(py, error),
         Failure::Python(error) => error,
-        Failure::Stream(error) => {
-            Raise::new(py, "StreamFailed", format!("the Arrow stream failed: {error}; nothing was loaded")).err()
-        }
+        Failure::Stream(error) => Raise::new(
+            py,
+            "StreamFailed",
+            format!("the Arrow stream failed: {error}; nothing was loaded"),
+        )
+        .err(),
         Failure::Rows(error) => raise_rows(py, &error),
     }
 }
@@ -158,19 +191,41 @@ fn raise_failure(py: Python<'_>, failure: Failure) -> PyErr {
 fn raise_rows(py: Python<'_>, error: &FromArrowError) -> PyErr {
     let message = error.to_string();
     match error {
-        FromArrowError::UnknownColumn { got, .. } => Raise::new(py, "UnknownColumn", message).with("column", got).err(),
-        FromArrowError::RepeatedColumn { column } => Raise::new(py, "SchemaError", message).with("column", column).err(),
-        FromArrowError::MissingColumn { column } => {
-            Raise::new(py, "NullViolation", message).with("column", column).with("got", "no such column").err()
-        }
-        FromArrowError::Type { column, expected, got } => Raise::new(py, "TypeMismatch", message)
+        FromArrowError::UnknownColumn { got, .. } => Raise::new(py, "UnknownColumn", message)
+            .with("column", got)
+            .err(),
+        FromArrowError::RepeatedColumn { column } => Raise::new(py, "SchemaError", message)
+            .with("column", column)
+            .err(),
+        FromArrowError::MissingColumn { column } => Raise::new(py, "NullViolation", message)
+            .with("column", column)
+            .with("got", "no such column")
+            .err(),
+        FromArrowError::Type {
+            column,
+            expected,
+            got,
+        } => Raise::new(py, "TypeMismatch", message)
             .with("column", column)
             .with("expected", expected)
             .with("got", got)
             .err(),
-        FromArrowError::Value { column, expected, got, .. } => {
-            let class = if got == "null" { "NullViolation" } else { "ValueOutOfRange" };
-            Raise::new(py, class, message).with("column", column).with("expected", expected).with("got", got).err()
+        FromArrowError::Value {
+            column,
+            expected,
+            got,
+            ..
+        } => {
+            let class = if got == "null" {
+                "NullViolation"
+            } else {
+                "ValueOutOfRange"
+            };
+            Raise::new(py, class, message)
+                .with("column", column)
+                .with("expected", expected)
+                .with("got", got)
+                .err()
         }
         FromArrowError::Key { source, .. } => raise_key(py, &message, source),
     }

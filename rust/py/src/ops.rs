@@ -18,6 +18,9 @@ use crate::to_py::to_py;
 
 /// Something a transaction can be asked for.
 pub trait Operation: Send + 'static {
+    /// Whether it changes something, which a cluster that cannot take changes refuses at once.
+    const WRITES: bool = false;
+
     /// One try. A stopped one is tried again and has changed nothing.
     fn attempt<'py>(
         &mut self,
@@ -125,6 +128,8 @@ impl Insert {
 }
 
 impl Operation for Insert {
+    const WRITES: bool = true;
+
     fn attempt<'py>(
         &mut self,
         py: Python<'py>,
@@ -152,6 +157,8 @@ impl Upsert {
 }
 
 impl Operation for Upsert {
+    const WRITES: bool = true;
+
     fn attempt<'py>(
         &mut self,
         py: Python<'py>,
@@ -172,6 +179,8 @@ pub struct Update {
 }
 
 impl Operation for Update {
+    const WRITES: bool = true;
+
     fn attempt<'py>(
         &mut self,
         py: Python<'py>,
@@ -247,6 +256,8 @@ impl Delete {
 }
 
 impl Operation for Delete {
+    const WRITES: bool = true;
+
     fn attempt<'py>(
         &mut self,
         py: Python<'py>,

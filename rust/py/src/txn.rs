@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use crate::commit::PyCommit;
 use crate::db::{Db, Engine, Halt, Tried, WaitError};
 use crate::errors::Raise;
-use crate::failure::commit_unknown;
+use crate::failure::{commit_unknown, raise};
 use crate::fork::ForkSafe;
 use crate::lock::lock;
 use crate::ops::Operation;
@@ -67,7 +67,21 @@ impl Core {
         py: Python<'py>,
         op: &mut impl Operation,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.admit(py, op)?;
         self.step(py, |py, engine, txn| op.attempt(py, engine, txn))
+    }
+
+    /// Refuses a change of a cluster that takes none, before it is buffered.
+    #[inline]
+    fn admit<O: Operation>(&self, py: Python<'_>, _op: &O) -> PyResult<()> {
+        if O::WRITES {
+            self.db
+                .cluster(py)?
+                .check_writable()
+                .map_err(|error| raise(py, error))
+        } else {
+            Ok(())
+        }
     }
 
     /// Runs a step, waiting for what it needs.
@@ -89,6 +103,7 @@ impl Core {
         py: Python<'py>,
         op: &mut impl Operation,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.admit(py, op)?;
         self.try_step(py, |py, engine, txn| op.attempt(py, engine, txn))
     }
 

@@ -1,0 +1,52 @@
+"""Every example runs, and says what it is meant to show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "demo.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_quickstart_in_memory_and_on_disk(tmp_path: Path) -> None:
+    for arguments in ((), ("bank",)):
+        out = run("quickstart.py", *arguments, cwd=tmp_path)
+        assert "paid once: Account(id=1, owner='Ann', balance=Decimal('65.00'))" in out
+        assert "before the transfer: Account(id=1, owner='Ann', balance=Decimal('100.00'))" in out
+    assert (tmp_path / "bank" / "az3").is_dir()
+
+
+@pytest.mark.parametrize("path", [(), ("accounts",)])
+def test_threads(tmp_path: Path, path: tuple[str, ...]) -> None:
+    assert "coins: 1,000,000, expected 1,000,000" in run("threads.py", *path, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("path", [(), ("counters",)])
+def test_asyncio_service(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("asyncio_service.py", *path, cwd=tmp_path)
+    assert "counted: 20,000; /page/7 was seen 2 times" in out
+
+
+@pytest.mark.crash
+def test_demo(tmp_path: Path) -> None:
+    out = run("demo.py", "--scale", "0.01", "--seconds", "1", "--folder", str(tmp_path), cwd=tmp_path)
+    assert "lineitem: 60,175 rows" in out
+    assert "0 lost" in out
+    assert "Nothing was lost." in out

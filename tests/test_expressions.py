@@ -1,0 +1,115 @@
+"""Expressions in updates: exact where Python is exact, never rounded by accident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any
+
+import pytest
+
+import aurora_engine as au
+from aurora_engine import col
+from aurora_engine import exceptions as ex
+
+
+class Item(au.Row, key="id"):
+    id: int
+    count: int
+    tiny: au.Int8
+    price: Annotated[Decimal, au.precision(12, 2)]
+    ratio: float
+    name: str
+    maybe: int | None = None
+
+
+@pytest.fixture
+def db() -> Iterator[au.Cluster]:
+    with au.open(memory=True) as cluster:
+        items = cluster.create_table("items", Item)
+        with cluster.transaction() as tx:
+            tx.insert(items, Item(1, 10, 100, Decimal("19.99"), 0.5, "nut"))
+        yield cluster
+
+
+def update(db: au.Cluster, **changes: Any) -> Item:
+    items = db.table("items", Item)
+    with db.transaction() as tx:
+        tx.update(items, 1, **changes)
+    row = db.get(items, 1)
+    assert row is not None
+    return row
+
+
+@pytest.mark.parametrize(
+    ("column", "expression", "expected"),
+    [
+        ("count", col("count") + 5, 15),
+        ("count", 5 - col("count"), -5),
+        ("count", -col("count") * 2, -20),
+        ("count", col("count") * col("tiny") - 1, 999),
+        ("price", col("price") + Decimal("0.01"), Decimal("20.00")),
+        ("price", col("price") + 1, Decimal("20.99")),
+        ("price", (col("price") * Decimal("1.05")).round(2), Decimal("20.99")),
+        ("price", col("count") * 2, Decimal("20.00")),
+        ("ratio", col("ratio") / 4, 0.125),
+        ("ratio", col("count") / 4, 2.5),
+        ("ratio", 1 - col("ratio"), 0.5),
+        ("name", col("name") + "cracker", "nutcracker"),
+        ("name", "wal" + col("name"), "walnut"),
+        ("maybe", col("maybe") + 1, None),
+        ("maybe", col("count") + 0, 10),
+        ("maybe", None, None),
+    ],
+)
+def test_results(db: au.Cluster, column: str, expression: Any, expected: Any) -> None:
+    assert getattr(update(db, **{column: expression}), column) == expected
+
+
+def test_every_expression_sees_the_row_as_it_was(db: au.Cluster) -> None:
+    row = update(db, count=col("tiny") + 0, tiny=col("count") + 0)
+    assert (row.count, row.tiny) == (100, 10)
+
+
+def test_own_changes_are_seen(db: au.Cluster) -> None:
+    items = db.table("items", Item)
+    with db.transaction() as tx:
+        for _ in range(3):
+            tx.update(items, 1, count=col("count") + 1)
+    row = db.get(items, 1)
+    assert row is not None
+    assert row.count == 13
+
+
+@pytest.mark.parametrize(
+    ("column", "expression", "error", "message"),
+    [
+        ("tiny", col("tiny") + 100, ex.ValueOutOfRange, "a result that fits int8, got an int outside its range"),
+        ("count", col("count") * (2**62), ex.ValueOutOfRange, "more than 64 bits"),
+        ("price", col("price") * Decimal("1.05"), ex.ValueOutOfRange, "more digits after the point"),
+        ("price", col("price") * 10**9, ex.ValueOutOfRange, "more digits than the column has"),
+        ("price", col("price") + 0.5, ex.TypeMismatch, "numbers of one kind to add, got exact number and float"),
+        ("count", col("count") / 2, ex.TypeMismatch, "to store, got float"),
+        ("ratio", col("ratio") / 0, ex.ValueOutOfRange, "a divisor that is not zero"),
+        ("count", col("name") + 1, ex.TypeMismatch, "text and exact number"),
+        ("count", col("nowhere") + 1, ex.UnknownColumn, 'no column "nowhere"'),
+        ("count", col("maybe") + 1, ex.ValueOutOfRange, "got null"),
+    ],
+)
+def test_results_that_do_not_fit(
+    db: au.Cluster, column: str, expression: Any, error: type[ex.AuroraError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        update(db, **{column: expression})
+    row = db.get(db.table("items", Item), 1)
+    assert row == Item(1, 10, 100, Decimal("19.99"), 0.5, "nut")
+
+
+def test_what_an_expression_is_not() -> None:
+    assert repr((col("a") + 1) * Decimal("2.50")) == '((col("a") + 1) * 2.5)'
+    with pytest.raises(ex.TypeMismatch, match="has no truth value"):
+        bool(col("a"))
+    with pytest.raises(ex.TypeMismatch, match="expected a column, an int, float, Decimal or str, got object"):
+        col("a") + object()  # type: ignore[operator]
+    with pytest.raises(ex.TypeMismatch):
+        col("a") + True

@@ -1,0 +1,192 @@
+"""Bulk load: Arrow data into an empty table, all visible at once or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import aurora_engine as au
+from aurora_engine import exceptions as ex
+
+
+class Line(au.Row, key=("number", "line")):
+    number: int
+    line: au.Int32
+    price: Annotated[Decimal, au.precision(12, 2)]
+    note: str | None = None
+
+
+ROWS = 20_000
+
+
+def lines(count: int = ROWS) -> pa.Table:
+    numbers = range(count)
+    return pa.table(
+        {
+            "number": pa.array([n // 4 for n in numbers], pa.int64()),
+            "line": pa.array([n % 4 for n in numbers], pa.int32()),
+            "price": pa.array([Decimal(n) / 100 for n in numbers], pa.decimal128(12, 2)),
+            "note": pa.array([None if n % 3 else f"note {n}" for n in numbers], pa.string()),
+        }
+    )
+
+
+@pytest.fixture
+def db() -> Iterator[au.Cluster]:
+    with au.open(memory=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def table(db: au.Cluster) -> au.Table[Line]:
+    return db.create_table("lines", Line)
+
+
+def test_rows_are_all_there_after_a_load(db: au.Cluster, table: au.Table[Line]) -> None:
+    assert db.load(table, lines()) == ROWS
+    assert db.scan(table).count() == ROWS
+    assert pa.table(db.scan(table)).equals(pa.table(lines()).cast(pa.schema(db.scan(table))))
+    assert db.get(table, (1_234, 2)) == Line(1_234, 2, Decimal("49.38"), "note 4938")
+    with db.transaction() as tx:
+        tx.update(table, (0, 0), price=Decimal(1))
+        tx.insert(table, Line(-1, 0, Decimal(0)))
+        tx.delete(table, (0, 1))
+    assert [row.price for row in db.scan(table, hi=(0, 3))] == [Decimal(0), Decimal(1), Decimal("0.02")]
+
+
+@pytest.mark.parametrize("kind", ["reader", "polars", "scan", "generator"])
+def test_anything_with_an_arrow_stream_is_taken(db: au.Cluster, table: au.Table[Line], kind: str) -> None:
+    source = lines(1_000)
+    data: Any = source
+    if kind == "reader":
+        data = pa.RecordBatchReader.from_batches(source.schema, source.to_batches(max_chunksize=64))
+    elif kind == "generator":
+        data = pa.RecordBatchReader.from_batches(
+            source.schema, (batch for batch in source.to_batches(max_chunksize=64))
+        )
+    elif kind == "polars":
+        data = pl.DataFrame(source)
+    elif kind == "scan":
+        other = db.create_table("other", Line)
+        db.load(other, source)
+        data = db.scan(other)
+    assert db.load(table, data) == 1_000
+    assert db.scan(table).count() == 1_000
+
+
+def test_columns_are_matched_by_name_and_missing_nullable_ones_are_null(db: au.Cluster, table: au.Table[Line]) -> None:
+    db.load(table, lines(10).select(["price", "line", "number"]))
+    assert db.get(table, (0, 3)) == Line(0, 3, Decimal("0.03"))
+
+
+def test_rows_out_of_order_are_refused_or_sorted(db: au.Cluster, table: au.Table[Line]) -> None:
+    backwards = lines(1_000).take(list(reversed(range(1_000))))
+    with pytest.raises(ex.LoadOrder, match="expected rows in ascending key order") as caught:
+        db.load(table, backwards)
+    assert (caught.value.last, caught.value.got) == ("(249, 3)", "(249, 2)")
+    assert db.load(table, backwards, sort=True) == 1_000
+    assert [row.line for row in db.scan(table, hi=1)] == [0, 1, 2, 3]
+    other = db.create_table("other", Line)
+    with pytest.raises(ex.LoadOrder):
+        db.load(other, pa.concat_tables([lines(5), lines(5)]), sort=True)
+
+
+def test_a_table_with_rows_is_refused(db: au.Cluster, table: au.Table[Line]) -> None:
+    db.load(table, lines(10))
+    with pytest.raises(ex.TableNotEmpty) as caught:
+        db.load(table, lines(10))
+    assert caught.value.table == "lines"
+    assert db.scan(table).count() == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda t: t.append_column("extra", pa.array(range(10))), ex.UnknownColumn, 'got "extra"'),
+        (lambda t: t.drop_columns(["price"]), ex.NullViolation, 'expected column "price"'),
+        (
+            lambda t: t.set_column(2, "price", pa.array(["x"] * 10)),
+            ex.TypeMismatch,
+            'column "price": expected Arrow values',
+        ),
+        (
+            lambda t: t.set_column(2, "price", pa.array([None] * 10, pa.decimal128(12, 2))),
+            ex.NullViolation,
+            "row 0, column",
+        ),
+        (lambda t: t.set_column(1, "line", pa.array([2**40] * 10)), ex.ValueOutOfRange, 'row 0, column "line"'),
+        (lambda _: 5, ex.TypeMismatch, "expected an object with __arrow_c_stream__, got int 5"),
+    ],
+)
+def test_data_that_does_not_fit(
+    db: au.Cluster, table: au.Table[Line], change: Any, error: type[ex.AuroraError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        db.load(table, change(lines(10)))
+    assert db.scan(table).count() == 0
+    db.load(table, lines(10))
+    assert db.scan(table).count() == 10
+
+
+def test_a_stream_that_breaks_off_loads_nothing(db: au.Cluster, table: au.Table[Line]) -> None:
+    source = lines(1_000)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from source.to_batches(max_chunksize=100)
+        raise OSError("the wire was cut")
+
+    with pytest.raises(ex.StreamFailed, match="the wire was cut"):
+        db.load(table, pa.RecordBatchReader.from_batches(source.schema, batches()))
+    assert db.scan(table).count() == 0
+    assert db.load(table, source) == 1_000
+
+
+def test_an_empty_stream_loads_nothing(db: au.Cluster, table: au.Table[Line]) -> None:
+    assert db.load(table, lines(0)) == 0
+    assert db.load(table, lines(1)) == 1
+
+
+def test_progress_is_drawn_where_it_is_asked_for(
+    db: au.Cluster, table: au.Table[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    db.load(table, lines(), show_progress=True)
+    assert "load lines: 100%" in screen.getvalue()
+    assert "20.0k/20.0k" in screen.getvalue()
+    screen.truncate(0)
+    db.load(db.create_table("quiet", Line), lines(10))
+    assert screen.getvalue().strip("\0") == ""
+
+
+def test_ctrl_c_ends_a_load(db: au.Cluster, table: au.Table[Line]) -> None:
+    source = lines(50_000)
+
+    def endless() -> Iterator[pa.RecordBatch]:
+        batch = source.to_batches()[0]
+        shift = 0
+        while True:
+            shift += 50_000
+            moved = pa.array([value + shift for value in range(batch.num_rows)], pa.int64())
+            yield batch.set_column(0, "number", moved)
+
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises((KeyboardInterrupt, ex.StreamFailed)):
+        db.load(table, pa.RecordBatchReader.from_batches(source.schema, endless()))
+    timer.join()
+    assert db.scan(table).count() == 0
+
+
+async def test_a_load_from_a_loop(db: au.Cluster, table: au.Table[Line]) -> None:
+    assert await db.aio.load(table, lines(100)) == 100
