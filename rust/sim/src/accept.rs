@@ -30,6 +30,8 @@ enum Waiting {
     Records {
         fresh: Arc<PgBatch>,
         reply: Option<InstanceId>,
+        /// A planted fault acknowledges under the epoch that the sender has.
+        as_epoch: Option<u64>,
     },
     /// The end of a stretch: an acknowledgement. Pages that came with it need the copy's state on disk.
     Stretch {
@@ -105,20 +107,21 @@ impl Machine {
         let ignore_fence = self.config.has(Planted::FenceIgnored);
         let copy = self.copy(id, batch.pg);
         let mut received = copy.receive(&batch);
-        if ignore_fence
-            && matches!(
-                received,
-                Err(Refuse::StaleEpoch { .. } | Refuse::NotInstalled { .. })
-            )
-        {
+        let mut as_epoch = None;
+        if ignore_fence && matches!(received, Err(Refuse::StaleEpoch { .. })) {
             let epoch = copy.state().epoch;
             let forged = PgBatch {
                 epoch,
                 ..(*batch).clone()
             };
-            received = copy
+            as_epoch = Some(batch.epoch);
+            received = match copy
                 .receive(&forged)
-                .or_else(|_| copy.receive_fenced(&forged));
+                .or_else(|_| copy.receive_fenced(&forged))
+            {
+                Ok(accepted) => Ok(accepted),
+                Err(_) => return,
+            };
         }
         match received {
             Ok(accepted) if accepted.is_duplicate() => {
@@ -130,6 +133,7 @@ impl Machine {
                 let waits = vec![Waiting::Records {
                     fresh,
                     reply: Some(from),
+                    as_epoch,
                 }];
                 let ticket = Ticket {
                     node: id,
@@ -260,7 +264,11 @@ impl Machine {
         let (tickets, waits) = (
             [ticket(accepted.ticket), ticket(stretch)],
             vec![
-                Waiting::Records { fresh, reply: None },
+                Waiting::Records {
+                    fresh,
+                    reply: None,
+                    as_epoch: None,
+                },
                 Waiting::Stretch {
                     pages: !exports.is_empty(),
                     reply: None,
@@ -401,6 +409,7 @@ impl Machine {
             Waiting::Records {
                 fresh,
                 reply: Some(from),
+                as_epoch: None,
             },
             Waiting::Stretch {
                 pages: job.pages,
@@ -522,8 +531,13 @@ impl Machine {
         let diverges = self.config.has(Planted::CopyDiverges) && id == NodeId(2);
         let Some(node) = self.alive(id) else { return };
         match waiting {
-            Waiting::Records { fresh, reply } => {
-                let ack = node.copy(pg).persisted(token);
+            Waiting::Records {
+                fresh,
+                reply,
+                as_epoch,
+            } => {
+                let mut ack = node.copy(pg).persisted(token);
+                ack.epoch = as_epoch.unwrap_or(ack.epoch);
                 if let Some(store) = &node.store
                     && !fresh.records.is_empty()
                 {
@@ -539,6 +553,8 @@ impl Machine {
                 if let Some(inventory) = node.copy(pg).fenced(token) {
                     let told = self.told.entry((id, pg)).or_default();
                     *told = inventory.scl.max(*told);
+                    let promised = self.promised.entry((id, pg)).or_default();
+                    *promised = inventory.epoch.max(*promised);
                     outs.push(Out::Reply {
                         to: reply,
                         node: id,

@@ -68,13 +68,37 @@ impl World {
         }
     }
 
+    /// A volume opens when a write quorum of every group has everything up to the VDL on disk [10].
+    pub(crate) fn check_quorum_of_opening(&mut self, vdl: Lsn) {
+        let latest = self.meta.latest();
+        for pg in (0..latest.pgs.len() as u32).map(PgId) {
+            let tail = self.model.tail(self.pages_of(pg), vdl, &latest.history);
+            let has = |id: NodeId| {
+                let machine = &self.machines[self.home[&id]];
+                // What a copy told is on its disk, also while its machine is down.
+                let told = machine.told.get(&(id, pg)).copied();
+                told.unwrap_or_default() >= tail
+            };
+            let members = &latest.pgs[pg.0 as usize];
+            let nodes: NodeSet = members.nodes().iter().filter(|id| has(*id)).collect();
+            // What is lost after it was copied is the fault of whatever lost it.
+            let nodes = nodes.union(self.harmed);
+            if !tail.is_none() && !members.write_quorum().satisfied(nodes) {
+                return self.fail(format!(
+                    "[10] the volume opens at {vdl}, but only {nodes} have {pg} up to {tail}"
+                ));
+            }
+        }
+    }
+
     /// A machine came back: its copies must have what they told [8].
     pub(crate) fn check_told(&mut self, machine: usize) {
         let history = self.meta.latest().history;
         let lacks = |pg: PgId, scl: Lsn, told: Lsn| {
             self.model.tail(self.pages_of(pg), told, &history) > scl
         };
-        if let Err(what) = self.machines[machine].check_told(lacks) {
+        let told = self.machines[machine].check_told(lacks);
+        if let Err(what) = told.and_then(|()| self.machines[machine].check_promised()) {
             self.fail(what);
         }
     }

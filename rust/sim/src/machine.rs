@@ -76,6 +76,8 @@ pub struct Machine {
     pub(crate) syncing: bool,
     /// The highest SCL that each copy has told anybody, while its promise stands [8].
     pub told: BTreeMap<(NodeId, PgId), Lsn>,
+    /// The highest epoch that each copy has answered a fence of [12].
+    pub promised: BTreeMap<(NodeId, PgId), u64>,
     salt: u64,
     pub(crate) config: Config,
 }
@@ -95,6 +97,7 @@ impl Machine {
             syncing: false,
             cut: false,
             told: BTreeMap::new(),
+            promised: BTreeMap::new(),
             salt,
             config: config.clone(),
         };
@@ -160,6 +163,7 @@ impl Machine {
     /// What a node has told no longer binds it: it is lost.
     pub fn forget(&mut self, id: NodeId) {
         self.told.retain(|(node, _), _| *node != id);
+        self.promised.retain(|(node, _), _| *node != id);
     }
 
     /// The power goes. What was not synced may be lost or half there, as `seed` decides.
@@ -231,6 +235,23 @@ impl Machine {
             if scl < *told && lacks(*pg, scl, *told) {
                 return Err(format!(
                     "[8] {id} told that {pg} is complete to {told}, and has it to {scl} after a crash"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that no copy has forgotten what it promised [12].
+    pub fn check_promised(&self) -> Result<(), String> {
+        for ((id, pg), promised) in &self.promised {
+            let Some(node) = self.nodes.get(id).filter(|node| node.store.is_some()) else {
+                continue;
+            };
+            let copy = node.copies.get(pg).map(|copy| copy.state().epoch);
+            let have = copy.unwrap_or(node.promised);
+            if have < *promised {
+                return Err(format!(
+                    "[12] {id} promised e{promised} for {pg}, and knows of e{have} after a crash"
                 ));
             }
         }

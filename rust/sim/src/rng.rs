@@ -25,11 +25,11 @@ impl Rng {
 
     /// A generator that is independent of this one from here on.
     pub fn fork(&mut self) -> Rng {
-        Rng::new(self.next())
+        Rng::new(self.bits())
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.state;
         let out = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let t = *b << 17;
@@ -44,7 +44,7 @@ impl Rng {
 
     /// A number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
     /// A number in `low..=high`.
@@ -83,7 +83,7 @@ mod tests {
     fn one_seed_gives_one_sequence() {
         let draw = |seed| {
             let mut rng = Rng::new(seed);
-            (0..4).map(|_| rng.next()).collect::<Vec<_>>()
+            (0..4).map(|_| rng.bits()).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -91,7 +91,7 @@ mod tests {
         let mut known = Rng {
             state: [1, 2, 3, 4],
         };
-        assert_eq!([known.next(), known.next()], [11520, 0]);
+        assert_eq!([known.bits(), known.bits()], [11520, 0]);
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn draw_leaf(rng: &mut Rng, table: &Table, rows: &[Row]) -> Change {
     let room = table.rows_max - rows.len();
     let dice = rng.below(100);
     if rows.is_empty() || (dice < 40 && room > 0) {
-        if dice % 8 == 0 && room >= 4 {
+        if dice.is_multiple_of(8) && room >= 4 {
             let above = rows.last().map_or(0, |row| row.key);
             let rows = (1..=4).map(|n| Row {
                 key: above + n,
@@ -91,20 +91,20 @@ fn draw_leaf(rng: &mut Rng, table: &Table, rows: &[Row]) -> Change {
         let key = rng.below(1 << 40) as i64;
         let rank = rows.partition_point(|row| row.key < key);
         if rows.get(rank).is_some_and(|row| row.key == key) {
-            return Change::SetNumber(rank, rng.next() as i64);
+            return Change::SetNumber(rank, rng.bits() as i64);
         }
         return Change::Insert(
             rank,
             Row {
                 key,
-                number: rng.next() as i64,
+                number: rng.bits() as i64,
                 note: note(rng),
             },
         );
     }
     let rank = rng.index(rows.len());
     match dice {
-        ..75 => Change::SetNumber(rank, rng.next() as i64),
+        ..75 => Change::SetNumber(rank, rng.bits() as i64),
         75..85 => Change::SetNote(rank, note(rng)),
         85..97 => Change::Delete(rank),
         _ => Change::Truncate(rank),
@@ -121,5 +121,5 @@ fn note(rng: &mut Rng) -> Option<String> {
 }
 
 fn chunk(rng: &mut Rng) -> Vec<u8> {
-    (0..rng.between(1, 60)).map(|_| rng.next() as u8).collect()
+    (0..rng.between(1, 60)).map(|_| rng.bits() as u8).collect()
 }

@@ -101,7 +101,7 @@ impl World {
                 .map(NodeId)
                 .collect();
             home.extend(ids.iter().map(|id| (id, index)));
-            machines.push(Machine::create(&config, ids, rng.next())?);
+            machines.push(Machine::create(&config, ids, rng.bits())?);
         }
         let meta = SimMeta::default();
         let manifest = first_manifest(&config);
@@ -339,6 +339,7 @@ impl World {
         }
         self.note(format_args!("{id} opens at {vdl}: {history}"));
         self.check_nothing_lost();
+        self.check_quorum_of_opening(vdl);
     }
 
     fn on_durable(&mut self, id: InstanceId, from: Lsn, to: Lsn) {
@@ -549,7 +550,7 @@ impl World {
 
     /// The power of a machine goes; it comes back after a while. In the embedded case the instances go with it.
     pub(crate) fn crash(&mut self, machine: usize) {
-        let seed = self.chaos.next();
+        let seed = self.chaos.bits();
         self.note(format_args!("m{machine} crashes"));
         self.machines[machine].crash(seed);
         if self.machines.len() == 1 {
