@@ -18,17 +18,17 @@ pub(crate) fn restore_copies(
     entries: &[LogEntry],
 ) -> Result<Vec<Copy>, Error> {
     let mut states: BTreeMap<PgId, CopyState> = store.states().into_iter().map(|state| (state.pg, state)).collect();
-    let origin_history = Arc::new(History::new(manifest.origin));
+    // A group that the volume got after the last flush began under what the node had promised and installed for the others: the
+    // entries that say so may be trimmed off the log.
+    let newest = states.values().max_by_key(|state| (state.epoch, state.installed));
+    let (epoch, installed, history) = match newest {
+        Some(state) => (state.epoch, state.installed, state.history.clone()),
+        None => (0, 0, Arc::new(History::new(manifest.origin))),
+    };
     for pg in (0..manifest.pgs.len() as u32).map(PgId) {
-        states.entry(pg).or_insert_with(|| CopyState {
-            pg,
-            node,
-            epoch: 0,
-            installed: 0,
-            history: origin_history.clone(),
-            scl: Lsn::NONE,
-            vdl_hint: Lsn::NONE,
-        });
+        let history = history.clone();
+        let begun = || CopyState { pg, node, epoch, installed, history, scl: Lsn::NONE, vdl_hint: Lsn::NONE };
+        states.entry(pg).or_insert_with(begun);
     }
     for entry in entries.iter().filter(|entry| entry.nodes().contains(node)) {
         replay(entry, &mut states, store);
