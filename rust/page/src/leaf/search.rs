@@ -14,6 +14,9 @@ const SIGN32: u32 = 1 << 31;
 const SIGN64: u64 = 1 << 63;
 const SIGN128: u128 = 1 << 127;
 
+/// How far around a guess a key is looked for.
+const NEAR: usize = 4;
+
 impl LeafRef<'_> {
     /// The rank of a key, or the rank at which it would be inserted.
     ///
@@ -25,7 +28,7 @@ impl LeafRef<'_> {
             let (column, descending) = self.shape.key_part(self.bytes, 0);
             let descriptor = self.descriptor(column);
             if !descriptor.nullable
-                && let Some(found) = self.search_number(key, descriptor, descending)
+                && let Some(found) = self.search_number(key, column, descriptor, descending)
             {
                 return found;
             }
@@ -47,21 +50,27 @@ impl LeafRef<'_> {
     fn search_number(
         &self,
         key: &[u8],
+        column: usize,
         descriptor: Descriptor,
         descending: bool,
     ) -> Option<Result<usize, usize>> {
         let (bytes, base) = (self.bytes, descriptor.values_at);
         macro_rules! by {
-            ($number:ty, $from:ident, $flip:expr) => {{
+            ($number:ty, $from:ident, $flip:expr) => {
+                by!($number, $from, $flip, |_| None)
+            };
+            ($number:ty, $from:ident, $flip:expr, $guess:expr) => {{
                 let target = <$number>::from_be_bytes(key.try_into().ok()?);
                 let flip = if descending { !$flip } else { $flip };
-                self.search_by(target, |slot| {
+                self.search_by(target, $guess(target), |slot| {
                     <$number>::$from(array_at(bytes, base + slot * size_of::<$number>())) ^ flip
                 })
             }};
         }
         Some(match descriptor.code {
-            code::INT64 | code::TIME | code::TIMESTAMP => by!(u64, from_le_bytes, SIGN64),
+            code::INT64 | code::TIME | code::TIMESTAMP => {
+                by!(u64, from_le_bytes, SIGN64, |target| self.guess(column, target, descending))
+            }
             code::INT32 | code::DATE => by!(u32, from_le_bytes, SIGN32),
             code::INT16 => by!(u16, from_le_bytes, SIGN16),
             code::INT8 => by!(u8, from_le_bytes, SIGN8),
@@ -72,11 +81,25 @@ impl LeafRef<'_> {
         })
     }
 
-    /// Halves the range without branching on the outcome of a comparison.
+    /// Where a key would be if keys were spread evenly over the column's zone. Most tables number their rows, and then a
+    /// page that is not in the processor's cache costs three lines of it instead of ten.
+    #[inline(always)]
+    fn guess(&self, column: usize, target: u64, descending: bool) -> Option<usize> {
+        let (low, high) = self.zone(column);
+        let ascending = if descending { !target } else { target };
+        let span = high.checked_sub(low)?;
+        let ahead = ascending.checked_sub(low)?.min(span);
+        let last = self.shape.len.checked_sub(1)?;
+        let rank = (ahead as f64 / (span as f64).max(1.0) * last as f64) as usize;
+        Some(if descending { last - rank.min(last) } else { rank.min(last) })
+    }
+
+    /// Halves the range without branching on the outcome of a comparison; looks around the guess first.
     #[inline(always)]
     fn search_by<K: Ord + Copy>(
         &self,
         target: K,
+        guess: Option<usize>,
         load: impl Fn(usize) -> K,
     ) -> Result<usize, usize> {
         let slots = self.slot_bytes();
@@ -86,6 +109,13 @@ impl LeafRef<'_> {
             ))
         };
         let (mut low, mut size) = (0, slots.len());
+        if let (Some(guess), Some(end)) = (guess, slots.len().checked_sub(1)) {
+            let first = guess.saturating_sub(NEAR).min(end);
+            let last = (guess + NEAR).min(end);
+            if at(first) <= target && target <= at(last) {
+                (low, size) = (first, last - first + 1);
+            }
+        }
         while size > 1 {
             let half = size / 2;
             low = if at(low + half) <= target {
