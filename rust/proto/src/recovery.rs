@@ -306,14 +306,16 @@ impl Recovery {
     }
 
     /// VCL: the last LSN before the first that is nowhere; VDL: the last CPL at or below it. Everything at or below the
-    /// highest VDL that any copy has heard of is durable, and so is everything below the last branch.
+    /// highest VDL that any copy has heard of is durable, and so is everything below the last branch, and at or below the
+    /// collection floor: a VDL once, and records up to it may have been given up since.
     fn durable_points(&self) -> (Lsn, Lsn) {
         let history = &self.manifest.history;
         let inventories = || self.pgs.iter().flat_map(|fence| &fence.inventories);
         let branch = history.floor(history.first_new_lsn().prev());
+        let floor = history.floor(self.manifest.collection_floor);
         let known = inventories()
             .map(|inv| history.floor(inv.vdl_hint))
-            .fold(branch, Lsn::max);
+            .fold(branch.max(floor), Lsn::max);
         let mut records: Vec<(Lsn, bool)> = inventories()
             .flat_map(|inv| &inv.records)
             .filter(|(lsn, ..)| *lsn > known && history.origin_of(*lsn).is_some())
