@@ -207,7 +207,10 @@ def test_everything_on_a_closed_cluster_says_so() -> None:
 
 
 def test_a_cluster_that_is_forgotten_frees_its_directory(cluster_dir: Path) -> None:
-    fill(au.open(cluster_dir))
+    forgotten = au.open(cluster_dir)
+    fill(forgotten)
+    assert forgotten.aio.cluster is forgotten
+    del forgotten
     gc.collect()
     with au.open(cluster_dir) as db:
         assert db.scan(db.table("items")).count() == 10

@@ -30,6 +30,19 @@ impl<V: Volume> Engine<V> {
         }
     }
 
+    /// The row with this key as it is durable now [15], for one look-up outside of transactions.
+    ///
+    /// No read point is opened, which is most of what a short transaction costs; so nothing keeps the version that a
+    /// [`Stop`] would ask for. Whoever is stopped begins a transaction instead of serving the stop.
+    #[inline]
+    pub fn get_readable(&self, table: &Table, key: &[u8]) -> Attempt<Option<RowView>> {
+        let view = self.view(self.readable());
+        let page = descend(&view, table, key, &mut Lsn::default())?;
+        let leaf = LeafRef::new(&page)?;
+        let found = leaf.search(key).ok().map(|rank| leaf.slot(rank));
+        Ok(found.map(|slot| RowView::stored(page, slot)))
+    }
+
     /// The rows with these keys, in their order.
     pub fn get_many(
         &self,

@@ -13,6 +13,7 @@ use aurora_engine::Mode;
 use aurora_runtime::Error;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -264,6 +265,11 @@ impl Aio {
         }
     }
 
+    /// The cluster keeps its asynchronous side, which keeps the cluster: the collector must see that.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.cluster)
+    }
+
     /// The cluster.
     #[getter]
     fn cluster<'py>(&self, py: Python<'py>) -> Bound<'py, Cluster> {
@@ -295,7 +301,11 @@ impl Aio {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.read(py, Get::new(table, key)?)
+        let get = Get::new(table, key)?;
+        match get.quick(py, self.db.cluster(py)?.engine())? {
+            Some(row) => Ready::with(py, row),
+            None => self.read(py, get),
+        }
     }
 
     /// The rows of many keys as they are durable now.

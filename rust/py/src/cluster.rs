@@ -37,6 +37,10 @@ pub struct Cluster {
 #[pymethods]
 impl Cluster {
     #[new]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a keyword argument of Python's"
+    )]
     #[pyo3(signature = (
         path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
         segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None
@@ -189,7 +193,11 @@ impl Cluster {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.read(py, Get::new(table, key)?)
+        let get = Get::new(table, key)?;
+        match get.quick(py, self.db.cluster(py)?.engine())? {
+            Some(row) => Ok(row),
+            None => self.read(py, get),
+        }
     }
 
     /// The rows of many keys as they are durable now.

@@ -20,23 +20,21 @@ pub fn parse_decimal(text: &str, digits: u8, scale: u8) -> Result<i128, DecimalE
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut unscaled: i128 = 0;
-    let mut kept = 0_i64;
     let places = fraction.len() as i64 - exponent;
     // Digits beyond the scale must be zeros.
     let surplus = (places - i64::from(scale)).max(0);
     let total = (whole.len() + fraction.len()) as i64;
-    for byte in whole.bytes().chain(fraction.bytes()) {
+    for (index, byte) in (0..).zip(whole.bytes().chain(fraction.bytes())) {
         if !byte.is_ascii_digit() {
             return Err(DecimalError::NotFinite);
         }
-        if kept >= total - surplus {
+        if index >= total - surplus {
             if byte != b'0' {
                 return Err(DecimalError::Scale);
             }
         } else {
             unscaled = push_digit(unscaled, byte - b'0')?;
         }
-        kept += 1;
     }
     if unscaled != 0 {
         for _ in 0..(i64::from(scale) - places).max(0) {

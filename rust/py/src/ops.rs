@@ -4,7 +4,7 @@
 //! Python objects inside the attempt, straight from the page.
 
 use aurora_engine::{OverflowReader, RowView, Txn};
-use aurora_page::{Column, DataType, KeyBuf, OverflowRef, Value, ValueRef};
+use aurora_page::{DataType, KeyBuf, OverflowRef, Value, ValueRef};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 use smallvec::SmallVec;
@@ -44,6 +44,28 @@ impl Get {
             table: table.clone().unbind(),
             long: LongValues::default(),
         })
+    }
+}
+
+impl Get {
+    /// The row as it is durable now, without a transaction; `None` if that takes more than what is in memory.
+    #[inline]
+    pub fn quick<'py>(
+        &self,
+        py: Python<'py>,
+        engine: &Engine,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let table = self.table.get();
+        let row = match engine.get_readable(&table.table, &self.key) {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(Some(py.None().into_bound(py))),
+            Err(_) => return Ok(None),
+        };
+        match start_row(py, table, &row) {
+            Ok((made, outside)) if outside.is_empty() => Ok(Some(made)),
+            Ok(_) | Err(Halt::Stop(_)) => Ok(None),
+            Err(Halt::Python(error)) => Err(error),
+        }
     }
 }
 
@@ -193,10 +215,16 @@ impl Operation for Update {
             let Some(row) = engine.get(txn, &table.table, &self.key)? else {
                 return Err(self.not_found(py));
             };
-            for (index, expr) in &self.changes.expressions {
-                let column = &table.columns()[usize::from(*index)];
-                let value = evaluate(py, engine, txn, table, &row, column, expr, &mut self.long)?;
-                changes.push((*index, value));
+            for expression in &self.changes.expressions {
+                changes.push(evaluate(
+                    py,
+                    engine,
+                    txn,
+                    table,
+                    &row,
+                    expression,
+                    &mut self.long,
+                )?);
             }
         }
         if engine.update(txn, &table.table, &self.key, changes)? {
@@ -300,20 +328,16 @@ impl LongValues {
     }
 }
 
+/// A row object, and those of its columns that are still to be set because their values lie in overflow pages.
+type Started<'py> = (Bound<'py, PyAny>, SmallVec<[(usize, OverflowRef); 2]>);
+
 /// The row object of a stored row, made straight from the page's columns.
 #[inline]
-pub fn make_row<'py>(
-    py: Python<'py>,
-    engine: &Engine,
-    txn: &Txn,
-    table: &PyTable,
-    row: &RowView,
-    long: &mut LongValues,
-) -> Tried<Bound<'py, PyAny>> {
+fn start_row<'py>(py: Python<'py>, table: &PyTable, row: &RowView) -> Tried<Started<'py>> {
     let (shape, columns) = (&table.shape, table.columns());
     let made = shape.start(py)?;
     let mut failed = None;
-    let mut outside: SmallVec<[(usize, OverflowRef); 2]> = SmallVec::new();
+    let mut outside = SmallVec::new();
     row.for_each(|index, value| {
         if failed.is_some() || index >= columns.len() {
             return;
@@ -326,16 +350,27 @@ pub fn make_row<'py>(
             .and_then(|value| shape.set(&made, index, &value));
         failed = set.err();
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
+    failed.map_or(Ok((made, outside)), |error| Err(error.into()))
+}
+
+/// The row object of a stored row, with the values that lie in overflow pages.
+#[inline]
+pub fn make_row<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    txn: &Txn,
+    table: &PyTable,
+    row: &RowView,
+    long: &mut LongValues,
+) -> Tried<Bound<'py, PyAny>> {
+    let (made, outside) = start_row(py, table, row)?;
     for (index, reference) in outside {
         let value = long_value(
             py,
-            columns[index].data_type,
+            table.columns()[index].data_type,
             long.get(engine, txn, reference)?,
         )?;
-        shape.set(&made, index, &value)?;
+        table.shape.set(&made, index, &value)?;
     }
     Ok(made)
 }
@@ -362,10 +397,10 @@ fn evaluate(
     txn: &Txn,
     table: &PyTable,
     row: &RowView,
-    column: &Column,
-    expr: &Py<Expr>,
+    (index, expr): &(u16, Py<Expr>),
     long: &mut LongValues,
-) -> Tried<Value> {
+) -> Tried<(u16, Value)> {
+    let target = &table.columns()[usize::from(*index)];
     // Long texts are fetched first, so that a missing page stops the step and not the expression.
     let mut values = Vec::new();
     for (index, column) in table.columns().iter().enumerate() {
@@ -384,7 +419,6 @@ fn evaluate(
         let (_, data_type, value) = values.iter().find(|(of, _, _)| *of == name)?;
         Some((*data_type, value.clone()))
     };
-    expr.get()
-        .evaluate(py, column, &lookup)
-        .map_err(Halt::Python)
+    let value = expr.get().evaluate(py, target, &lookup)?;
+    Ok((*index, value))
 }

@@ -160,6 +160,7 @@ impl Transaction {
     }
 
     /// The rows from one key up to another, in the order of the key.
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
     #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
     fn range<'py>(
         &self,

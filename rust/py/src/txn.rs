@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aurora_engine::{Mode, Txn};
+use aurora_engine::{EngineError, Mode, Stop, Txn};
 use aurora_page::Lsn;
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use crate::commit::PyCommit;
 use crate::db::{Db, Engine, Halt, Tried, WaitError};
 use crate::errors::Raise;
-use crate::failure::{commit_unknown, raise};
+use crate::failure::{commit_unknown, raise, raise_engine};
 use crate::fork::ForkSafe;
 use crate::lock::lock;
 use crate::ops::Operation;
@@ -123,7 +123,10 @@ impl Core {
         match step(py, cluster.engine(), open.get_mut()) {
             Ok(done) => Ok(Some(done)),
             Err(Halt::Python(error)) => Err(error),
-            Err(Halt::Stop(_)) => Ok(None),
+            Err(Halt::Stop(stop)) => match final_error(stop, cluster.vdl()) {
+                Some(error) => Err(raise_engine(py, &error)),
+                None => Ok(None),
+            },
         }
     }
 
@@ -153,7 +156,13 @@ impl Core {
                 *state = State::Ended;
                 Ok(Some(self.numbered(&commit)))
             }
-            Err(_) => Ok(None),
+            Err(stop) => match final_error(stop, cluster.vdl()) {
+                Some(error) => {
+                    *state = State::Ended;
+                    Err(raise_engine(py, &error))
+                }
+                None => Ok(None),
+            },
         }
     }
 
@@ -248,6 +257,19 @@ impl Core {
 
 /// Copies that have a commit when it is acknowledged.
 pub const WRITE_QUORUM: u32 = 4;
+
+/// The error of a stop that no waiting changes: neither the volume's, nor one that rests on another's row that is not
+/// yet durable [15].
+fn final_error(stop: Stop, vdl: Lsn) -> Option<EngineError> {
+    match stop {
+        Stop::Failed(EngineError::Volume(_)) => None,
+        Stop::Failed(
+            error @ (EngineError::DuplicateKey { .. } | EngineError::TokenUsed { .. }),
+        ) => (error.rests_on() <= vdl).then_some(error),
+        Stop::Failed(error) => Some(error),
+        _ => None,
+    }
+}
 
 fn closed(py: Python<'_>, message: &str) -> PyErr {
     Raise::new(py, "TransactionClosed", message).err()
