@@ -8,6 +8,9 @@
 //! 3. [`Copy::persisted`] takes the token and gives the [`Ack`]. There is no other way from a batch to its
 //!    acknowledgement: acknowledging what is not on disk does not compile [8].
 //! 4. Hand the fresh records, and only those, to the page store, before the copy's next gossip.
+//! 5. Where the SCL is not what the links of its records prove - [`Copy::fence`] or [`Copy::install`] has lowered it, or
+//!    the ticket of [`Copy::hydrating`] has raised it - write the copy's state before it answers. The log alone does not
+//!    bring such an SCL back, and after a crash of all copies nobody would have the stretch.
 //!
 //! The SCL is an LSN up to which the copy lacks nothing: mostly that of a record, but after a deep cut of the History
 //! it may lie between two. So a record follows when its link to the record before it in its group does not reach above

@@ -34,10 +34,7 @@ enum Waiting {
         as_epoch: Option<u64>,
     },
     /// The end of a stretch: an acknowledgement. Pages that came with it need the copy's state on disk.
-    Stretch {
-        pages: bool,
-        reply: Option<InstanceId>,
-    },
+    Stretch { reply: Option<InstanceId> },
     /// A promise: the inventory.
     Promise { reply: InstanceId },
 }
@@ -269,10 +266,7 @@ impl Machine {
                     reply: None,
                     as_epoch: None,
                 },
-                Waiting::Stretch {
-                    pages: !exports.is_empty(),
-                    reply: None,
-                },
+                Waiting::Stretch { reply: None },
             ],
         );
         self.pending.push(Accepting {
@@ -296,7 +290,7 @@ impl Machine {
         match copy.fence(epoch, history) {
             Ok(promise) => {
                 let scl = copy.scl();
-                self.cut |= scl < before;
+                self.unlinked |= scl < before;
                 self.bind(id, pg, scl);
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.promise(epoch, history);
@@ -411,10 +405,7 @@ impl Machine {
                 reply: Some(from),
                 as_epoch: None,
             },
-            Waiting::Stretch {
-                pages: job.pages,
-                reply: Some(from),
-            },
+            Waiting::Stretch { reply: Some(from) },
         ];
         let entry = LogEntry::batch(batch, [ticket(accepted.ticket), ticket(stretch)]);
         self.pending.push(Accepting { entry, waits });
@@ -459,7 +450,7 @@ impl Machine {
                 return;
             }
             let scl = copy.scl();
-            self.cut |= scl < before;
+            self.unlinked |= scl < before;
             self.bind(id, *pg, scl);
         }
         if epoch <= known {
@@ -511,13 +502,10 @@ impl Machine {
             Err(error) => return vec![Out::Failed(error.to_string())],
         };
         let waits = accepted.into_iter().flat_map(|accepting| accepting.waits);
-        // A copy's SCL that was cut may lie between two records: then only its state says so, and no link.
-        let mut flush = std::mem::take(&mut self.cut);
         for (token, waiting) in appended.tokens.into_iter().zip(waits) {
-            flush |= matches!(waiting, Waiting::Stretch { pages: true, .. });
             self.redeem(token, waiting, &mut outs);
         }
-        // A copy that has pages in place of records keeps its SCL only in its state.
+        let flush = std::mem::take(&mut self.unlinked);
         if (flush || self.wants_flush())
             && let Err(error) = self.flush()
         {
@@ -545,8 +533,10 @@ impl Machine {
                 }
                 self.reply_ack(id, reply, ack, outs);
             }
-            Waiting::Stretch { reply, .. } => {
+            Waiting::Stretch { reply } => {
+                let before = node.copy(pg).scl();
                 let ack = node.copy(pg).persisted(token);
+                self.unlinked |= ack.scl > before;
                 self.reply_ack(id, reply, ack, outs);
             }
             Waiting::Promise { reply } => {

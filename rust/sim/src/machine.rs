@@ -70,8 +70,9 @@ pub struct Machine {
     pub boot: u64,
     /// Accepted and not yet on disk.
     pub(crate) pending: Vec<Accepting>,
-    /// Has a History cut what a copy has, so that its state must be written before it answers?
-    pub(crate) cut: bool,
+    /// Does a copy's SCL say more, or less, than the links of its records? Then only its state keeps it, which must be
+    /// written before it answers.
+    pub(crate) unlinked: bool,
     /// Is a sync on its way?
     pub(crate) syncing: bool,
     /// The highest SCL that each copy has told anybody, while its promise stands [8].
@@ -95,7 +96,7 @@ impl Machine {
             boot: 1,
             pending: Vec::new(),
             syncing: false,
-            cut: false,
+            unlinked: false,
             told: BTreeMap::new(),
             promised: BTreeMap::new(),
             salt,
@@ -173,7 +174,7 @@ impl Machine {
         self.nodes.clear();
         self.pending.clear();
         self.syncing = false;
-        self.cut = false;
+        self.unlinked = false;
         self.disk = LyingDisk::new(self.disk.mem().crash(seed));
     }
 
