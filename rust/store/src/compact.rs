@@ -11,7 +11,7 @@
 //! A job goes on where the last call stopped, so that a call keeps its budget however large a layer is. A crash loses the
 //! job and nothing else: its output has a temporary name until it is complete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aurora_page::{Lsn, Page, PageId, seal};
@@ -38,6 +38,9 @@ pub(crate) struct Background {
     searched: bool,
     /// Where the next call of `collect` goes on looking for garbage.
     pub(crate) collected: u64,
+    /// Damaged parts of layers, by their offsets, of which everything has been fetched from another copy. They go when the
+    /// layer has been written anew without them.
+    pub(crate) replaced: BTreeMap<u64, BTreeSet<u64>>,
 }
 
 /// Work that may take several calls.

@@ -192,7 +192,14 @@ impl NodeStore {
         let broken = set.broken.iter().any(|d| d.layer == damage.layer);
         match layer {
             Some(layer) if damage.offset != 0 => {
-                let rewritten = self.rewrite(&layer, damage).inspect_err(|e| self.note(e))?;
+                let skip = background.replaced.entry(damage.layer).or_default();
+                skip.insert(damage.offset);
+                let skip = Arc::new(skip.clone());
+                let rewritten = match self.rewrite(&layer, skip).inspect_err(|e| self.note(e)) {
+                    // Another part of the layer is damaged too. This one is done; the layer waits for the other.
+                    Err(StoreError::Corrupt { .. }) if self.has_other_damage(damage) => return Ok(()),
+                    rewritten => rewritten?,
+                };
                 self.map
                     .publish(rewritten.into_iter().collect(), &[damage.layer])?;
             }
@@ -200,13 +207,28 @@ impl NodeStore {
             None if broken => self.map.publish(Vec::new(), &[damage.layer])?,
             None => {}
         }
+        background.replaced.remove(&damage.layer);
         self.damaged.lock().retain(|d| d.layer != damage.layer);
         Ok(())
     }
 
-    /// A layer without the parts of it that are known to be damaged; commits come from its records.
-    fn rewrite(&self, layer: &Arc<Layer>, damage: &Damage) -> Result<Option<Layer>, StoreError> {
-        let skip: Arc<BTreeSet<u64>> = Arc::new([damage.offset].into());
+    /// Takes a damage off the list if its layer has another one.
+    fn has_other_damage(&self, damage: &Damage) -> bool {
+        let mut damaged = self.damaged.lock();
+        let other = |d: &Damage| d.layer == damage.layer && d != damage;
+        let others = damaged.iter().any(other);
+        if others {
+            damaged.retain(|d| d != damage);
+        }
+        others
+    }
+
+    /// A layer without the parts of it at these offsets; commits come from its records.
+    fn rewrite(
+        &self,
+        layer: &Arc<Layer>,
+        skip: Arc<BTreeSet<u64>>,
+    ) -> Result<Option<Layer>, StoreError> {
         if layer.kind() == LayerKind::Image {
             let mut images = Merge::new(vec![Images::new(layer.clone(), PageId(0), skip)?]);
             let mut writer = ImageWriter::create(&self.map.dir, self.map.number())?;
