@@ -232,6 +232,13 @@ impl Copy {
         ticket
     }
 
+    /// What was to be written under this ticket was not: the copy is as if it had never come, and will ask for it again.
+    pub fn withdraw(&mut self, ticket: u64) {
+        self.in_flight.retain(|(number, _)| *number != ticket);
+        self.held.retain(|held| held.ticket != ticket);
+        self.recount();
+    }
+
     fn on_disk(&mut self, ticket: u64, first: Lsn, last: Lsn) {
         let start = self.held.partition_point(|held| held.link.lsn < first);
         for held in self
