@@ -22,8 +22,9 @@ unsafe extern "C" {
 }
 
 extern "C" fn count_fork() {
-    // Only an atomic: nothing else is safe in the child of a process with threads.
+    // Atomics and close(2): little else is safe in the child of a process with threads.
     FORKS.fetch_add(1, Ordering::Relaxed);
+    aurora_runtime::release_in_fork();
 }
 
 /// A number that differs between a process and its forks.

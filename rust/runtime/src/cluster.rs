@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aurora_engine::{Attempt, Engine, EngineConfig, EngineError, Stop};
+use aurora_engine::{Attempt, Engine, EngineConfig, EngineError, Mode, Stop, Txn};
 use aurora_page::{Geometry, Lsn};
 use aurora_proto::{Manifest, MetaStore, Refused, Volume, Writer};
+use aurora_redo::{History, PgId};
 use aurora_store::Disk;
 use parking_lot::Mutex;
 
@@ -27,6 +28,8 @@ use crate::volume::{EmbeddedVolume, Failure};
 
 /// How far back reads reach unless the cluster's maker said otherwise: a day.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+/// For how long a segment that was added and is not used yet serves everybody who asks for one.
+const GROWN_LATELY: Duration = Duration::from_millis(200);
 /// How long a step waits under back-pressure before it asks again.
 const PRESSURE_WAIT: Duration = Duration::from_millis(2);
 
@@ -49,13 +52,17 @@ pub(crate) struct Shared {
     pub(crate) read_only: Option<String>,
     pub(crate) maintenance: Maintenance,
     pub(crate) stop: AtomicBool,
+    /// Held by whoever does background work: one at a time, and nobody once the cluster is closed.
+    pub(crate) work: Mutex<()>,
+    /// When the volume grew last.
+    grown: Mutex<Option<Instant>>,
 }
 
 /// The last handle closes the cluster.
 struct Handle {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    lock: Mutex<Option<DirectoryLock>>,
+    lock: Mutex<Option<Arc<DirectoryLock>>>,
     pid: u32,
 }
 
@@ -74,10 +81,25 @@ impl Cluster {
     /// a later open needs.
     pub fn open(options: OpenOptions) -> Result<Cluster, Error> {
         let opened = open::open(&options)?;
+        Cluster::start(options, opened)
+    }
+
+    /// The same on a disk that is handed in, for tests and simulators: faults can be injected below a whole cluster. No lock is
+    /// taken, so whoever hands in the disk sees to it that one cluster at a time is open on it.
+    ///
+    /// # Errors
+    /// As [`Cluster::open`].
+    pub fn open_on(options: OpenOptions, disk: Arc<dyn Disk>) -> Result<Cluster, Error> {
+        let opened = open::open_on(&options, disk)?;
+        Cluster::start(options, opened)
+    }
+
+    fn start(options: OpenOptions, opened: open::Opened) -> Result<Cluster, Error> {
         let manifest = opened.manifest;
         let mut writer = Writer::new(opened.writer);
         first_acks(&mut writer, &opened.nodes);
-        writer.set_lost(manifest.nodes.iter().map(|n| n.id).filter(|id| opened.nodes.iter().all(|n| n.id() != *id)).collect());
+        let answers = |id| opened.nodes.iter().any(|node| node.id() == id && node.acknowledges());
+        writer.set_lost(manifest.nodes.iter().map(|info| info.id).filter(|id| !answers(*id)).collect());
         let geometry = Geometry::new(manifest.page_bytes as usize, manifest.segment_pages);
         let history = Arc::new(manifest.history.clone());
         let volume = EmbeddedVolume::new(writer, geometry, history.clone(), opened.nodes, opened.devices, &manifest.nodes)?;
@@ -85,12 +107,7 @@ impl Cluster {
             volume.fail(Failure::ReadOnly { reason: reason.clone() });
         }
         let volume = Arc::new(volume);
-        let mut last_time_us = manifest.created_us;
-        for node in &volume.nodes {
-            if let Some(latest) = node.store.latest(&history)? {
-                last_time_us = last_time_us.max(latest.time_us);
-            }
-        }
+        let last_time_us = manifest.created_us.max(last_commit_us(&volume, &history)?);
         let config = EngineConfig { cache_bytes: options.cache_bytes, last_time_us, ..EngineConfig::default() };
         let engine = Engine::new(volume.clone(), config)?;
         let shared = Arc::new(Shared {
@@ -105,12 +122,21 @@ impl Cluster {
             read_only: opened.read_only,
             maintenance: Maintenance::new(opened.jobs),
             stop: AtomicBool::new(false),
+            work: Mutex::new(()),
+            grown: Mutex::new(None),
         });
         let threads = start_threads(&shared)?;
-        let lock = Mutex::new(opened.lock);
+        let lock = opened.lock.map(Arc::new);
+        if let Some(lock) = &lock {
+            shared.volume.set_owner(lock);
+        }
+        let lock = Mutex::new(lock);
         let cluster = Cluster { handle: Arc::new(Handle { shared, threads, lock, pid: std::process::id() }) };
         if cluster.read_only().is_none() {
-            cluster.run(&|| false, |engine| engine.bootstrap(wall_us()))?;
+            // A reader reads what is durable: it must find the system tables.
+            if let Some(made) = cluster.run(&|| false, |engine| engine.bootstrap(wall_us()))? {
+                cluster.wait_durable(made.lsn, &|| false)?;
+            }
         }
         Ok(cluster)
     }
@@ -170,7 +196,8 @@ impl Cluster {
     /// waiting, says so.
     pub fn settle(&self, stop: Stop, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
         self.check_open()?;
-        self.handle.shared.settle(stop, interrupt)
+        let seen = self.handle.shared.volume.segments();
+        self.handle.shared.settle(stop, seen, interrupt)
     }
 
     /// Runs a step to its end.
@@ -222,8 +249,40 @@ impl Cluster {
     /// # Errors
     /// What stood in the way of the first repair that failed.
     pub fn repair_now(&self) -> Result<(), Error> {
-        self.check_open()?;
         self.handle.shared.repair_all()
+    }
+
+    /// Puts what is in memory and in the hot log into layers now, as the background does when the log has grown.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`] when there is no room: everything stays in the log, and can be read.
+    pub fn flush_now(&self) -> Result<(), Error> {
+        self.handle.shared.flush_all()
+    }
+
+    /// Begins a view of everything as it was at `at`, and keeps it readable until the view ends.
+    ///
+    /// # Errors
+    /// [`Error::OutsideWindow`] when `at` lies before what is kept, or after what has been given out.
+    pub fn begin_at(&self, at: Lsn, interrupt: &dyn Fn() -> bool) -> Result<Txn, Error> {
+        let (vdl, numbered) = (self.vdl(), self.handle.shared.volume.numbered());
+        if at > numbered {
+            let expected = format!("{} to {vdl}", self.floor());
+            return Err(Error::OutsideWindow { what: "LSN", expected, got: at.to_string() });
+        }
+        let txn = self.run(interrupt, |engine| engine.begin(Mode::ReadOnly { at: Some(at) }))?;
+        self.check_window(at)?;
+        Ok(txn)
+    }
+
+    /// Refuses a read point below what is kept. To be asked once the read point is open: from then on the floor stays below it.
+    pub fn check_window(&self, at: Lsn) -> Result<(), Error> {
+        let floor = self.floor();
+        if at >= floor {
+            return Ok(());
+        }
+        let expected = format!("{floor} to {}", self.vdl());
+        Err(Error::OutsideWindow { what: "LSN", expected, got: at.to_string() })
     }
 
     /// The lowest LSN that can still be read.
@@ -233,13 +292,14 @@ impl Cluster {
 }
 
 impl Shared {
-    fn settle(&self, stop: Stop, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+    /// `seen` is the number of segments that the step may have known.
+    fn settle(&self, stop: Stop, seen: u64, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
         match stop {
             Stop::NeedPage { page, at } => {
                 let found = self.fetcher.page(&self.volume, page, at)?;
                 Ok(self.engine.install(page, found, at)?)
             }
-            Stop::NeedSegment => self.grow(),
+            Stop::NeedSegment => self.grow(seen),
             Stop::WaitLsn(lsn) => self.volume.wait(lsn, interrupt),
             Stop::Failed(error) => self.failed(error, interrupt),
         }
@@ -247,9 +307,10 @@ impl Shared {
 
     /// An error that rests on another's row is raised once that row is durable [15]; back-pressure is waited out.
     fn failed(&self, error: EngineError, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        let rests_on = error.rests_on();
         match error {
-            EngineError::DuplicateKey { seen, .. } if seen > self.volume.vdl() => {
-                self.volume.wait(seen.min(self.volume.numbered()), interrupt)?;
+            _ if rests_on > self.volume.vdl() => {
+                self.volume.wait(rests_on.min(self.volume.numbered()), interrupt)?;
                 Err(error.into())
             }
             EngineError::Volume(Refused::BackPressure { vdl, .. }) => {
@@ -257,7 +318,8 @@ impl Shared {
                 self.maintenance.wake();
                 relieved
             }
-            EngineError::Volume(Refused::QuorumLost { .. }) => Err(self.volume.quorum_lost()),
+            // The failure that lost the quorum says more than that it is lost.
+            EngineError::Volume(Refused::QuorumLost { .. }) => Err(self.volume.check().err().unwrap_or_else(|| self.volume.quorum_lost())),
             EngineError::Volume(Refused::Fenced { by, .. }) => Err(Error::Fenced { by }),
             other => Err(other.into()),
         }
@@ -269,9 +331,10 @@ impl Shared {
         mut step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>,
     ) -> Result<T, Error> {
         loop {
+            let seen = self.volume.segments();
             match step(&self.engine) {
                 Ok(done) => return Ok(done),
-                Err(stop) => self.settle(stop, interrupt)?,
+                Err(stop) => self.settle(stop, seen, interrupt)?,
             }
             if interrupt() {
                 return Err(Error::Interrupted);
@@ -284,11 +347,14 @@ impl Shared {
         self.run(&|| self.stop.load(Ordering::Acquire), step)
     }
 
-    /// Grows the volume by a segment: one compare-and-swap of the manifest [4].
-    pub(crate) fn grow(&self) -> Result<(), Error> {
-        let seen = self.volume.segments();
+    /// Grows the volume by a segment, unless it has grown since a step saw `seen` segments: one compare-and-swap of the manifest
+    /// [4].
+    fn grow(&self, seen: u64) -> Result<(), Error> {
         let mut meta = self.meta.lock();
-        if self.volume.segments() > seen {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        if self.volume.segments() > seen || self.has_just_grown() {
             return Ok(());
         }
         let segment_bytes = meta.manifest.segment_pages * u64::from(meta.manifest.page_bytes);
@@ -300,7 +366,21 @@ impl Shared {
         meta.store.cas(meta.manifest.version, &next)?;
         meta.manifest = next;
         self.volume.add_segment(members);
+        *self.grown.lock() = Some(Instant::now());
         Ok(())
+    }
+
+    /// Whether another thread added a segment a moment ago that nobody uses yet. Who asked for one at the same time is served by
+    /// it. After that moment the volume grows all the same, so that nobody who cannot use that segment waits for ever.
+    fn has_just_grown(&self) -> bool {
+        let newest = PgId((self.volume.segments() - 1) as u32);
+        let moment_ago = self.grown.lock().is_some_and(|grown| grown.elapsed() < GROWN_LATELY);
+        moment_ago && self.volume.tail(newest).is_none()
+    }
+
+    /// True once nothing may be changed any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     pub(crate) fn lsn_at(&self, time_us: i64) -> Result<Lsn, Error> {
@@ -313,10 +393,16 @@ impl Shared {
         let history = self.volume.history();
         let vdl = self.volume.vdl();
         let mut best = None;
+        let mut answers = Vec::new();
         for node in self.volume.nodes.iter().filter(|node| !node.is_lost()) {
-            if let Ok(Some(point)) = node.store.lsn_at(time_us, &history) {
-                best = best.max(Some(point.lsn));
-            }
+            answers.push(node.store.lsn_at(time_us, &history));
+        }
+        // A copy that is damaged or behind knows less than the others.
+        if answers.iter().all(Result::is_err) {
+            return Err(answers.into_iter().find_map(Result::err).map_or_else(|| self.volume.quorum_lost(), Error::from));
+        }
+        for point in answers.into_iter().flatten().flatten() {
+            best = best.max(Some(point.lsn));
         }
         // A commit above the VDL is not readable yet; the VDL is a commit too, and an earlier one.
         let lsn = best.unwrap_or(self.floor()).min(vdl);
@@ -350,6 +436,7 @@ impl Handle {
             return Ok(());
         }
         self.shared.volume.flush_pending();
+        let healthy = self.shared.volume.failure().is_none();
         self.shared.volume.fail(Failure::Closed);
         self.shared.volume.wake_threads();
         self.shared.maintenance.wake();
@@ -357,7 +444,12 @@ impl Handle {
             // A thread that panicked has been reported on standard error; closing goes on.
             let _ = thread.join();
         }
-        let closed = self.shared.mark_closed();
+        // Whoever is in the middle of a write or a repair ends it; whoever comes later finds the cluster closed. Only then may
+        // another owner come.
+        drop(self.shared.work.lock());
+        self.shared.volume.devices.iter().for_each(|device| device.close());
+        // A volume that has failed has told its callers so; closing it is no second failure, and the next open recovers.
+        let closed = if healthy { self.shared.mark_closed() } else { Ok(()) };
         *self.lock.lock() = None;
         closed
     }
@@ -375,6 +467,26 @@ impl Shared {
             meta.manifest = next;
         }
         Ok(())
+    }
+}
+
+/// The newest commit time that any copy knows; a copy that is damaged knows less than the others.
+fn last_commit_us(volume: &EmbeddedVolume, history: &Arc<History>) -> Result<i64, Error> {
+    let mut failed = None;
+    let mut answered = false;
+    let mut last_us = i64::MIN;
+    for node in &volume.nodes {
+        match node.store.latest(history) {
+            Ok(latest) => {
+                answered = true;
+                last_us = latest.map_or(last_us, |latest| last_us.max(latest.time_us));
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if !answered => Err(error.into()),
+        _ => Ok(last_us),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Making a cluster: six empty copies, their log, and the first manifest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aurora_page::VolumeId;
@@ -17,6 +17,7 @@ use crate::metastore::DirMetaStore;
 use crate::node::Node;
 use crate::open::{BYTES_IN_FLIGHT_MAX, Opened, Site, identity, node_config, salt};
 use crate::options::{OpenOptions, SEGMENT_BYTES_DEFAULT};
+use crate::unfinished;
 
 /// LSNs that may be handed out above the VDL, as in Aurora [P17].
 const LAL_WINDOW: u64 = 10_000_000;
@@ -29,6 +30,7 @@ pub(crate) const WINDOW_KEY: &str = "window_us";
 
 /// Makes a cluster in an empty directory. Its manifest is written last: a directory without one was never a cluster.
 pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error> {
+    announce(&site, options)?;
     let manifest = first_manifest(&site, options)?;
     let history = Arc::new(manifest.history.clone());
     let mut nodes = Vec::new();
@@ -45,9 +47,27 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
     }
     let meta = DirMetaStore::new(site.disk.clone(), layout::places(&site.dir, &manifest.nodes));
     meta.cas(0, &manifest)?;
+    unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
     let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
     let Site { disk, dir, lock } = site;
     Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: None })
+}
+
+/// Leaves a mark, so that what a crash leaves of this making can be cleared away. Only what is empty now may be in it.
+fn announce(site: &Site, options: &OpenOptions) -> Result<(), Error> {
+    let nodes = options.nodes.clone().unwrap_or_else(layout::default_nodes);
+    for dir in nodes.iter().map(|place| site.dir.join(&place.path)).filter(|dir| site.disk.exists(dir)) {
+        if !site.disk.list(&dir).map_err(|source| Error::io(&dir, source))?.is_empty() {
+            return Err(not_empty(dir));
+        }
+    }
+    let places = nodes.iter().filter_map(|place| place.path.to_str()).chain([layout::LOG_DIR]);
+    unfinished::mark(&*site.disk, &site.dir, places).map_err(|source| Error::io(&site.dir, source))
+}
+
+fn not_empty(path: PathBuf) -> Error {
+    let expected = "an empty directory for a new node".into();
+    Error::NotACluster { path, expected, got: "a directory with entries".into() }
 }
 
 fn first_manifest(site: &Site, options: &OpenOptions) -> Result<Manifest, Error> {
@@ -87,11 +107,7 @@ fn make_directories(site: &Site, options: &OpenOptions) -> Result<Vec<NodeInfo>,
             }
             site.disk.device_of(&dir).map(Some)
         };
-        let device = make().map_err(|source| Error::io(&dir, source))?.ok_or_else(|| Error::NotACluster {
-            path: dir.clone(),
-            expected: "an empty directory for a new node".into(),
-            got: "a directory with entries".into(),
-        })?;
+        let device = make().map_err(|source| Error::io(&dir, source))?.ok_or_else(|| not_empty(dir.clone()))?;
         nodes.push(NodeInfo { id: NodeId(index as u16), az: place.az, path: path.into(), device, incarnation: 1 });
     }
     Ok(nodes)

@@ -1,15 +1,18 @@
 //! A log device: the log that the nodes on one disk share, and the queue of its thread where there are several.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aurora_page::Lsn;
 use aurora_proto::{Fresh, NodeSet};
 use aurora_redo::PgBatch;
-use aurora_store::{LogDevice, LogEntry};
-use parking_lot::Mutex;
+use aurora_store::{Appended, LogDevice, LogEntry, LogError};
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::Error;
 use crate::node::Node;
 use crate::volume::EmbeddedVolume;
 use crate::waiters::Parker;
@@ -17,6 +20,8 @@ use crate::waiters::Parker;
 /// Batches a slow device may be behind before the oldest are dropped: its copies get them by gossip.
 const QUEUE_MAX: usize = 4096;
 
+/// A disk that takes longer than this for a write stands still, as far as the background is concerned.
+const STALLED: Duration = Duration::from_secs(1);
 /// How often a device's thread looks at its stop flag.
 const IDLE: Duration = Duration::from_millis(200);
 
@@ -33,6 +38,8 @@ pub(crate) struct Device {
     pub(crate) nodes: NodeSet,
     /// Held from the append to the end of the ingest: a position read under it has everything before it in the page stores.
     pub(crate) io: Mutex<()>,
+    /// The cluster was closed: the log may have another owner by now.
+    closed: AtomicBool,
     /// Taken by the copies, and refused for lack of space.
     held: Mutex<Offered>,
     queue: Mutex<VecDeque<Arc<PgBatch>>>,
@@ -42,7 +49,38 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new(log: LogDevice) -> Device {
         let nodes = log.nodes();
-        Device { log, nodes, io: Mutex::new(()), held: Mutex::default(), queue: Mutex::default(), thread: Mutex::new(None) }
+        Device {
+            log,
+            nodes,
+            io: Mutex::new(()),
+            closed: AtomicBool::new(false),
+            held: Mutex::default(),
+            queue: Mutex::default(),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// Appends, unless the cluster was closed. The caller holds `io`, or is alone.
+    pub(crate) fn append(&self, entries: &[LogEntry]) -> Result<Appended, LogError> {
+        if self.closed.load(Ordering::Acquire) {
+            let reason = "the cluster was closed".into();
+            return Err(LogError::Poisoned { path: Default::default(), reason });
+        }
+        self.log.append(entries)
+    }
+
+    /// Ends the device for this owner: when this returns, nothing is written any more.
+    pub(crate) fn close(&self) {
+        let _io = self.io.lock();
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Takes `io`, unless the disk stands still: the background goes on with other devices then.
+    pub(crate) fn io_unless_stalled(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        self.io.try_lock_for(STALLED).ok_or_else(|| {
+            let source = io::Error::new(io::ErrorKind::TimedOut, format!("a write has taken longer than {STALLED:?}"));
+            Error::io(self.log.dir(), source)
+        })
     }
 
     pub(crate) fn has_held(&self) -> bool {
@@ -57,12 +95,14 @@ impl Device {
         *self.held.lock() = offered;
     }
 
-    /// Gives batches to the device's thread.
-    pub(crate) fn enqueue(&self, batches: &[Arc<PgBatch>]) {
+    /// Gives batches to the device's thread. What is durable elsewhere may be dropped, for gossip brings it; what is not yet
+    /// durable may not: should every device be slow, nobody would have it. The writer's limit on what is in flight bounds that.
+    pub(crate) fn enqueue(&self, batches: &[Arc<PgBatch>], vdl: Lsn) {
         let mut queue = self.queue.lock();
         queue.extend(batches.iter().cloned());
-        let excess = queue.len().saturating_sub(QUEUE_MAX);
-        queue.drain(..excess);
+        while queue.len() > QUEUE_MAX && queue.front().is_some_and(|batch| batch.last_lsn() <= vdl) {
+            queue.pop_front();
+        }
         drop(queue);
         self.wake();
     }
@@ -78,14 +118,20 @@ impl Device {
         let parker = Parker::current();
         *self.thread.lock() = Some(parker.clone());
         while !stop.load(Ordering::Acquire) {
-            let batches: Vec<_> = self.queue.lock().drain(..).collect();
-            if batches.is_empty() {
+            // What there was no room for goes first. Nothing more is taken until there is: the queue is bounded, so memory is.
+            let held = self.has_held();
+            let batches: Vec<_> = if held { Vec::new() } else { self.queue.lock().drain(..).collect() };
+            if batches.is_empty() && !held {
                 parker.park(IDLE);
                 continue;
             }
-            // A failure is on record with the volume; without room the copies miss these and gossip brings them.
-            let _ = volume.write(self, &batches);
+            // A failure is on record with the volume.
+            let written = volume.write(self, &batches);
             volume.wake_waiters();
+            if let Err(LogError::Full { path, .. }) = written {
+                volume.device_full(path);
+                parker.park(IDLE);
+            }
         }
     }
 }

@@ -75,8 +75,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The disk has no room; what was acknowledged is safe, the write was refused.
-    #[error("no space left for {}: free some and open the cluster again", path.display())]
+    /// The disk has no room. What was acknowledged is safe, and reads go on; commits go on once there is room again, without
+    /// opening the cluster anew. A commit that was waiting may yet become durable then.
+    #[error("no space left for {}: free some, and commits go on", path.display())]
     DiskFull {
         /// What was being written.
         path: PathBuf,
@@ -165,6 +166,10 @@ impl From<MetaError> for Error {
                 need: needed,
                 missing: Vec::new(),
                 hint: "the manifest is kept in the cluster's directory and its six nodes': bring missing ones back".into(),
+            },
+            MetaError::Store(source) => match source.downcast::<io::Error>() {
+                Ok(source) => Error::io(Path::new("the manifest"), *source),
+                Err(source) => Error::Corrupt { detail: source.to_string() },
             },
             other => Error::Corrupt { detail: other.to_string() },
         }

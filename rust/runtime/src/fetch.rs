@@ -51,7 +51,7 @@ impl Fetcher {
                     let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
                     self.router.lock().on_reply(id, took_us);
                     for (node, error) in failures {
-                        if matches!(error, StoreError::Corrupt { .. } | StoreError::Gap { .. }) {
+                        if matches!(error, StoreError::Corrupt { .. } | StoreError::Gap { .. } | StoreError::BlobMissing { .. }) {
                             self.damaged.lock().insert((node, page));
                         }
                     }

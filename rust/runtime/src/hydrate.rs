@@ -7,6 +7,7 @@ use aurora_page::{Lsn, PageId};
 use aurora_proto::{Accepted, Ack, Job, Refuse};
 use aurora_redo::{BlobId, Op, PgBatch, PgId, Record};
 use aurora_store::{LogEntry, Ticket};
+use parking_lot::MutexGuard;
 
 use crate::Error;
 use crate::device::Device;
@@ -35,28 +36,71 @@ impl Hydration<'_> {
     /// # Errors
     /// What a store or the log answered: another source may do, and repeating a job is harmless.
     pub(crate) fn run(&self, job: &Job) -> Result<Ack, Error> {
-        let mut entries = Vec::new();
-        if job.pages || job.after.is_none() {
+        let pages = job.pages || job.after.is_none();
+        if pages {
             self.copy_pages(job.pg)?;
         } else {
-            self.copy_records(job, &mut entries)?;
+            self.copy_records(job)?;
         }
-        let number = self.to.with_copies(|copies| copies.get_mut(job.pg.0 as usize).map(|c| c.hydrating(job.after, job.upto)));
-        let number = number.ok_or_else(|| unexpected(format!("no copy of {} at {}", job.pg, self.to.id())))?;
-        entries.push(self.marker(job.pg, number));
-        self.persist(&entries)?.ok_or_else(|| unexpected(format!("no acknowledgement of {} from {}", job.pg, self.to.id())))
+        let ack = self.complete(job)?;
+        if pages {
+            if std::env::var("NOKEEP").is_err() { self.keep_states()?; }
+        }
+        // A node whose directory is gone is a lost copy, whatever was written.
+        if !self.to.is_alive() {
+            return Err(unexpected(format!("{} is gone", self.to.id())));
+        }
+        Ok(ack)
     }
 
-    /// An entry without records: what it stands for is in layers already.
-    fn marker(&self, pg: PgId, number: u64) -> LogEntry {
-        let batch = PgBatch { pg, epoch: self.epoch, vdl: self.vdl, records: Vec::new() };
-        LogEntry::batch(Arc::new(batch), [Ticket { node: self.to.id(), pg, number }])
+    /// Says in the log that the stretch of the job is here: an entry without records, for they are in the log or in layers already.
+    fn complete(&self, job: &Job) -> Result<Ack, Error> {
+        let pg = job.pg;
+        let _io = self.io()?;
+        let number = self.to.with_copies(|copies| copies.get_mut(pg.0 as usize).map(|c| c.hydrating(job.after, job.upto)));
+        let number = number.ok_or_else(|| unexpected(format!("no copy of {pg} at {}", self.to.id())))?;
+        let ack = self.append(self.batch(pg, Vec::new()), number)?;
+        ack.ok_or_else(|| unexpected(format!("no acknowledgement of {pg} from {}", self.to.id())))
     }
 
-    fn persist(&self, entries: &[LogEntry]) -> Result<Option<Ack>, Error> {
-        let _io = self.device.io.lock();
-        let appended = self.device.log.append(entries)?;
-        Ok(appended.tokens.into_iter().filter_map(|token| self.to.persisted(token)).last())
+    /// Under a fence, the VDL is a plan and not yet true. In the log of a recovery that crashes it would be believed by the next
+    /// one, which may find fewer records [11].
+    fn batch(&self, pg: PgId, records: Vec<Record>) -> Arc<PgBatch> {
+        let vdl = if self.fenced { Lsn::NONE } else { self.vdl };
+        Arc::new(PgBatch { pg, epoch: self.epoch, vdl, records })
+    }
+
+    /// The right to write to the device. What it had no room for goes before anything else: a copy that waits for it must not be
+    /// told that it has everything.
+    fn io(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        let io = self.device.io_unless_stalled()?;
+        if self.device.has_held() {
+            return Err(Error::DiskFull { path: self.to.dir.clone() });
+        }
+        Ok(io)
+    }
+
+    /// Writes a batch under a ticket of the copy. Where that fails, the copy forgets the ticket. The caller holds the device.
+    fn append(&self, batch: Arc<PgBatch>, number: u64) -> Result<Option<Ack>, Error> {
+        let pg = batch.pg;
+        let entry = LogEntry::batch(batch, [Ticket { node: self.to.id(), pg, number }]);
+        match self.device.append(&[entry]) {
+            Ok(appended) => Ok(appended.tokens.into_iter().filter_map(|token| self.to.persisted(token)).last()),
+            Err(error) => {
+                self.to.with_copies(|copies| copies.get_mut(pg.0 as usize).map(|copy| copy.withdraw(number)));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// How far a copy is complete that was made from pages, no record in its log tells: it is written down before it counts.
+    fn keep_states(&self) -> Result<(), Error> {
+        let states: Vec<_> = {
+            let _io = self.device.io_unless_stalled()?;
+            self.to.with_copies(|copies| copies.iter().map(|copy| copy.state().clone()).collect())
+        };
+        self.to.store.flush(&states)?;
+        Ok(())
     }
 
     fn copy_pages(&self, pg: PgId) -> Result<(), Error> {
@@ -73,21 +117,32 @@ impl Hydration<'_> {
         Ok(())
     }
 
-    fn copy_records(&self, job: &Job, entries: &mut Vec<LogEntry>) -> Result<(), Error> {
+    fn copy_records(&self, job: &Job) -> Result<(), Error> {
+        let history = self.to.with_copies(|copies| copies.get(job.pg.0 as usize).map(|copy| copy.state().history.clone()));
+        let history = history.ok_or_else(|| unexpected(format!("no copy of {} at {}", job.pg, self.to.id())))?;
         let mut after = job.after;
         loop {
-            let records = self.from.store.records(job.pg, after, job.upto, CHUNK_BYTES)?;
+            let mut records = self.from.store.records(job.pg, after, job.upto, CHUNK_BYTES)?;
             let Some(last) = records.last().map(|record| record.lsn) else { return Ok(()) };
+            // A record that was cut off may still be kept, and must not come back.
+            records.retain(|record| history.contains(record.origin, record.lsn));
             referenced(&records).try_for_each(|blob| self.copy_blob(blob))?;
-            let batch = Arc::new(PgBatch { pg: job.pg, epoch: self.epoch, vdl: self.vdl, records });
-            let accepted = self.offer(&batch)?;
-            if !accepted.is_duplicate() {
-                self.to.ingest(&batch, &accepted.fresh);
-                let ticket = Ticket { node: self.to.id(), pg: job.pg, number: accepted.ticket };
-                entries.push(LogEntry::batch(batch, [ticket]));
+            if !records.is_empty() {
+                self.take(self.batch(job.pg, records))?;
             }
             after = last;
         }
+    }
+
+    /// Has the copy take a batch: offered, written, ingested, acknowledged, as from the writer.
+    fn take(&self, batch: Arc<PgBatch>) -> Result<(), Error> {
+        let _io = self.io()?;
+        let accepted = self.offer(&batch)?;
+        if !accepted.is_duplicate() {
+            self.to.ingest(&batch, &accepted.fresh);
+            self.append(batch, accepted.ticket)?;
+        }
+        Ok(())
     }
 
     fn offer(&self, batch: &PgBatch) -> Result<Accepted, Error> {

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::options::NodePlacement;
 
 /// Directory of a hot log.
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 /// Before the directory of a log in the manifest's settings; the value lists its nodes.
 const LOG_KEY: &str = "log:";
 

@@ -12,7 +12,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`Cluster`] | opening, closing, the loop that serves the engine's stops |
-//! | `open`, `create`, `recover`, `restore` | from a directory to a volume that has every acknowledged commit [11][13] |
+//! | `open`, `create`, `unfinished`, `recover`, `restore` | from a directory to a volume that has every acknowledged commit [11][13] |
 //! | `volume`, `device`, `waiters` | the commit path: group commit without a hop [8][9] |
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `readonly` | opening without leaving a trace |
@@ -44,6 +44,7 @@ mod readonly;
 mod recover;
 mod restore;
 mod status;
+mod unfinished;
 mod volume;
 mod waiters;
 
@@ -51,6 +52,7 @@ pub use cluster::Cluster;
 pub use completions::{Completion, CompletionQueue};
 pub use error::Error;
 pub use load::BulkLoad;
+pub use lock::release_in_fork;
 pub use options::{NodePlacement, OpenOptions};
 pub use osdisk::OsDisk;
 pub use status::{BackgroundStatus, CacheStatus, NodeState, NodeStatus, Status};

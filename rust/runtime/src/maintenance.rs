@@ -5,15 +5,16 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aurora_page::{Lsn, PageId};
 use aurora_proto::{Job, MetaStore, NodeId, Volume, gossip};
-use aurora_redo::{History, PgId};
-use aurora_store::{Damage, Roots, StoreError};
-use parking_lot::Mutex;
+use aurora_redo::{BlobId, History, PgId};
+use aurora_store::{Damage, Export, Roots, StoreError};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
 use crate::clock::wall_us;
@@ -30,8 +31,13 @@ const TICK: Duration = Duration::from_millis(100);
 const FLUSH_AT_BYTES: u64 = 40 << 20;
 /// Scrub reads this share of the background budget.
 const SCRUB_SHARE: u64 = 16;
-/// The collection floor is moved at most this often: each move is a compare-and-swap of the manifest.
+/// The collection floor is moved this often: each move is a compare-and-swap of the manifest. A window shorter than a few times
+/// this is followed more closely.
 const FLOOR_EVERY: Duration = Duration::from_secs(5);
+/// The floor is not moved more often than this.
+const FLOOR_EVERY_MIN: Duration = Duration::from_millis(200);
+/// How often the engine's own chores are done.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long a commit's token is kept: a day.
 const TOKEN_KEPT_US: i64 = 24 * 3600 * 1_000_000;
 /// Records a copy may get by gossip at a time.
@@ -92,6 +98,7 @@ impl Maintenance {
 /// What the thread remembers from one look to the next.
 struct Turn {
     floor_moved: Instant,
+    upkept: Instant,
     started: Instant,
     scrub_next: usize,
 }
@@ -102,24 +109,39 @@ impl Shared {
         let parker = Parker::current();
         *self.maintenance.thread.lock() = Some(parker.clone());
         let now = Instant::now();
-        let mut turn = Turn { floor_moved: now, started: now, scrub_next: 0 };
-        while !self.stop.load(Ordering::Acquire) {
-            if self.read_only.is_none() {
+        let mut turn = Turn { floor_moved: now, upkept: now, started: now, scrub_next: 0 };
+        while !self.is_closed() {
+            if let Ok(_work) = self.working() {
                 self.maintain_once(&mut turn);
             }
             parker.park(TICK);
         }
     }
 
+    /// The right to work in the background, or why there is nothing to be done.
+    fn working(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        let work = self.work.lock();
+        match &self.read_only {
+            _ if self.is_closed() => Err(Error::Closed),
+            Some(reason) => Err(Error::ReadOnly { reason: reason.clone() }),
+            None => Ok(work),
+        }
+    }
+
     fn maintain_once(&self, turn: &mut Turn) {
+        self.find_lost();
         self.prepare_and_flush();
         self.volume.flush_pending();
         self.repair_copies();
         self.gossip();
         self.repair_damage();
-        if turn.floor_moved.elapsed() >= FLOOR_EVERY {
+        let floor_every = (self.window() / 4).clamp(FLOOR_EVERY_MIN, FLOOR_EVERY);
+        if turn.floor_moved.elapsed() >= floor_every {
             turn.floor_moved = Instant::now();
             self.move_floor().unwrap_or_else(|error| self.maintenance.note(error));
+        }
+        if turn.upkept.elapsed() >= UPKEEP_EVERY {
+            turn.upkept = Instant::now();
             self.engine_upkeep();
         }
         let elapsed = turn.started.elapsed().min(Duration::from_secs(1));
@@ -131,6 +153,8 @@ impl Shared {
 
     /// Does every repair that is pending, now and in the calling thread.
     pub(crate) fn repair_all(&self) -> Result<(), Error> {
+        let _work = self.working()?;
+        self.find_lost();
         while !self.maintenance.jobs.lock().is_empty() {
             let before = self.maintenance.jobs.lock().len();
             self.repair_copies();
@@ -142,6 +166,19 @@ impl Shared {
         self.gossip();
         self.repair_damage();
         Ok(())
+    }
+
+    /// Puts everything into layers, now and in the calling thread.
+    pub(crate) fn flush_all(&self) -> Result<(), Error> {
+        let _work = self.working()?;
+        self.volume.devices.iter().try_for_each(|device| self.flush(device))
+    }
+
+    /// Notices directories that are gone while nothing is committed.
+    pub(crate) fn find_lost(&self) {
+        for node in self.living().filter(|node| !node.is_alive()) {
+            self.volume.lose(node);
+        }
     }
 
     fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
@@ -167,7 +204,7 @@ impl Shared {
         let nodes: Vec<_> = self.living().filter(|node| device.nodes.contains(node.id())).collect();
         let (position, states) = {
             // Everything before a position that is read under this lock has reached the page stores.
-            let _io = device.io.lock();
+            let _io = device.io_unless_stalled()?;
             let states: Vec<Vec<_>> = nodes
                 .iter()
                 .map(|node| node.with_copies(|copies| copies.iter().map(|copy| copy.state().clone()).collect()))
@@ -226,7 +263,7 @@ impl Shared {
         }
     }
 
-    fn refetch_blob(&self, node: &Node, blob: aurora_redo::BlobId) {
+    fn refetch_blob(&self, node: &Node, blob: BlobId) {
         for peer in self.living().filter(|peer| peer.id() != node.id()) {
             if let Ok(pages) = peer.store.blob_pages(blob) {
                 match node.store.put_blob(blob, self.volume.epoch(), &pages) {
@@ -239,7 +276,17 @@ impl Shared {
 
     /// Rebuilds damaged parts of layers from peers.
     fn repair_damage(&self) {
-        drop(self.fetcher.take_damaged());
+        for (id, page) in self.fetcher.take_damaged() {
+            let Some(node) = self.volume.node(id).filter(|node| !node.is_lost()) else { continue };
+            // Where a layer is damaged, that layer is repaired.
+            if node.store.damage().iter().any(|damage| damage.pages.contains(&page)) {
+                continue;
+            }
+            let refetched = self.fetch_from_peers(node, page..=page, |exports| {
+                exports.iter().try_for_each(|export| node.store.import(export).map(drop))
+            });
+            refetched.unwrap_or_else(|error| self.maintenance.note(error));
+        }
         for node in self.living() {
             for damage in node.store.damage() {
                 if let Err(error) = self.repair_one(node, &damage) {
@@ -250,21 +297,27 @@ impl Shared {
     }
 
     fn repair_one(&self, node: &Node, damage: &Damage) -> Result<(), Error> {
+        self.fetch_from_peers(node, damage.pages.clone(), |exports| node.store.repair(damage, exports))
+    }
+
+    /// Gives a node what a peer has of some pages, with the blobs that they refer to: the first peer from which all of it comes.
+    fn fetch_from_peers(
+        &self,
+        node: &Node,
+        pages: RangeInclusive<PageId>,
+        take: impl Fn(&[Export]) -> Result<(), StoreError>,
+    ) -> Result<(), Error> {
         let mut failed = None;
         for peer in self.living().filter(|peer| peer.id() != node.id() && !self.maintenance.repairs(peer.id())) {
-            let mut exports = Vec::new();
-            let mut next: Option<PageId> = Some(*damage.pages.start());
-            let fetched = loop {
-                let Some(page) = next else { break Ok(()) };
-                match peer.store.export(page..=*damage.pages.end(), GOSSIP_BYTES as u64) {
-                    Ok(export) => {
-                        next = export.next;
-                        exports.push(export);
+            let fetched = exports_of(peer, &pages).and_then(|exports| {
+                for blob in exports.iter().flat_map(|export| &export.blobs) {
+                    if node.store.blob_pages(*blob).is_err() {
+                        node.store.put_blob(*blob, self.volume.epoch(), &peer.store.blob_pages(*blob)?)?;
                     }
-                    Err(error) => break Err(error),
                 }
-            };
-            match fetched.and_then(|()| node.store.repair(damage, &exports)) {
+                take(&exports)
+            });
+            match fetched {
                 Ok(()) => return Ok(()),
                 Err(error) => failed = Some(error),
             }
@@ -275,6 +328,11 @@ impl Shared {
     /// Does one job of those left by the recovery.
     fn repair_copies(&self) {
         let Some(job) = self.maintenance.jobs.lock().front().copied() else { return };
+        if self.volume.node(job.to).is_none_or(|node| !node.acknowledges()) {
+            // A node that was lost since is rebuilt when the cluster is opened again.
+            self.maintenance.jobs.lock().pop_front();
+            return;
+        }
         let manifest = self.meta.lock().manifest.clone();
         let volume = &self.volume;
         let done = recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false);
@@ -295,8 +353,9 @@ impl Shared {
     /// Gives each copy that lacks records what a peer has of them.
     fn gossip(&self) {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
-            let tail = self.volume.tail(pg).min(self.volume.vdl());
-            let behind: Vec<_> = self.living().filter(|node| self.scl(node, pg) < tail).cloned().collect();
+            let complete = self.volume.pgcl(pg).min(self.volume.vdl());
+            let behind = |node: &&Arc<Node>| node.acknowledges() && self.scl(node, pg) < complete;
+            let behind: Vec<_> = self.living().filter(behind).cloned().collect();
             for node in behind.iter().filter(|node| !self.maintenance.repairs(node.id())) {
                 if let Err(error) = self.gossip_to(node, pg) {
                     self.maintenance.note(error);
@@ -310,6 +369,7 @@ impl Shared {
     }
 
     fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
+        let mut failed = None;
         for peer in self.living().filter(|peer| peer.id() != node.id()) {
             let Some(summary) = peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary)) else { continue };
             let asks = node.with_copies(|copies| copies.get(pg.0 as usize).map(|copy| gossip::asks(copy, &summary)));
@@ -323,20 +383,26 @@ impl Shared {
                 let job = Job { pg, from: peer.id(), to: node.id(), after: gap.after, upto, pages: gap.after < self.floor() };
                 let manifest = self.meta.lock().manifest.clone();
                 let volume = &self.volume;
-                let ack = recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false)?;
-                self.maintenance.repaired_records.fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
-                volume.acknowledge_one(ack);
+                match recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false) {
+                    Ok(ack) => {
+                        self.maintenance.repaired_records.fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
+                        volume.acknowledge_one(ack);
+                    }
+                    // Another peer may have it whole.
+                    Err(error) => failed = Some(error),
+                }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Moves the collection floor to what the window and the open read points allow. The manifest first, then the nodes: a floor
     /// that is not on record must not be collected to.
     fn move_floor(&self) -> Result<(), Error> {
         let window_us = i64::try_from(self.window().as_micros()).unwrap_or(i64::MAX);
-        let oldest = self.engine.oldest_read_point();
         let mut meta = self.meta.lock();
+        // Under the manifest's lock: a view that begins later asks for the floor, and finds the new one.
+        let oldest = self.engine.oldest_read_point();
         let start_us = wall_us().saturating_sub(window_us);
         if start_us <= meta.manifest.created_us {
             return Ok(());
@@ -360,4 +426,16 @@ impl Shared {
             self.maintenance.note(error);
         }
     }
+}
+
+/// Everything that a peer has of some pages.
+fn exports_of(peer: &Node, pages: &RangeInclusive<PageId>) -> Result<Vec<Export>, StoreError> {
+    let mut exports = Vec::new();
+    let mut next = Some(*pages.start());
+    while let Some(page) = next {
+        let export = peer.store.export(page..=*pages.end(), GOSSIP_BYTES as u64)?;
+        next = export.next;
+        exports.push(export);
+    }
+    Ok(exports)
 }

@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use aurora_proto::{Manifest, ManifestError, MetaError, MetaStore};
 use aurora_store::{Disk, OpenMode};
@@ -30,12 +31,6 @@ pub(crate) struct DirMetaStore {
     latest: Mutex<u64>,
 }
 
-/// What one place holds.
-struct Held {
-    version: u64,
-    manifest: Result<Manifest, ManifestError>,
-}
-
 impl DirMetaStore {
     /// A store in the cluster's directory and its nodes' directories.
     pub(crate) fn new(disk: Arc<dyn Disk>, places: Vec<PathBuf>) -> DirMetaStore {
@@ -54,7 +49,7 @@ impl DirMetaStore {
         let mut best: Option<Manifest> = None;
         for place in places {
             for held in versions_in(disk, &place) {
-                match held.manifest {
+                match held {
                     Ok(manifest) if best.as_ref().is_none_or(|b| b.version < manifest.version) => best = Some(manifest),
                     Ok(_) => {}
                     Err(error) => unreadable = Some(error),
@@ -68,23 +63,66 @@ impl DirMetaStore {
         }
     }
 
+    /// The newest version for somebody who writes nothing: not completed where it is unfinished.
+    pub(crate) fn peek_latest(&self) -> Result<Option<Manifest>, MetaError> {
+        Ok(self.newest()?.map(|(manifest, _)| manifest))
+    }
+
+    /// The newest version and how many places hold it. A change that failed may have left another content with the same number
+    /// behind: the one that more places hold is the one that counted.
+    fn newest(&self) -> Result<Option<(Manifest, usize)>, MetaError> {
+        let readable = self.places.iter().filter(|place| self.disk.list(place).is_ok()).count();
+        if readable < self.needed() {
+            return Err(MetaError::TooFew { got: readable, needed: self.needed(), of: self.places.len() });
+        }
+        let mut newest: Vec<(Manifest, usize)> = Vec::new();
+        let mut unreadable = None;
+        for held in self.places.iter().flat_map(|place| versions_in(&self.disk, place)) {
+            let manifest = match held {
+                Ok(manifest) => manifest,
+                Err(error @ ManifestError::NewerFormat { .. }) => return Err(error.into()),
+                Err(error) => {
+                    unreadable = Some(error);
+                    continue;
+                }
+            };
+            let version = newest.first().map_or(0, |(known, _)| known.version);
+            if manifest.version > version {
+                newest.clear();
+            }
+            match newest.iter_mut().find(|(known, _)| *known == manifest) {
+                Some((_, copies)) => *copies += 1,
+                None if manifest.version >= version => newest.push((manifest, 1)),
+                None => {}
+            }
+        }
+        match (newest.into_iter().max_by_key(|(_, copies)| *copies), unreadable) {
+            (None, Some(error)) => Err(error.into()),
+            (newest, _) => Ok(newest),
+        }
+    }
+
     /// How many places must hold a version: four of seven.
     fn needed(&self) -> usize {
         self.places.len() / 2 + 1
     }
 
-    /// Writes a version into every place that can be written; how many there were.
+    /// Writes a version into every place that can be written; how many there were. The cluster's directory first, then the nodes'
+    /// all at once: that takes hardly longer than one of them, as a file system syncs them together.
     fn write_everywhere(&self, manifest: &Manifest) -> (usize, Option<std::io::Error>) {
         let bytes = manifest.encode();
-        let mut failed = None;
-        let mut written = 0;
-        for place in &self.places {
-            match self.write_one(place, manifest.version, &bytes) {
-                Ok(()) => written += 1,
-                Err(error) => failed = Some(error),
-            }
-        }
-        (written, failed)
+        let write = |place: &PathBuf| self.write_one(place, manifest.version, &bytes);
+        let (home, nodes) = self.places.split_at(1);
+        let mut results: Vec<_> = home.iter().map(write).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = nodes.iter().map(|place| scope.spawn(move || write(place))).collect();
+            let ended = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")))
+            };
+            results.extend(threads.into_iter().map(ended));
+        });
+        let written = results.iter().filter(|result| result.is_ok()).count();
+        (written, results.into_iter().find_map(Result::err))
     }
 
     fn write_one(&self, place: &Path, version: u64, bytes: &[u8]) -> std::io::Result<()> {
@@ -117,26 +155,7 @@ impl DirMetaStore {
 
 impl MetaStore for DirMetaStore {
     fn read_latest(&self) -> Result<Option<Manifest>, MetaError> {
-        let readable = self.places.iter().filter(|place| self.disk.list(place).is_ok()).count();
-        if readable < self.needed() {
-            return Err(MetaError::TooFew { got: readable, needed: self.needed(), of: self.places.len() });
-        }
-        let mut best: Option<(Manifest, usize)> = None;
-        let mut unreadable = None;
-        for held in self.places.iter().flat_map(|place| versions_in(&self.disk, place)) {
-            match held.manifest {
-                Err(error @ ManifestError::NewerFormat { .. }) => return Err(error.into()),
-                Err(error) => unreadable = Some(error),
-                Ok(manifest) => match &mut best {
-                    Some((known, copies)) if known.version == manifest.version => *copies += 1,
-                    Some((known, _)) if known.version > held.version => {}
-                    _ => best = Some((manifest, 1)),
-                },
-            }
-        }
-        let Some((manifest, copies)) = best else {
-            return unreadable.map_or(Ok(None), |error| Err(error.into()));
-        };
+        let Some((manifest, copies)) = self.newest()? else { return Ok(None) };
         if copies < self.needed() {
             let (written, _) = self.write_everywhere(&manifest);
             if written < self.needed() {
@@ -176,12 +195,12 @@ fn numbers_in(disk: &Arc<dyn Disk>, place: &Path) -> Vec<u64> {
 }
 
 /// The newest versions of a place, readable or not.
-fn versions_in(disk: &Arc<dyn Disk>, place: &Path) -> Vec<Held> {
-    let read = |version: u64| -> Option<Held> {
+fn versions_in(disk: &Arc<dyn Disk>, place: &Path) -> Vec<Result<Manifest, ManifestError>> {
+    let read = |version: u64| {
         let file = disk.open(&place.join(name_of(version)), OpenMode::Read).ok()?;
         let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
         file.read_exact_at(&mut bytes, 0).ok()?;
-        Some(Held { version, manifest: Manifest::decode(&bytes) })
+        Some(Manifest::decode(&bytes))
     };
     numbers_in(disk, place).into_iter().rev().take(KEPT + 1).filter_map(read).collect()
 }
@@ -255,6 +274,19 @@ mod tests {
         let copies = places().iter().filter(|p| disk.exists(&p.join(name_of(second.version)))).count();
         assert_eq!(copies, 7);
         assert!(matches!(next.cas(1, &second), Err(MetaError::Conflict { expected: 1, found: 2 })));
+    }
+
+    #[test]
+    fn of_two_contents_with_one_number_the_one_in_more_places_counts() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let meta = store(&disk);
+        meta.cas(0, &first()).unwrap();
+        let (failed, second) = (first().with_config("a", "1"), first().recovering());
+        for (n, place) in places().iter().enumerate() {
+            let content = if n < 3 { &failed } else { &second };
+            meta.write_one(place, content.version, &content.encode()).unwrap();
+        }
+        assert_eq!(DirMetaStore::new(disk, places()).read_latest().unwrap(), Some(second));
     }
 
     #[test]

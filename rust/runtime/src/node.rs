@@ -19,11 +19,13 @@ pub(crate) struct Node {
     /// By protection group; every node of an embedded cluster is a member of every group.
     copies: Mutex<Vec<Copy>>,
     lost: AtomicBool,
+    /// Its log takes nothing more: it is read, and acknowledges nothing.
+    silent: AtomicBool,
 }
 
 impl Node {
     pub(crate) fn new(info: NodeInfo, dir: PathBuf, device: u64, store: NodeStore, copies: Vec<Copy>) -> Node {
-        Node { info, dir, device, store, copies: Mutex::new(copies), lost: AtomicBool::new(false) }
+        Node { info, dir, device, store, copies: Mutex::new(copies), lost: AtomicBool::new(false), silent: AtomicBool::new(false) }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -33,6 +35,16 @@ impl Node {
     /// True once the node's directory was found gone or its files refused: it acknowledges nothing more.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// True while the node takes part in commits: it is there, and so is its log.
+    pub(crate) fn acknowledges(&self) -> bool {
+        !self.is_lost() && !self.silent.load(Ordering::Acquire)
+    }
+
+    /// The log of its device has failed: what the node has can be read, and it gets nothing more.
+    pub(crate) fn silence(&self) {
+        self.silent.store(true, Ordering::Release);
     }
 
     /// True when this call is the one that found the node lost.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aurora_proto::{Job, Manifest, ManifestError, MetaStore, NodeInfo, NodeSet, WriterStart};
+use aurora_proto::{Job, Manifest, ManifestError, MetaError, MetaStore, NodeInfo, NodeSet, WriterStart};
 use aurora_store::{Disk, LogConfig, LogDevice, LogEntry, LogError, MemDisk, NodeConfig, NodeIdentity};
 
 use crate::Error;
@@ -15,7 +15,9 @@ use crate::metastore::DirMetaStore;
 use crate::node::Node;
 use crate::options::OpenOptions;
 use crate::osdisk::OsDisk;
+use crate::readonly::ReadOnlyDisk;
 use crate::recover;
+use crate::unfinished;
 
 /// Bytes of records above the VDL: a slow disk holds commits back before memory runs out.
 pub(crate) const BYTES_IN_FLIGHT_MAX: u64 = 64 << 20;
@@ -57,12 +59,36 @@ pub(crate) struct Site {
 /// Opens the cluster that the options name, making it if there is none and they allow it.
 pub(crate) fn open(options: &OpenOptions) -> Result<Opened, Error> {
     options.check()?;
-    let site = prepare_site(options)?;
+    open_site(prepare_site(options)?, options)
+}
+
+/// The same on a disk that is handed in. Who does so sees to it that there is one owner.
+pub(crate) fn open_on(options: &OpenOptions, disk: Arc<dyn Disk>) -> Result<Opened, Error> {
+    options.check()?;
+    let dir = options.path.clone().ok_or_else(|| Error::InvalidOption {
+        option: "path",
+        expected: "the cluster's directory on the disk that is handed in".into(),
+        got: "none".into(),
+    })?;
+    if !disk.exists(&dir) {
+        if !options.create || options.read_only {
+            return Err(not_a_cluster(&dir, "nothing"));
+        }
+        disk.create_dir_all(&dir).map_err(|source| Error::io(&dir, source))?;
+    }
+    open_site(Site { disk, dir, lock: None }, options)
+}
+
+fn open_site(mut site: Site, options: &OpenOptions) -> Result<Opened, Error> {
+    if options.read_only {
+        site.disk = Arc::new(ReadOnlyDisk(site.disk));
+    }
     let known = DirMetaStore::discover(&site.disk, &site.dir).map_err(|error| manifest_error(&site.dir, error))?;
     match known {
         Some(known) => open_existing(site, known, options),
         None => {
-            check_empty(&site, options)?;
+            check_empty(&site.disk, &site.dir, options)?;
+            clear_unfinished(&site)?;
             create(site, options)
         }
     }
@@ -86,6 +112,9 @@ fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
         disk.create_dir_all(path).map_err(|source| Error::io(path, source))?;
     }
     let dir = path.canonicalize().map_err(|source| Error::io(path, source))?;
+    if !dir.join(crate::lock::LOCK_FILE).exists() {
+        refuse_foreign(&disk, &dir, options)?;
+    }
     let lock = match options.read_only {
         true => DirectoryLock::share(&dir)?,
         false => Some(DirectoryLock::take(&dir, options.takeover)?),
@@ -106,25 +135,48 @@ fn manifest_error(dir: &Path, error: ManifestError) -> Error {
     }
 }
 
+/// Not even a lock file is left in a directory that is somebody else's.
+fn refuse_foreign(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<(), Error> {
+    match DirMetaStore::discover(disk, dir).map_err(|error| manifest_error(dir, error))? {
+        Some(_) => Ok(()),
+        None => check_empty(disk, dir, options),
+    }
+}
+
 /// A new cluster is only made where nothing is that it could hide or destroy.
-fn check_empty(site: &Site, options: &OpenOptions) -> Result<(), Error> {
-    let names = site.disk.list(&site.dir).map_err(|source| Error::io(&site.dir, source))?;
-    let foreign: Vec<String> = names.into_iter().filter(|name| name != crate::lock::LOCK_FILE).collect();
-    if !foreign.is_empty() {
+fn check_empty(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<(), Error> {
+    let names = disk.list(dir).map_err(|source| Error::io(dir, source))?;
+    let unfinished = unfinished::marked(&**disk, dir).map_err(|source| Error::io(dir, source))?.is_some();
+    let ours = |name: &str| [crate::lock::LOCK_FILE, unfinished::TEMP].contains(&name);
+    let foreign: Vec<String> = names.into_iter().filter(|name| !ours(name)).collect();
+    if !foreign.is_empty() && !unfinished {
         let shown = foreign.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(not_a_cluster(&site.dir, &format!("a directory with {} entries: {shown}", foreign.len())));
+        return Err(not_a_cluster(dir, &format!("a directory with {} entries: {shown}", foreign.len())));
     }
     if !options.create || options.read_only {
-        return Err(not_a_cluster(&site.dir, "an empty directory"));
+        return Err(not_a_cluster(dir, "an empty directory"));
     }
     Ok(())
+}
+
+/// What a making that was interrupted left behind is in nobody's way.
+fn clear_unfinished(site: &Site) -> Result<(), Error> {
+    let io = |source| Error::io(&site.dir, source);
+    match unfinished::marked(&*site.disk, &site.dir).map_err(io)? {
+        Some(places) => unfinished::clear(&*site.disk, &site.dir, &places).map_err(io),
+        None => Ok(()),
+    }
 }
 
 /// Opens a cluster that exists, with whatever of it is left.
 fn open_existing(site: Site, known: Manifest, options: &OpenOptions) -> Result<Opened, Error> {
     check_against(&known, options)?;
     let meta = DirMetaStore::new(site.disk.clone(), layout::places(&site.dir, &known.nodes));
-    let manifest = meta.read_latest()?.unwrap_or(known);
+    let latest = if options.read_only { meta.peek_latest() } else { meta.read_latest() };
+    let manifest = latest.map_err(|error| too_few_places(&site, &known, error))?.unwrap_or(known);
+    if !options.read_only {
+        unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
+    }
     let mut logs = Vec::new();
     for (path, nodes) in layout::logs(&site.dir, &manifest) {
         logs.push(open_log(&site, &manifest, path, nodes)?);
@@ -132,14 +184,29 @@ fn open_existing(site: Site, known: Manifest, options: &OpenOptions) -> Result<O
     recover::recover(site, meta, manifest, logs, options.read_only)
 }
 
-/// A log with what its nodes had accepted; `None` where it is gone and its nodes with it.
+/// Too few directories are left even for the manifest: the error says which are missing.
+fn too_few_places(site: &Site, known: &Manifest, error: MetaError) -> Error {
+    if !matches!(error, MetaError::TooFew { .. }) {
+        return error.into();
+    }
+    let here = |info: &&NodeInfo| site.disk.list(&layout::node_dir(&site.dir, info)).is_ok();
+    let living: NodeSet = known.nodes.iter().filter(here).map(|info| info.id).collect();
+    if living.len() == known.nodes.len() { error.into() } else { recover::too_few(known, living) }
+}
+
+/// A log with what its nodes had accepted; `None` where it is gone or beyond reading, and its nodes with it.
 fn open_log(site: &Site, manifest: &Manifest, path: PathBuf, nodes: NodeSet) -> Result<OpenLog, Error> {
     match LogDevice::open(site.disk.clone(), &path, nodes, salt(manifest), LogConfig::default()) {
         Ok((log, replay)) => Ok(OpenLog { path, nodes, log: Some(log), entries: replay.entries }),
-        // The log of a node on a device of its own goes with it; that of nodes which are still there may not.
-        Err(LogError::Missing { .. }) if nodes.len() < manifest.nodes.len() => {
-            Ok(OpenLog { path, nodes, log: None, entries: Vec::new() })
-        }
+        Err(error @ LogError::NewerFormat { .. }) => Err(error.into()),
+        // The log of a device goes with its nodes, as long as there are others; the only log may not.
+        Err(_) if nodes.len() < manifest.nodes.len() => Ok(OpenLog { path, nodes, log: None, entries: Vec::new() }),
+        Err(LogError::Missing { path }) => Err(Error::Corrupt {
+            detail: format!(
+                "{}: expected the hot log, found none; what was committed last is in it alone: bring it back",
+                path.display()
+            ),
+        }),
         Err(error) => Err(error.into()),
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! No redo is replayed into pages: what this takes does not depend on the age or size of the volume [13].
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aurora_control::{Opening, Policy, Seen, opening};
 use aurora_page::Lsn;
 use aurora_proto::{
     Ack, Inventory, Job, Manifest, MetaStore, NodeId, NodeInfo, NodeSet, Plan, Recovery, RecoveryError, Replacement,
     Writer,
 };
-use aurora_redo::PgId;
+use aurora_redo::{History, PgId};
 use aurora_store::{LogConfig, LogDevice, LogEntry, NodeIdentity, NodeStore, Ticket};
 
 use crate::Error;
@@ -21,6 +23,9 @@ use crate::node::Node;
 use crate::open::{BYTES_IN_FLIGHT_MAX, OpenLog, Opened, Site, identity, node_config, salt};
 use crate::restore::restore_copies;
 
+/// Six directories of one machine are rebuilt as soon as a read quorum is there: waiting would not bring them back.
+const REBUILD: Policy = Policy { rebuild_from_read_quorum: true };
+
 /// Brings the cluster of a manifest to work again, or opens it for reading where too few copies are left to write.
 pub(crate) fn recover(
     site: Site,
@@ -30,14 +35,24 @@ pub(crate) fn recover(
     read_only: bool,
 ) -> Result<Opened, Error> {
     let found = survey(&site, &manifest, &logs)?;
-    let recovering = manifest.recovering();
     if read_only {
-        return open_for_reading(site, meta, manifest, recovering, found, logs);
+        let reason = "it was opened with read_only=True".into();
+        return open_for_reading(site, meta, manifest, found, logs, reason);
     }
+    // Decided before anything is changed: a cluster that cannot open is left as it was found.
+    let seen: Vec<_> = manifest.nodes.iter().map(|info| (info.id, look(&site, info, &found))).collect();
+    let replace = match opening(&manifest, &seen, REBUILD) {
+        Opening::RecreateAndHydrate { replace, .. } => replace,
+        Opening::ReadOnly { .. } => {
+            let reason = too_few(&manifest, ids(&found)).to_string();
+            return open_for_reading(site, meta, manifest, found, logs, reason);
+        }
+        Opening::Refuse { .. } => return Err(too_few(&manifest, ids(&found))),
+    };
+    let recovering = manifest.recovering();
     meta.cas(manifest.version, &recovering)?;
-    let replace = rebuild_plan(&site, &recovering, &found);
     let nodes = all_nodes(&site, &recovering, found, &replace)?;
-    let devices = make_devices(&site, &recovering, logs)?;
+    let devices = make_devices(&site, &recovering, logs, &replace)?;
     let mut recovery = Recovery::new(&recovering, &replace).map_err(|error| refused(&recovering, &nodes, error))?;
     for inventory in fence(&recovering, &nodes, &devices)? {
         recovery.on_inventory(inventory).map_err(|error| refused(&recovering, &nodes, error))?;
@@ -45,7 +60,7 @@ pub(crate) fn recover(
     let mut plan = recovery.plan().map_err(|error| refused(&recovering, &nodes, error))?;
     let Site { disk, dir, lock } = site;
     if !plan.can_open() {
-        let reason = too_few(&recovering, &nodes).to_string();
+        let reason = too_few(&recovering, ids(&nodes)).to_string();
         let writer = plan.writer_start(&recovering, BYTES_IN_FLIGHT_MAX);
         let manifest = recovering;
         return Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: vec![], read_only: Some(reason) });
@@ -96,21 +111,27 @@ fn open_node(site: &Site, manifest: &Manifest, info: &NodeInfo, entries: &[LogEn
     Ok(Some(Node::new(info.clone(), dir, device, store, copies)))
 }
 
-/// Lost nodes whose directories can be made anew: those on a device that is there. A device that is not mounted may come back with
-/// its copy, so its nodes are left alone.
-fn rebuild_plan(site: &Site, manifest: &Manifest, found: &[Arc<Node>]) -> Vec<Replacement> {
-    let lost = manifest.nodes.iter().filter(|info| found.iter().all(|node| node.id() != info.id));
-    lost.filter_map(|info| {
-        let dir = layout::node_dir(&site.dir, info);
-        let standing = dir.ancestors().find(|path| site.disk.exists(path))?;
-        let device = site.disk.device_of(standing).ok()?;
-        // Device numbers change between mounts: a living neighbour of the same recorded device tells the present one.
-        let neighbour = found.iter().find(|node| node.info.device == info.device);
-        let here = device == info.device || neighbour.is_some_and(|node| node.device == device);
-        let with = NodeInfo { device, incarnation: info.incarnation + 1, ..info.clone() };
-        here.then_some(Replacement { lost: info.id, with })
-    })
-    .collect()
+/// What is where a node should be. Device numbers change between mounts: living neighbours of the same recorded device tell what
+/// its number is now.
+fn look(site: &Site, info: &NodeInfo, found: &[Arc<Node>]) -> Seen {
+    if found.iter().any(|node| node.id() == info.id) {
+        return Seen::Living;
+    }
+    let dir = layout::node_dir(&site.dir, info);
+    let standing = dir.ancestors().find(|path| site.disk.exists(path));
+    let Some(device) = standing.and_then(|path| site.disk.device_of(path).ok()) else { return Seen::Unknown };
+    let mut neighbours = found.iter().filter(|node| node.info.device == info.device).peekable();
+    let renumbered = neighbours.peek().is_some();
+    match neighbours.any(|node| node.device == device) {
+        true => Seen::Lost { device: info.device },
+        false if renumbered => Seen::Unknown,
+        false => Seen::Lost { device },
+    }
+}
+
+/// The nodes that answer.
+fn ids(nodes: &[Arc<Node>]) -> NodeSet {
+    nodes.iter().filter(|node| node.acknowledges()).map(|node| node.id()).collect()
 }
 
 /// The nodes found, and empty ones in the place of those to be rebuilt.
@@ -125,33 +146,48 @@ fn all_nodes(
         let info = &replacement.with;
         let dir = layout::node_dir(&site.dir, info);
         if site.disk.exists(&dir) {
-            set_aside(site, &dir)?;
+            set_aside(site, manifest, info, &dir)?;
         }
         site.disk.create_dir_all(&dir).map_err(|source| Error::io(&dir, source))?;
         let store = NodeStore::create(site.disk.clone(), &dir, identity(manifest, info), node_config(manifest))?;
         let copies = restore_copies(manifest, info.id, &store, &[])?;
-        nodes.push(Arc::new(Node::new(info.clone(), dir, info.device, store, copies)));
+        let device = site.disk.device_of(&dir).map_err(|source| Error::io(&dir, source))?;
+        nodes.push(Arc::new(Node::new(info.clone(), dir, device, store, copies)));
     }
     nodes.sort_by_key(|node| node.id());
     Ok(nodes)
 }
 
-/// What is in the way of a rebuilt node is kept beside it, for whoever wants to know what happened to it.
-fn set_aside(site: &Site, dir: &std::path::Path) -> Result<(), Error> {
+/// What is in the way of a rebuilt node is kept beside it, for whoever wants to know what happened to it: it may hold the last
+/// copy of something, so nothing that was set aside earlier is overwritten. Only what an earlier attempt at rebuilding left goes.
+fn set_aside(site: &Site, manifest: &Manifest, info: &NodeInfo, dir: &Path) -> Result<(), Error> {
     let io = |source| Error::io(dir, source);
-    let mut kept = dir.as_os_str().to_owned();
-    kept.push(".damaged");
-    let kept = std::path::PathBuf::from(kept);
-    if site.disk.exists(&kept) {
-        site.disk.remove_dir_all(&kept).map_err(io)?;
+    let attempt = |found: NodeIdentity| {
+        (found.cluster, found.node) == (manifest.cluster, info.id) && found.incarnation >= info.incarnation
+    };
+    if NodeIdentity::read(&*site.disk, dir).is_ok_and(attempt) {
+        return site.disk.remove_dir_all(dir).map_err(io);
     }
-    site.disk.rename(dir, &kept).map_err(io)
+    let name = |n: u32| {
+        let mut name = dir.as_os_str().to_owned();
+        name.push(format!(".damaged-{n}"));
+        PathBuf::from(name)
+    };
+    let free = (1..).map(name).find(|kept| !site.disk.exists(kept));
+    free.map_or(Ok(()), |kept| site.disk.rename(dir, &kept)).map_err(io)
 }
 
-fn make_devices(site: &Site, manifest: &Manifest, logs: Vec<OpenLog>) -> Result<Vec<Arc<Device>>, Error> {
+fn make_devices(
+    site: &Site,
+    manifest: &Manifest,
+    logs: Vec<OpenLog>,
+    replace: &[Replacement],
+) -> Result<Vec<Arc<Device>>, Error> {
+    let rebuilt: Vec<PathBuf> = replace.iter().map(|r| layout::node_dir(&site.dir, &r.with)).collect();
     let mut devices = Vec::new();
     for OpenLog { path, nodes, log, .. } in logs {
-        let log = match log {
+        // A log within a directory that was set aside or is gone went with it.
+        let log = match log.filter(|_| rebuilt.iter().all(|dir| !path.starts_with(dir))) {
             Some(log) => log,
             None if path.parent().is_some_and(|node| site.disk.exists(node)) => {
                 LogDevice::create(site.disk.clone(), &path, nodes, salt(manifest), LogConfig::default())?
@@ -173,32 +209,52 @@ fn fence(manifest: &Manifest, nodes: &[Arc<Node>], devices: &[Arc<Device>]) -> R
     let history = Arc::new(manifest.history.clone());
     let mut inventories = Vec::new();
     for device in devices {
-        let mut tickets = Vec::new();
         let here: Vec<_> = nodes.iter().filter(|node| device.nodes.contains(node.id())).collect();
-        for node in &here {
-            let fenced = node.with_copies(|copies| {
-                copies.iter_mut().map(|copy| copy.fence(manifest.epoch, &history)).collect::<Result<Vec<_>, _>>()
-            });
-            let fenced = fenced.map_err(|refuse| Error::Corrupt { detail: format!("{}: {refuse}", node.id()) })?;
-            let ticket = |(pg, fence): (usize, &aurora_proto::FenceTicket)| Ticket {
-                node: node.id(),
-                pg: PgId(pg as u32),
-                number: fence.ticket,
-            };
-            tickets.extend(fenced.iter().enumerate().map(ticket));
-        }
-        let of: NodeSet = here.iter().map(|node| node.id()).collect();
-        let tickets = tickets.into();
-        let entry = LogEntry::Fence { nodes: of, tickets, epoch: manifest.epoch, history: manifest.history.clone() };
-        for token in device.log.append(&[entry])?.tokens {
-            let node = here.iter().find(|node| node.id() == token.node());
-            let answer = node.and_then(|node| {
-                node.with_copies(|copies| copies.get_mut(token.pg().0 as usize).and_then(|copy| copy.fenced(token)))
-            });
-            inventories.extend(answer);
+        match fence_device(manifest, &history, &here, device) {
+            Ok(answers) => inventories.extend(answers),
+            Err(error) => give_up(&here, devices, error)?,
         }
     }
     Ok(inventories)
+}
+
+/// A device that fails while the cluster opens is lost with its nodes, as long as there are others.
+fn give_up(nodes: &[&Arc<Node>], devices: &[Arc<Device>], error: Error) -> Result<(), Error> {
+    if devices.len() == 1 {
+        return Err(error);
+    }
+    nodes.iter().for_each(|node| node.silence());
+    Ok(())
+}
+
+fn fence_device(
+    manifest: &Manifest,
+    history: &Arc<History>,
+    nodes: &[&Arc<Node>],
+    device: &Device,
+) -> Result<Vec<Inventory>, Error> {
+    let mut tickets = Vec::new();
+    for node in nodes {
+        let fenced = node.with_copies(|copies| {
+            copies.iter_mut().map(|copy| copy.fence(manifest.epoch, history)).collect::<Result<Vec<_>, _>>()
+        });
+        let fenced = fenced.map_err(|refuse| Error::Corrupt { detail: format!("{}: {refuse}", node.id()) })?;
+        let ticket = |(pg, fence): (usize, &aurora_proto::FenceTicket)| Ticket {
+            node: node.id(),
+            pg: PgId(pg as u32),
+            number: fence.ticket,
+        };
+        tickets.extend(fenced.iter().enumerate().map(ticket));
+    }
+    let of: NodeSet = nodes.iter().map(|node| node.id()).collect();
+    let tickets = tickets.into();
+    let entry = LogEntry::Fence { nodes: of, tickets, epoch: manifest.epoch, history: manifest.history.clone() };
+    let tokens = device.append(&[entry])?.tokens;
+    let answers = tokens.into_iter().filter_map(|token| {
+        let node = nodes.iter().find(|node| node.id() == token.node())?;
+        node.with_copies(|copies| copies.get_mut(token.pg().0 as usize).and_then(|copy| copy.fenced(token)))
+    });
+    Ok(answers.collect())
 }
 
 /// Does the jobs that are needed to open; gives those that can go on beside the writer.
@@ -218,7 +274,10 @@ fn replicate(
         }
         match hydrate(manifest, nodes, devices, &job, plan.vdl(), true) {
             Ok(ack) => plan.on_ack(&ack),
-            Err(error) => failed = Some(error),
+            Err(error) => {
+                failed = Some(error);
+                later.push(job);
+            }
         }
     }
     match failed {
@@ -248,14 +307,15 @@ pub(crate) fn hydrate(
 fn install(manifest: &Manifest, nodes: &[Arc<Node>], devices: &[Arc<Device>]) -> Result<(), Error> {
     let history = Arc::new(manifest.history.clone());
     for device in devices {
-        let of: NodeSet = nodes.iter().map(|node| node.id()).filter(|id| device.nodes.contains(*id)).collect();
+        let here: Vec<_> = nodes.iter().filter(|node| device.nodes.contains(node.id())).collect();
+        let of: NodeSet = here.iter().map(|node| node.id()).collect();
         let entry = LogEntry::Install {
             nodes: of,
             tickets: Default::default(),
             epoch: manifest.epoch,
             history: manifest.history.clone(),
         };
-        device.log.append(&[entry])?;
+        device.append(&[entry]).map(drop).or_else(|error| give_up(&here, devices, error.into()))?;
     }
     for node in nodes {
         let installed = node.with_copies(|copies| copies.iter_mut().try_for_each(|c| c.install(manifest.epoch, &history)));
@@ -269,10 +329,11 @@ fn open_for_reading(
     site: Site,
     meta: DirMetaStore,
     manifest: Manifest,
-    recovering: Manifest,
     nodes: Vec<Arc<Node>>,
     logs: Vec<OpenLog>,
+    reason: String,
 ) -> Result<Opened, Error> {
+    let recovering = manifest.recovering();
     let mut recovery = Recovery::new(&recovering, &[]).map_err(|error| refused(&manifest, &nodes, error))?;
     for node in &nodes {
         for inventory in node.with_copies(|copies| copies.iter().map(|copy| copy.survey(recovering.epoch)).collect::<Vec<_>>()) {
@@ -283,13 +344,12 @@ fn open_for_reading(
     let writer = plan.writer_start(&manifest, BYTES_IN_FLIGHT_MAX);
     let devices = logs.into_iter().filter_map(|log| log.log).map(|log| Arc::new(Device::new(log))).collect();
     let Site { disk, dir, lock } = site;
-    let read_only = Some("it was opened with read_only=True".into());
-    Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only })
+    Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: Some(reason) })
 }
 
 /// The first acknowledgements of a writer: what every copy has, so that reads find their copies.
 pub(crate) fn first_acks(writer: &mut Writer, nodes: &[Arc<Node>]) {
-    for node in nodes {
+    for node in nodes.iter().filter(|node| node.acknowledges()) {
         for ack in node.with_copies(|copies| copies.iter().map(aurora_proto::Copy::ack).collect::<Vec<_>>()) {
             writer.on_ack(ack.node, &Ack { epoch: writer.epoch(), ..ack });
         }
@@ -298,15 +358,16 @@ pub(crate) fn first_acks(writer: &mut Writer, nodes: &[Arc<Node>]) {
 
 fn refused(manifest: &Manifest, nodes: &[Arc<Node>], error: RecoveryError) -> Error {
     match error {
-        RecoveryError::NotEnough { .. } => too_few(manifest, nodes),
+        RecoveryError::NotEnough { .. } => too_few(manifest, ids(nodes)),
         other => Error::Corrupt { detail: other.to_string() },
     }
 }
 
-fn too_few(manifest: &Manifest, nodes: &[Arc<Node>]) -> Error {
-    let missing = |info: &&NodeInfo| nodes.iter().all(|node| node.id() != info.id);
+/// The error that names the missing nodes, when these are there.
+pub(crate) fn too_few(manifest: &Manifest, living: NodeSet) -> Error {
+    let missing = |info: &&NodeInfo| !living.contains(info.id);
     Error::QuorumLost {
-        have: nodes.len(),
+        have: living.len(),
         of: manifest.nodes.len(),
         need: manifest.nodes.len() / 2 + 1,
         missing: manifest.nodes.iter().filter(missing).map(|info| info.path.clone()).collect(),

@@ -6,14 +6,17 @@ use aurora_redo::PgId;
 
 use crate::cluster::{Cluster, Shared};
 
+/// A node on a disk of its own is always a little behind; so many records are more than that.
+const LAG_MAX: u64 = 10_000;
+
 /// How one storage node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeState {
     /// It has everything that its peers have.
     Healthy,
-    /// It answers, and is catching up from its peers.
+    /// It answers, and is catching up from its peers, or has damage that is being mended from them.
     Repairing,
-    /// Its directory is gone or its files refuse; it acknowledges nothing.
+    /// Its directory is gone or its files or its log refuse; it acknowledges nothing.
     Lost,
 }
 
@@ -132,6 +135,7 @@ impl Cluster {
     pub fn status(&self) -> Status {
         let shared = self.shared();
         let volume = &shared.volume;
+        shared.find_lost();
         let vdl = volume.vdl();
         let meta = shared.meta.lock();
         let manifest = &meta.manifest;
@@ -183,13 +187,13 @@ fn node_status(shared: &Shared, info: &NodeInfo, vdl: Lsn) -> NodeStatus {
         layers,
         complete_to,
     };
-    let Some(node) = shared.volume.node(info.id).filter(|node| !node.is_lost()) else {
+    let Some(node) = shared.volume.node(info.id).filter(|node| node.acknowledges()) else {
         return status(NodeState::Lost, info.device, 0, 0, Lsn::NONE);
     };
     let scls = node.with_copies(|copies| copies.iter().map(aurora_proto::Copy::scl).collect::<Vec<_>>());
-    let behind = (0_u32..).zip(scls).filter(|(pg, scl)| *scl < shared.volume.tail(PgId(*pg)).min(vdl)).map(|(_, scl)| scl);
+    let behind = (0_u32..).zip(scls).filter(|(pg, scl)| *scl < shared.volume.pgcl(PgId(*pg)).min(vdl)).map(|(_, scl)| scl);
     let complete_to = behind.min().unwrap_or(vdl);
-    let repairing = shared.maintenance.repairs(info.id);
+    let repairing = shared.maintenance.repairs(info.id) || vdl.0 - complete_to.0 > LAG_MAX || !node.store.damage().is_empty();
     let state = if repairing { NodeState::Repairing } else { NodeState::Healthy };
     status(state, node.device, node.store.used_bytes(), node.store.layers().len(), complete_to)
 }

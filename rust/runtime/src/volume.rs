@@ -9,7 +9,7 @@
 //! With one log device the leader writes it itself: a commit then costs one write and one sync, and no thread hop. With several,
 //! each has a thread, and the commit waits for the quorum and not for the slowest [9].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 use crate::Error;
 use crate::completions::CompletionQueue;
 use crate::device::{Device, Offered};
+use crate::lock::{DirectoryLock, LOCK_FILE};
 use crate::node::Node;
 use crate::waiters::{Parker, Waiters};
 
@@ -51,6 +52,8 @@ pub struct EmbeddedVolume {
     origin: VolumeId,
     epoch: u64,
     geometry: Geometry,
+    /// Gone once the cluster has given the directory up; none on memory disks.
+    owner: OnceLock<Weak<DirectoryLock>>,
     writer: Mutex<Writer>,
     vdl: AtomicU64,
     numbered: AtomicU64,
@@ -85,6 +88,7 @@ impl EmbeddedVolume {
             origin: writer.origin(),
             epoch: writer.epoch(),
             geometry,
+            owner: OnceLock::new(),
             vdl: AtomicU64::new(writer.vdl().0),
             numbered: AtomicU64::new(writer.numbered().0),
             segments: AtomicU64::new(writer.pgs() as u64),
@@ -125,6 +129,11 @@ impl EmbeddedVolume {
     /// Whether these nodes are a write quorum of a group.
     pub(crate) fn is_write_quorum(&self, pg: PgId, nodes: NodeSet) -> bool {
         self.writer.lock().membership(pg).is_some_and(|members| members.write_quorum().satisfied(nodes))
+    }
+
+    /// Up to where a write quorum of a group has everything.
+    pub(crate) fn pgcl(&self, pg: PgId) -> Lsn {
+        self.writer.lock().pgcl(pg)
     }
 
     /// The newest record of a group.
@@ -235,9 +244,30 @@ impl EmbeddedVolume {
         if interrupt() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// Room was found again.
+    /// One of several devices is full. Commits go on while the others make a write quorum.
+    pub(crate) fn device_full(&self, path: std::path::PathBuf) {
+        if self.is_blocked_without(self.mute().union(self.full())) {
+            self.fail(Failure::DiskFull { path });
+        }
+    }
+
+    /// The nodes on devices that hold back what they had no room for.
+    fn full(&self) -> NodeSet {
+        let full = self.devices.iter().filter(|device| device.has_held());
+        full.fold(NodeSet::EMPTY, |set, device| set.union(device.nodes))
+    }
+
+    fn is_blocked_without(&self, nodes: NodeSet) -> bool {
+        let writer = self.writer.lock();
+        (0..writer.pgs()).any(|pg| {
+            let members = writer.membership(PgId(pg as u32));
+            members.is_some_and(|members| members.write_quorum().blocked(nodes))
+        })
+    }
+
+    /// Room was found again, on a device at least.
     fn recovered(&self) {
-        if !self.failed.load(Ordering::Acquire) {
+        if !self.failed.load(Ordering::Acquire) || self.is_blocked_without(self.full()) {
             return;
         }
         let mut place = self.failure.write();
@@ -352,7 +382,8 @@ impl EmbeddedVolume {
                 _ => true,
             },
             devices => {
-                devices.iter().for_each(|device| device.enqueue(&batches));
+                let vdl = self.vdl();
+                devices.iter().for_each(|device| device.enqueue(&batches, vdl));
                 !batches.is_empty()
             }
         }
@@ -362,6 +393,9 @@ impl EmbeddedVolume {
     ///
     /// What the device had no room for is held with its tickets, and goes before everything else at the next attempt.
     pub(crate) fn write(&self, device: &Device, batches: &[Arc<PgBatch>]) -> Result<(), LogError> {
+        if !self.is_owner() {
+            return Ok(());
+        }
         let io = device.io.lock();
         let mut offered = device.take_held();
         self.offer(device, batches, &mut offered);
@@ -382,6 +416,10 @@ impl EmbeddedVolume {
         }
         drop(io);
         self.recovered();
+        // Once more: what was removed during the write may have let a second owner in.
+        if !self.is_owner() {
+            return Ok(());
+        }
         let alive: SmallVec<[NodeId; 6]> = self.living(device).map(|node| node.id()).collect();
         let mut acks: SmallVec<[Ack; 12]> = SmallVec::new();
         for token in appended.tokens {
@@ -393,6 +431,21 @@ impl EmbeddedVolume {
         }
         self.acknowledge(&acks);
         Ok(())
+    }
+
+    /// Names the lock that makes this process the directory's owner.
+    pub(crate) fn set_owner(&self, lock: &Arc<DirectoryLock>) {
+        let _ = self.owner.set(Arc::downgrade(lock));
+    }
+
+    /// Whether this process still owns the directory; if not, nothing is acknowledged from now on.
+    fn is_owner(&self) -> bool {
+        let held = self.owner.get().is_none_or(|lock| lock.upgrade().is_some_and(|lock| lock.is_held()));
+        if !held {
+            let reason = format!("{LOCK_FILE} was removed while the cluster was open, so another process may own the directory");
+            self.fail(Failure::ReadOnly { reason });
+        }
+        held
     }
 
     /// Offers batches to the copies on a device, and notes what they took.
@@ -480,12 +533,8 @@ impl EmbeddedVolume {
     /// Tells the writer who is lost; true when a group cannot reach its write quorum any more.
     fn update_lost(&self) -> bool {
         let lost = self.mute();
-        let mut writer = self.writer.lock();
-        writer.set_lost(lost);
-        (0..writer.pgs()).any(|pg| {
-            let members = writer.membership(PgId(pg as u32));
-            members.is_some_and(|members| members.write_quorum().blocked(lost))
-        })
+        self.writer.lock().set_lost(lost);
+        self.is_blocked_without(lost)
     }
 
     pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {

@@ -5,10 +5,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use aurora_engine::{Commit, Mode, Table};
-use aurora_page::{Column, DataType, KeyPart, Schema, Value};
-use aurora_runtime::{Cluster, Error, OpenOptions};
+use aurora_engine::{Commit, Mode, Table, Txn};
+use aurora_page::{Column, DataType, KeyPart, Lsn, Schema, Value};
+use aurora_runtime::{Cluster, Error, NodeState, OpenOptions};
 
 /// Nobody interrupts a test.
 pub fn never() -> bool {
@@ -86,4 +87,39 @@ pub fn balance(cluster: &Cluster, table: &Arc<Table>, id: i64) -> Result<Option<
         Value::Int(balance) => balance,
         ref other => panic!("expected an integer, got {other:?}"),
     }))
+}
+
+/// A balance as of an LSN.
+pub fn balance_at(cluster: &Cluster, table: &Arc<Table>, id: i64, at: Lsn) -> Result<Option<i64>, Error> {
+    let txn = cluster.begin_at(at, &never)?;
+    balance_in(cluster, table, &txn, id)
+}
+
+/// A balance as a transaction sees it.
+pub fn balance_in(cluster: &Cluster, table: &Arc<Table>, txn: &Txn, id: i64) -> Result<Option<i64>, Error> {
+    let key = table.key(&[Value::Int(id)])?;
+    let found = cluster.run(&never, |engine| engine.get(txn, table, &key)?.map(|view| view.values()).transpose())?;
+    Ok(found.map(|values| match values[2] {
+        Value::Int(balance) => balance,
+        ref other => panic!("expected an integer, got {other:?}"),
+    }))
+}
+
+/// The directory of a node, from 0, as a cluster lays them out by default.
+pub fn node_dir(dir: &TempDir, node: usize) -> PathBuf {
+    dir.0.join(format!("az{}/node{}", node / 2 + 1, node + 1))
+}
+
+/// The state of each node, in order.
+pub fn states(cluster: &Cluster) -> Vec<NodeState> {
+    cluster.status().nodes.iter().map(|node| node.state).collect()
+}
+
+/// Asks again until it is so, for what happens in the background.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -312,6 +312,15 @@ impl LogDevice {
                 .file
                 .sync_data()
                 .map_err(LogError::io(&target.path))?;
+            // Bytes in a file without a name are gone with this process: that is not on disk [8].
+            if !target
+                .file
+                .is_linked()
+                .map_err(LogError::io(&target.path))?
+            {
+                let path = target.path.clone();
+                return Err(LogError::Missing { path });
+            }
             rest = &rest[len..];
             stripe += in_file;
         }
@@ -374,6 +383,11 @@ impl LogDevice {
     /// Bytes of all files of the log.
     pub fn file_bytes(&self) -> u64 {
         self.files.bytes()
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The nodes whose log it is.
