@@ -5,12 +5,10 @@
 //! - A commit is numbered at once and registered with the volume under an id. The volume's eventfd is a reader of
 //!   the loop: one wake-up takes every commit that the VDL has passed and resolves their futures.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aurora_engine::Mode;
-use aurora_runtime::Error;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -22,196 +20,13 @@ use crate::cluster::Cluster;
 use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
-use crate::failure::commit_unknown;
+use crate::in_flight::InFlight;
 use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
 use crate::range::{RangeArgs, RowIterator};
 use crate::ready::Ready;
 use crate::table::PyTable;
 use crate::transaction::running_loop;
-use crate::txn::{Core, Numbered};
-
-/// One event loop that waits for commits.
-struct Home {
-    event_loop: Py<PyAny>,
-}
-
-/// A commit whose future is not yet resolved.
-struct Waiting {
-    numbered: Numbered,
-    core: Arc<Core>,
-    future: Py<PyAny>,
-    home: Arc<Home>,
-}
-
-/// The commits in flight of all event loops of one cluster.
-pub struct InFlight {
-    db: Arc<Db>,
-    next: AtomicU64,
-    waiting: Mutex<HashMap<u64, Waiting>>,
-    homes: Mutex<Vec<Arc<Home>>>,
-}
-
-impl InFlight {
-    pub fn new(db: Arc<Db>) -> InFlight {
-        InFlight {
-            db,
-            next: AtomicU64::new(0),
-            waiting: Mutex::default(),
-            homes: Mutex::default(),
-        }
-    }
-
-    /// The place of the running loop, which gets a reader for the volume's completions at its first commit.
-    fn home(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Home>> {
-        let py = event_loop.py();
-        if let Some(home) = self
-            .homes
-            .lock()
-            .iter()
-            .find(|home| home.event_loop.is(event_loop))
-        {
-            return Ok(home.clone());
-        }
-        let fd = self.db.cluster(py)?.completions().fd();
-        let home = Arc::new(Home {
-            event_loop: event_loop.clone().unbind(),
-        });
-        let reader = Bound::new(
-            py,
-            Reader {
-                in_flight: self.clone(),
-                home: home.clone(),
-            },
-        )?;
-        event_loop.call_method1(intern!(py, "add_reader"), (fd, reader))?;
-        let mut gone = Vec::new();
-        let mut homes = self.homes.lock();
-        homes.retain(|home| {
-            let closed = home.event_loop.call_method0(py, intern!(py, "is_closed"));
-            let keep = closed
-                .and_then(|closed| closed.is_truthy(py))
-                .is_ok_and(|closed| !closed);
-            if !keep {
-                gone.push(home.clone());
-            }
-            keep
-        });
-        homes.push(home.clone());
-        Ok(home)
-    }
-
-    /// A future that is resolved when the commit is durable.
-    fn wait<'py>(
-        self: &Arc<Self>,
-        event_loop: &Bound<'py, PyAny>,
-        core: &Arc<Core>,
-        numbered: Numbered,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = event_loop.py();
-        let home = self.home(event_loop)?;
-        let future = event_loop.call_method0(intern!(py, "create_future"))?;
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let after = numbered.after;
-        let waiting = Waiting {
-            numbered,
-            core: core.clone(),
-            future: future.clone().unbind(),
-            home,
-        };
-        self.waiting.lock().insert(id, waiting);
-        self.db.cluster(py)?.notify_durable(after, id);
-        Ok(future)
-    }
-
-    /// Resolves the futures of every commit that has become durable, each on its own loop.
-    fn drain(&self, py: Python<'_>, here: &Arc<Home>) -> PyResult<()> {
-        let done = self.db.cluster_any(py)?.completions().drain();
-        let mut elsewhere: Vec<(Waiting, Result<(), Error>)> = Vec::new();
-        for (id, outcome) in done {
-            let Some(waiting) = self.waiting.lock().remove(&id) else {
-                continue;
-            };
-            if Arc::ptr_eq(&waiting.home, here) {
-                resolve(py, waiting, outcome)?;
-            } else {
-                elsewhere.push((waiting, outcome));
-            }
-        }
-        for (waiting, outcome) in elsewhere {
-            let event_loop = waiting.home.event_loop.clone_ref(py);
-            let delivery = Bound::new(py, Delivery(Mutex::new(Some((waiting, outcome)))))?;
-            // A loop that was closed meanwhile has nobody waiting on it.
-            let _ = event_loop.call_method1(py, intern!(py, "call_soon_threadsafe"), (delivery,));
-        }
-        Ok(())
-    }
-
-    /// Takes the readers off the loops, when the cluster has closed and its last outcomes are given.
-    pub fn close(&self, py: Python<'_>, fd: i32) {
-        for home in std::mem::take(&mut *self.homes.lock()) {
-            let event_loop = home.event_loop.bind(py);
-            // A loop that is closed has no readers any more; one in another thread takes its own off.
-            let _ = event_loop
-                .getattr(intern!(py, "remove_reader"))
-                .and_then(|remove| {
-                    event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (remove, fd))
-                });
-        }
-    }
-}
-
-fn resolve(py: Python<'_>, waiting: Waiting, outcome: Result<(), Error>) -> PyResult<()> {
-    let Waiting {
-        numbered,
-        core,
-        future,
-        ..
-    } = waiting;
-    let future = future.bind(py);
-    let failed = outcome
-        .err()
-        .map(|error| commit_unknown(py, numbered.commit.lsn(), core.token.as_deref(), error));
-    if failed.is_none() {
-        core.acknowledged(numbered.commit);
-    }
-    // A task that was cancelled while it waited has cancelled the future.
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(());
-    }
-    match failed {
-        None => future.call_method1(intern!(py, "set_result"), (py.None(),))?,
-        Some(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
-    };
-    Ok(())
-}
-
-/// The reader of the volume's completions on one loop.
-#[pyclass(module = "aurora_engine._engine", frozen)]
-struct Reader {
-    in_flight: Arc<InFlight>,
-    home: Arc<Home>,
-}
-
-#[pymethods]
-impl Reader {
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        self.in_flight.drain(py, &self.home)
-    }
-}
-
-/// An outcome on its way to another loop.
-#[pyclass(module = "aurora_engine._engine", frozen)]
-struct Delivery(Mutex<Option<(Waiting, Result<(), Error>)>>);
-
-#[pymethods]
-impl Delivery {
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let Some((waiting, outcome)) = self.0.lock().take() else {
-            return Ok(());
-        };
-        resolve(py, waiting, outcome)
-    }
-}
+use crate::txn::Core;
 
 type Job = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 

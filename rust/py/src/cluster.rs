@@ -10,12 +10,12 @@ use aurora_runtime::{Error, NodePlacement, OpenOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyType};
 
-use crate::aio::InFlight;
 use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::{Raise, describe, invalid_option};
 use crate::failure::raise;
 use crate::from_py::datetime_us;
+use crate::in_flight::InFlight;
 use crate::ops::{Get, GetMany, Operation};
 use crate::pytypes::types;
 use crate::range::RangeArgs;

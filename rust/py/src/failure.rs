@@ -17,6 +17,14 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::Interrupted => PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
         Error::Engine(error) => raise_engine(py, &error),
         Error::InvalidOption {
+            option: "region",
+            expected,
+            got,
+        } => Raise::new(py, "RegionMismatch", message)
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        Error::InvalidOption {
             option,
             expected,
             got,

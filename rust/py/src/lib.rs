@@ -10,10 +10,10 @@
 //! | module | idea |
 //! |---|---|
 //! | `cluster`, `table`, `transaction`, `view`, `range`, `scan`, `load` | the classes that Python sees |
-//! | `aio`, `ready` | the same for event loops |
+//! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
-//! | `shape`, `to_py`, `from_py`, `decimal`, `pytypes`, `schema`, `expr` | rows, values and keys across the border |
+//! | `shape`, `to_py`, `from_py`, `decimal`, `pytypes`, `schema`, `expr`, `operand` | rows, values and keys across the border |
 //! | `errors`, `failure`, `status`, `commit` | what is reported |
 
 mod aio;
@@ -26,8 +26,10 @@ mod expr;
 mod failure;
 mod fork;
 mod from_py;
+mod in_flight;
 mod load;
 mod lock;
+mod operand;
 mod ops;
 mod pytypes;
 mod range;
