@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aurora_page::{Lsn, PageId, VolumeId};
-use aurora_proto::{Ack, Answer, Ask, Copy, Job, NodeId, NodeSet, Refuse, gossip};
+use aurora_proto::{Ack, Answer, Ask, Copy, Gap, Job, NodeId, NodeSet, Refuse, gossip};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::{Export, LogEntry, NodeStore, PersistedToken, StoreError, Ticket};
 
@@ -49,9 +49,12 @@ impl Machine {
         match message {
             ToNode::Batch(batch) => self.on_batch(id, from, batch, &mut outs),
             ToNode::Summary(summary) => {
-                let Some(copy) = self.copy_if_known(id, summary.pg) else {
+                // The volume may have grown by a group of which nothing has come here yet.
+                let installed = self.alive(id).map_or(0, |node| node.installed);
+                if summary.epoch != installed {
                     return outs;
-                };
+                }
+                let copy = self.copy(id, summary.pg);
                 for ask in gossip::asks(copy, &summary) {
                     outs.push(Out::Peer {
                         to: summary.node,
@@ -342,6 +345,14 @@ impl Machine {
         if copy.state().epoch != epoch || copy.is_open() {
             return;
         }
+        // A repair may have taken away what the inventory told; then the recovery has to begin again.
+        let stretch = Gap {
+            after: job.after,
+            upto: job.upto,
+        };
+        if copy.vouches(&stretch) != Some(job.upto) {
+            return outs.push(Out::Note(format!("{id} has no longer what it told")));
+        }
         let exports = match job.pages {
             true => export(store, job.pg, pages),
             false => Ok(Vec::new()),
@@ -502,6 +513,7 @@ impl Machine {
             Err(error) => return vec![Out::Failed(error.to_string())],
         };
         let waits = accepted.into_iter().flat_map(|accepting| accepting.waits);
+        let before = (self.told.clone(), self.promised.clone());
         for (token, waiting) in appended.tokens.into_iter().zip(waits) {
             self.redeem(token, waiting, &mut outs);
         }
@@ -509,6 +521,8 @@ impl Machine {
         if (flush || self.wants_flush())
             && let Err(error) = self.flush()
         {
+            // Nothing of it was told.
+            (self.told, self.promised) = before;
             outs = vec![Out::Failed(error)];
         }
         outs

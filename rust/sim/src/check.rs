@@ -261,55 +261,10 @@ impl World {
         }
     }
 
-    /// Damaged layers are repaired from sound copies.
-    fn repair_damage(&mut self) {
-        for id in self.harmed {
-            let Some(machine) = self.machines.get(self.home[&id]).filter(|m| m.up) else {
-                continue;
-            };
-            let Some(store) = machine.nodes.get(&id).and_then(|node| node.store.as_ref()) else {
-                continue;
-            };
-            if !store.is_alive() {
-                continue;
-            }
-            for damage in store.damage() {
-                let mut exports = Vec::new();
-                for peer in self
-                    .machines
-                    .iter()
-                    .filter(|m| m.up)
-                    .flat_map(|m| m.nodes.values())
-                {
-                    let Some(source) = peer.store.as_ref() else {
-                        continue;
-                    };
-                    if self.harmed.contains(peer.id) || !peer.alive() {
-                        continue;
-                    }
-                    let mut next = Some(*damage.pages.start());
-                    while let Some(page) = next {
-                        let Ok(export) = source.export(page..=*damage.pages.end(), 64 << 10) else {
-                            break;
-                        };
-                        next = export.next;
-                        exports.push(export);
-                    }
-                }
-                if !exports.is_empty() {
-                    let done = store.repair(&damage, &exports).map_err(|e| e.to_string());
-                    self.trace.note(
-                        self.queue.now_us(),
-                        format_args!("{id} repairs {damage:?}: {done:?}"),
-                    );
-                }
-            }
-        }
-    }
-
     /// Nodes whose machine came back after the last recovery began are replaced by one more.
     fn replace_lost_at_end(&mut self) {
-        let idle = self.writer().is_some_and(|id| id == self.newest_instance());
+        let recovering = |i: &Instance| i.lives() && i.written().is_none();
+        let idle = self.writer().is_some() && !self.instances.values().any(recovering);
         let all_up = self.machines.iter().all(|machine| machine.up);
         let lost = self
             .home

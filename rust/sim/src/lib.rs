@@ -29,6 +29,7 @@ pub mod model;
 pub mod net;
 pub mod node;
 pub mod queue;
+mod repair;
 pub mod rng;
 pub mod trace;
 pub mod workload;

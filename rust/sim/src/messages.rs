@@ -105,7 +105,11 @@ impl ToNode {
                 job.pg, job.to, job.after, job.upto
             ),
             ToNode::Replicate { job, batch, .. } => {
-                format!("replicate {} ..{} e{}", job.pg, job.upto, batch.epoch)
+                let count = batch.records.len();
+                format!(
+                    "replicate {} {}..{} with {count} records e{}",
+                    job.pg, job.after, job.upto, batch.epoch
+                )
             }
             ToNode::Install { epoch, history, .. } => format!("install e{epoch} {history}"),
         }

@@ -1,0 +1,91 @@
+//! The driver of repairs: damaged parts of layers are mended with what other copies have.
+//!
+//! What only the damaged copy had is gone with the damage. So the parts come from a copy that is complete at least as far,
+//! and afterwards the copy asks its store again what it has, or it would go on telling of records that are nowhere.
+
+use aurora_page::PageId;
+use aurora_proto::{Copy, NodeId};
+use aurora_redo::PgId;
+use aurora_store::{Damage, Export};
+
+use crate::machine::Machine;
+use crate::node::Node;
+use crate::world::World;
+
+impl World {
+    /// Repairs what damage is known.
+    pub(crate) fn repair_damage(&mut self) {
+        for id in self.harmed {
+            let home = self.home[&id];
+            // Tickets on their way to disk are of the copy as it is.
+            if !self.machines[home].up || !self.machines[home].pending.is_empty() {
+                continue;
+            }
+            let store = self.machines[home]
+                .alive(id)
+                .and_then(|node| node.store.as_ref());
+            for damage in store.map(|store| store.damage()).unwrap_or_default() {
+                let Some(exports) = self.exports_for(id, &damage) else {
+                    continue;
+                };
+                let done = self.machines[home].repair(id, &damage, &exports);
+                self.note(format_args!("{id} repairs {damage:?}: {done:?}"));
+            }
+        }
+    }
+
+    /// What the most complete sound peer has of the damaged pages.
+    fn exports_for(&self, id: NodeId, damage: &Damage) -> Option<Vec<Export>> {
+        let damaged = self.machines[self.home[&id]].nodes.get(&id)?;
+        let n = self.config.segment_pages;
+        let pgs = (damage.pages.start().0 / n..=damage.pages.end().0 / n).map(|pg| PgId(pg as u32));
+        let peers = self
+            .machines
+            .iter()
+            .filter(|m| m.up)
+            .flat_map(|m| m.nodes.values());
+        let covers = |peer: &&Node| {
+            let scl = |node: &Node, pg: &PgId| {
+                node.copies
+                    .get(pg)
+                    .map(|copy| (copy.state().installed, copy.scl()))
+            };
+            pgs.clone().all(|pg| {
+                scl(damaged, &pg).is_none_or(|have| scl(peer, &pg).is_some_and(|its| its >= have))
+            })
+        };
+        let sound = peers.filter(|peer| peer.alive() && !self.harmed.contains(peer.id));
+        sound.filter(covers).find_map(|peer| export(peer, damage))
+    }
+}
+
+fn export(peer: &Node, damage: &Damage) -> Option<Vec<Export>> {
+    let mut exports = Vec::new();
+    let mut next: Option<PageId> = Some(*damage.pages.start());
+    while let Some(page) = next {
+        let store = peer.store.as_ref()?;
+        let export = store.export(page..=*damage.pages.end(), 64 << 10).ok()?;
+        next = export.next;
+        exports.push(export);
+    }
+    Some(exports)
+}
+
+impl Machine {
+    fn repair(&mut self, id: NodeId, damage: &Damage, exports: &[Export]) -> Result<(), String> {
+        let Some(node) = self.alive(id) else {
+            return Ok(());
+        };
+        let Some(store) = &node.store else {
+            return Ok(());
+        };
+        store.repair(damage, exports).map_err(|e| e.to_string())?;
+        for copy in node.copies.values_mut() {
+            let state = copy.state().clone();
+            let floor = state.scl.min(state.vdl_hint);
+            let links = store.links(state.pg, floor).map_err(|e| e.to_string())?;
+            *copy = Copy::restore(state, links);
+        }
+        Ok(())
+    }
+}
