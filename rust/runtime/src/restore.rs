@@ -33,11 +33,10 @@ pub(crate) fn restore_copies(
     for entry in entries.iter().filter(|entry| entry.nodes().contains(node)) {
         replay(entry, &mut states, store);
     }
-    let mut copies = Vec::with_capacity(manifest.pgs.len());
-    for (_, state) in states.into_iter().take(manifest.pgs.len()) {
-        let links = store.links(state.pg, state.scl.min(state.vdl_hint))?;
-        copies.push(Copy::restore(state, links));
-    }
+    let states: Vec<CopyState> = states.into_values().take(manifest.pgs.len()).collect();
+    let above: Vec<Lsn> = states.iter().map(|state| state.scl.min(state.vdl_hint)).collect();
+    let links = store.links_of_all(&above)?;
+    let copies = states.into_iter().zip(links).map(|(state, links)| Copy::restore(state, links)).collect();
     Ok(copies)
 }
 

@@ -10,9 +10,11 @@ use aurora_redo::{PgId, Record};
 
 use crate::error::StoreError;
 use crate::layer::entry::RecordReader;
+use crate::layer::footer::BlockEntry;
 use crate::layer::iter::{Images, LayerRecords, Merge, Records};
 use crate::layer::writer::referenced;
 use crate::layer::{DeltaWriter, ImageEntry, ImageWriter, Layer};
+use crate::layermap::LayerSet;
 use crate::memlayer::commit_of;
 use crate::node::NodeStore;
 use crate::types::{Export, Image, PageChain};
@@ -58,6 +60,42 @@ impl NodeStore {
             links.insert((record.lsn, record.origin), Link::from(record));
         })?;
         Ok(links.into_values().collect())
+    }
+
+    /// The same for the first groups at once, each above an LSN of its own, in no order and some twice: a node that opens looks
+    /// at everything in memory once, however many groups there are.
+    pub fn links_of_all(&self, above: &[Lsn]) -> Result<Vec<Vec<Link>>, StoreError> {
+        let segment = self.config.segment_pages.max(1);
+        let mut links = vec![Vec::new(); above.len()];
+        let mut take = |record: &Record| {
+            let pg = (record.page.0 / segment) as usize;
+            if above.get(pg).is_some_and(|above| record.lsn > *above) {
+                links[pg].push(Link::from(record));
+            }
+        };
+        // Memory before layers, as for reads.
+        self.memory().iter().for_each(|memory| memory.for_each(&mut take));
+        let set = self.map.set();
+        self.check_readable(&set)?;
+        let lowest = above.iter().min().copied().unwrap_or(Lsn::MAX);
+        let wanted = |block: &BlockEntry| {
+            let first = (block.first_page / segment) as usize;
+            let last = (block.last_page / segment) as usize;
+            let groups = above.get(first..=last.min(above.len().wrapping_sub(1)));
+            groups.is_some_and(|groups| groups.iter().any(|above| block.last_lsn > above.0))
+        };
+        for layer in set.deltas.iter().filter(|l| l.footer.last_lsn > lowest) {
+            visit_blocks(layer, &wanted, &mut take).inspect_err(|e| self.note(e))?;
+        }
+        Ok(links)
+    }
+
+    /// Nothing is known about what was in a layer that cannot be read at all.
+    fn check_readable(&self, set: &LayerSet) -> Result<(), StoreError> {
+        match set.broken.first() {
+            Some(broken) => Err(StoreError::corrupt(&broken.path, 0, "a readable layer", "damage")),
+            None => Ok(()),
+        }
     }
 
     /// Calls `each` for the records of a group above an LSN, in no order, some twice.
@@ -227,19 +265,26 @@ fn visit_layer(
     after: Lsn,
     each: &mut impl FnMut(&Record),
 ) -> Result<(), StoreError> {
-    let meta = layer.meta()?;
     let overlap = |first: u64, last: u64| first <= pages.end().0 && last >= pages.start().0;
-    for block in meta
-        .blocks
-        .iter()
-        .filter(|b| b.last_lsn > after.0 && overlap(b.first_page, b.last_page))
-    {
+    let wanted = |b: &BlockEntry| b.last_lsn > after.0 && overlap(b.first_page, b.last_page);
+    visit_blocks(layer, &wanted, &mut |record| {
+        if record.lsn > after && pages.contains(&record.page) {
+            each(record);
+        }
+    })
+}
+
+/// Calls `each` for every record of the blocks that `wanted` accepts.
+fn visit_blocks(
+    layer: &Layer,
+    wanted: &impl Fn(&BlockEntry) -> bool,
+    each: &mut impl FnMut(&Record),
+) -> Result<(), StoreError> {
+    let meta = layer.meta()?;
+    for block in meta.blocks.iter().filter(|b| wanted(b)) {
         let mut reader = RecordReader::new(layer.block(block.offset, block.len)?);
         while let Some(record) = reader.next() {
-            let record = record.map_err(|e| layer.unreadable(block.offset, &e))?;
-            if record.lsn > after && pages.contains(&record.page) {
-                each(&record);
-            }
+            each(&record.map_err(|e| layer.unreadable(block.offset, &e))?);
         }
     }
     Ok(())
