@@ -41,7 +41,6 @@ pub(crate) struct Meta {
 
 /// What the handle and the threads share.
 pub(crate) struct Shared {
-    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
     pub(crate) in_memory: bool,
     pub(crate) options: OpenOptions,
@@ -111,7 +110,6 @@ impl Cluster {
         let config = EngineConfig { cache_bytes: options.cache_bytes, last_time_us, ..EngineConfig::default() };
         let engine = Engine::new(volume.clone(), config)?;
         let shared = Arc::new(Shared {
-            disk: opened.disk,
             dir: opened.dir,
             in_memory: options.path.is_none(),
             options,

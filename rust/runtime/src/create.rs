@@ -49,8 +49,8 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
     meta.cas(0, &manifest)?;
     unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
     let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
-    let Site { disk, dir, lock } = site;
-    Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: None })
+    let Site { dir, lock, .. } = site;
+    Ok(Opened { dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: None })
 }
 
 /// Leaves a mark, so that what a crash leaves of this making can be cleared away. Only what is empty now may be in it.

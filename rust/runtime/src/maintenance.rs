@@ -308,7 +308,7 @@ impl Shared {
         take: impl Fn(&[Export]) -> Result<(), StoreError>,
     ) -> Result<(), Error> {
         let mut failed = None;
-        for peer in self.living().filter(|peer| peer.id() != node.id() && !self.maintenance.repairs(peer.id())) {
+        for peer in self.living().filter(|peer| peer.id() != node.id() && self.knows_as_much(peer, node, &pages)) {
             let fetched = exports_of(peer, &pages).and_then(|exports| {
                 for blob in exports.iter().flat_map(|export| &export.blobs) {
                     if node.store.blob_pages(*blob).is_err() {
@@ -323,6 +323,17 @@ impl Shared {
             }
         }
         Err(failed.map_or_else(|| self.volume.quorum_lost(), Error::from))
+    }
+
+    /// Whether a peer has all that a node says it has of some pages: what a peer that is behind gives in the place of a damaged
+    /// part would make the node forget what it has acknowledged.
+    fn knows_as_much(&self, peer: &Node, node: &Node, pages: &RangeInclusive<PageId>) -> bool {
+        let geometry = self.volume.geometry();
+        let last = geometry.segment_of(*pages.end()).min(self.volume.segments().saturating_sub(1));
+        let mut groups = geometry.segment_of(*pages.start())..=last;
+        // What is above the VDL is in the log, and in no layer that could be damaged but for a moment.
+        let vdl = self.volume.vdl();
+        groups.all(|pg| self.scl(peer, PgId(pg as u32)) >= self.scl(node, PgId(pg as u32)).min(vdl))
     }
 
     /// Does one job of those left by the recovery.

@@ -58,19 +58,19 @@ pub(crate) fn recover(
         recovery.on_inventory(inventory).map_err(|error| refused(&recovering, &nodes, error))?;
     }
     let mut plan = recovery.plan().map_err(|error| refused(&recovering, &nodes, error))?;
-    let Site { disk, dir, lock } = site;
+    let Site { dir, lock, .. } = site;
     if !plan.can_open() {
         let reason = too_few(&recovering, ids(&nodes)).to_string();
         let writer = plan.writer_start(&recovering, BYTES_IN_FLIGHT_MAX);
         let manifest = recovering;
-        return Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: vec![], read_only: Some(reason) });
+        return Ok(Opened { dir, lock, meta, manifest, writer, nodes, devices, jobs: vec![], read_only: Some(reason) });
     }
     let jobs = replicate(&recovering, &nodes, &devices, &mut plan)?;
     let opened = plan.opened().map_err(|error| Error::Corrupt { detail: error.to_string() })?;
     meta.cas(recovering.version, &opened)?;
     install(&opened, &nodes, &devices)?;
     let writer = plan.writer_start(&opened, BYTES_IN_FLIGHT_MAX);
-    Ok(Opened { disk, dir, lock, meta, manifest: opened, writer, nodes, devices, jobs, read_only: None })
+    Ok(Opened { dir, lock, meta, manifest: opened, writer, nodes, devices, jobs, read_only: None })
 }
 
 /// The nodes whose directories are there and theirs, each with its copies.
@@ -343,8 +343,8 @@ fn open_for_reading(
     let plan = recovery.plan().map_err(|error| refused(&manifest, &nodes, error))?;
     let writer = plan.writer_start(&manifest, BYTES_IN_FLIGHT_MAX);
     let devices = logs.into_iter().filter_map(|log| log.log).map(|log| Arc::new(Device::new(log))).collect();
-    let Site { disk, dir, lock } = site;
-    Ok(Opened { disk, dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: Some(reason) })
+    let Site { dir, lock, .. } = site;
+    Ok(Opened { dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: Some(reason) })
 }
 
 /// The first acknowledgements of a writer: what every copy has, so that reads find their copies.
