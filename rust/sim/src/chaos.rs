@@ -3,7 +3,6 @@
 
 use aurora_page::Lsn;
 use aurora_proto::{MetaStore, NodeId, NodeSet};
-use aurora_store::Disk;
 
 use crate::config::NODES;
 use crate::instance::{Instance, Phase};
@@ -111,12 +110,8 @@ impl World {
         self.harmed.insert(node);
         let machine = &mut self.machines[self.home[&node]];
         machine.forget(node);
-        let dir = node_dir(node);
-        if machine.disk.exists(&dir) {
-            // A directory that cannot be removed because the disk has stopped goes with the next try.
-            let _ = machine.disk.remove_dir_all(&dir);
-            let _ = machine.disk.sync_dir(&dir);
-        }
+        // A directory that cannot be removed because the disk has stopped goes with the next try.
+        let _ = machine.wipe(node);
     }
 
     /// One node's blocks of a shared log are damaged; the other nodes' blocks heal them. A log of one node is left alone:

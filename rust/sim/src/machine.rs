@@ -3,7 +3,7 @@
 //! This is the driver of `proto::Copy`, the log device and the node stores, as `proto::copy` asks for it: receive, log
 //! and sync, trade the token for the acknowledgement, hand the fresh records to the page store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,9 +144,7 @@ impl Machine {
             self.create_log()?;
         }
         let dir = node_dir(id);
-        if self.disk.exists(&dir) {
-            self.disk.remove_dir_all(&dir).map_err(|e| e.to_string())?;
-        }
+        self.wipe(id).map_err(|e| e.to_string())?;
         let identity = NodeIdentity {
             cluster: CLUSTER,
             node: id,
@@ -159,6 +157,21 @@ impl Machine {
         self.forget(id);
         self.nodes.insert(id, Node::new(id, dir, Some(store)));
         Ok(())
+    }
+
+    /// Removes a node's directory. A real file system brings a removed directory back as a whole or not at all; the memory
+    /// disk knows names only, so each removal is made durable.
+    pub fn wipe(&mut self, id: NodeId) -> std::io::Result<()> {
+        let dir = node_dir(id);
+        if !self.disk.exists(&dir) {
+            return Ok(());
+        }
+        let files = self.disk.mem().files(&dir);
+        self.disk.remove_dir_all(&dir)?;
+        let parents: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        parents
+            .into_iter()
+            .try_for_each(|parent| self.disk.sync_dir(parent))
     }
 
     /// What a node has told no longer binds it: it is lost.
