@@ -51,8 +51,9 @@ pub(crate) fn recover(
     };
     let recovering = manifest.recovering();
     meta.cas(manifest.version, &recovering)?;
-    let nodes = all_nodes(&site, &recovering, found, &replace)?;
+    let (nodes, replace, failed) = all_nodes(&site, &recovering, found, replace);
     let devices = make_devices(&site, &recovering, logs, &replace)?;
+    nodes.iter().filter(|node| device_of(&devices, node.id()).is_none()).for_each(|node| node.silence());
     let mut recovery = Recovery::new(&recovering, &replace).map_err(|error| refused(&recovering, &nodes, error))?;
     for inventory in fence(&recovering, &nodes, &devices)? {
         recovery.on_inventory(inventory).map_err(|error| refused(&recovering, &nodes, error))?;
@@ -60,6 +61,9 @@ pub(crate) fn recover(
     let mut plan = recovery.plan().map_err(|error| refused(&recovering, &nodes, error))?;
     let Site { dir, lock, .. } = site;
     if !plan.can_open() {
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let reason = too_few(&recovering, ids(&nodes)).to_string();
         let writer = plan.writer_start(&recovering, BYTES_IN_FLIGHT_MAX);
         let manifest = recovering;
@@ -134,28 +138,46 @@ fn ids(nodes: &[Arc<Node>]) -> NodeSet {
     nodes.iter().filter(|node| node.acknowledges()).map(|node| node.id()).collect()
 }
 
-/// The nodes found, and empty ones in the place of those to be rebuilt.
+/// The nodes found, and empty ones in the place of those to be rebuilt; which those are, and what kept the others from being made:
+/// a disk that is broken or full leaves its nodes away, and the cluster opens if the rest is enough.
 fn all_nodes(
     site: &Site,
     manifest: &Manifest,
     found: Vec<Arc<Node>>,
-    replace: &[Replacement],
-) -> Result<Vec<Arc<Node>>, Error> {
+    replace: Vec<Replacement>,
+) -> (Vec<Arc<Node>>, Vec<Replacement>, Option<Error>) {
     let mut nodes = found;
+    let mut failed = None;
+    let mut made = Vec::with_capacity(replace.len());
     for replacement in replace {
-        let info = &replacement.with;
-        let dir = layout::node_dir(&site.dir, info);
-        if site.disk.exists(&dir) {
-            set_aside(site, manifest, info, &dir)?;
+        match make_anew(site, manifest, &replacement.with) {
+            Ok(node) => {
+                nodes.push(Arc::new(node));
+                made.push(replacement);
+            }
+            Err(error) => failed = Some(error),
         }
-        site.disk.create_dir_all(&dir).map_err(|source| Error::io(&dir, source))?;
-        let store = NodeStore::create(site.disk.clone(), &dir, identity(manifest, info), node_config(manifest))?;
-        let copies = restore_copies(manifest, info.id, &store, &[])?;
-        let device = site.disk.device_of(&dir).map_err(|source| Error::io(&dir, source))?;
-        nodes.push(Arc::new(Node::new(info.clone(), dir, device, store, copies)));
     }
     nodes.sort_by_key(|node| node.id());
-    Ok(nodes)
+    (nodes, made, failed)
+}
+
+/// An empty node in the place of a lost one.
+fn make_anew(site: &Site, manifest: &Manifest, info: &NodeInfo) -> Result<Node, Error> {
+    let dir = layout::node_dir(&site.dir, info);
+    if site.disk.exists(&dir) {
+        set_aside(site, manifest, info, &dir)?;
+    }
+    let io = |source| Error::io(&dir, source);
+    site.disk.create_dir_all(&dir).map_err(io)?;
+    let made = NodeStore::create(site.disk.clone(), &dir, identity(manifest, info), node_config(manifest));
+    let store = made.inspect_err(|_| {
+        // Half a node would be set aside as if it had been one; when it cannot even be removed, it is.
+        let _ = site.disk.remove_dir_all(&dir);
+    })?;
+    let copies = restore_copies(manifest, info.id, &store, &[])?;
+    let device = site.disk.device_of(&dir).map_err(io)?;
+    Ok(Node::new(info.clone(), dir, device, store, copies))
 }
 
 /// What is in the way of a rebuilt node is kept beside it, for whoever wants to know what happened to it: it may hold the last
@@ -186,11 +208,16 @@ fn make_devices(
     let rebuilt: Vec<PathBuf> = replace.iter().map(|r| layout::node_dir(&site.dir, &r.with)).collect();
     let mut devices = Vec::new();
     for OpenLog { path, nodes, log, .. } in logs {
+        let others = nodes.len() < manifest.nodes.len();
         // A log within a directory that was set aside or is gone went with it.
         let log = match log.filter(|_| rebuilt.iter().all(|dir| !path.starts_with(dir))) {
             Some(log) => log,
             None if path.parent().is_some_and(|node| site.disk.exists(node)) => {
-                LogDevice::create(site.disk.clone(), &path, nodes, salt(manifest), LogConfig::default())?
+                match LogDevice::create(site.disk.clone(), &path, nodes, salt(manifest), LogConfig::default()) {
+                    Ok(log) => log,
+                    Err(_) if others => continue,
+                    Err(error) => return Err(error.into()),
+                }
             }
             None => continue,
         };

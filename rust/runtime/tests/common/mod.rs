@@ -123,3 +123,36 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A table whose rows fill the log.
+pub fn bulky(cluster: &Cluster) -> Arc<Table> {
+    let column = |id: u16, name: &str, data_type| Column { id, name: name.into(), data_type, nullable: false };
+    let columns = vec![column(0, "id", DataType::Int64), column(1, "bytes", DataType::Bytes)];
+    let schema = Schema::new(1, columns, vec![KeyPart { column: 0, descending: false }]).unwrap();
+    let (table, commit) = cluster.run(&never, |engine| engine.create_table("bulky", schema.clone(), true, 1)).unwrap();
+    commit.into_iter().for_each(|commit| cluster.wait_durable(commit.lsn, &never).unwrap());
+    table
+}
+
+/// Writes 60 KB in one transaction.
+pub fn put_bulk(cluster: &Cluster, table: &Arc<Table>, id: i64) -> Result<(), Error> {
+    cluster.check_writable()?;
+    let mut txn = cluster.run(&never, |engine| engine.begin(Mode::ReadWrite))?;
+    // Bytes that do not shrink.
+    let mut seed = id as u64;
+    let bytes = (0..60_000).map(|_| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as u8
+    });
+    let row = vec![Value::Int(id), Value::Bytes(bytes.collect())];
+    cluster.run(&never, |engine| engine.upsert(&mut txn, table, row.clone()))?;
+    let commit = cluster.run(&never, |engine| engine.commit(&mut txn, 1, None))?;
+    cluster.wait_durable(commit.lsn, &never)
+}
+
+/// Whether a row of a bulky table is there.
+pub fn has_bulk(cluster: &Cluster, table: &Arc<Table>, id: i64) -> bool {
+    let txn = cluster.run(&never, |engine| engine.begin(Mode::ReadOnly { at: None })).unwrap();
+    let key = table.key(&[Value::Int(id)]).unwrap();
+    cluster.run(&never, |engine| engine.get(&txn, table, &key)).unwrap().is_some()
+}

@@ -1,0 +1,336 @@
+//! Nodes on several devices, each with a log of its own: the slowest and the lost never hold a commit back.
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use aurora_runtime::{Cluster, Error, NodePlacement, NodeState, OpenOptions, OsDisk};
+use aurora_store::{Disk, DiskFile, MemDisk, OpenMode};
+use common::{TempDir, accounts, balance, bulky, eventually, put, put_bulk, states};
+
+/// A directory in memory: another device than the disk.
+struct ShmDir(PathBuf);
+
+impl ShmDir {
+    fn new() -> ShmDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/dev/shm/aurora-runtime-{}-{n}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        ShmDir(path)
+    }
+}
+
+impl Drop for ShmDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Zone 1 below the cluster's directory, zones 2 and 3 elsewhere.
+fn options(dir: &Path, elsewhere: &Path) -> OpenOptions {
+    let place = |n: usize| {
+        let (az, node) = (format!("az{}", n / 2 + 1), format!("node{}", n + 1));
+        let path = if n < 2 { PathBuf::from(&az).join(node) } else { elsewhere.join(&az).join(node) };
+        NodePlacement { az, path }
+    };
+    OpenOptions { segment_bytes: Some(4 << 20), nodes: Some((0..6).map(place).collect()), ..OpenOptions::at(dir) }
+}
+
+fn commit_some(cluster: &Cluster, from: i64, count: i64) {
+    let table = accounts(cluster);
+    for id in from..from + count {
+        put(cluster, &table, &[(id, id)]).unwrap();
+    }
+}
+
+fn check(cluster: &Cluster, upto: i64) {
+    let table = accounts(cluster);
+    cluster.engine().evict_all();
+    for id in 0..upto {
+        assert_eq!(balance(cluster, &table, id).unwrap(), Some(id), "row {id}");
+    }
+}
+
+fn caught_up(cluster: &Cluster) {
+    eventually("every copy has everything", || {
+        let status = cluster.status();
+        let vdl = status.points.vdl;
+        status.nodes.iter().all(|node| node.state == NodeState::Healthy && node.complete_to == vdl)
+    });
+}
+
+#[test]
+fn commits_and_reopens_over_two_devices() {
+    let (dir, shm) = (TempDir::new(), ShmDir::new());
+    for round in 0..3 {
+        let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
+        check(&cluster, round * 30);
+        commit_some(&cluster, round * 30, 30);
+        caught_up(&cluster);
+        let status = cluster.status();
+        assert_eq!(status.devices, 2);
+        assert!(status.fault_domains().contains("2 devices"), "{}", status.fault_domains());
+        if round == 1 {
+            cluster.flush_now().unwrap();
+            assert_eq!(cluster.status().log_bytes, 0);
+        }
+        // Dropped without a close, now and then.
+        if round != 0 {
+            cluster.close().unwrap();
+        }
+    }
+    let log = |path: PathBuf| assert!(path.is_dir(), "{}", path.display());
+    log(dir.0.join("log"));
+    log(shm.0.join("az3/node5/log"));
+}
+
+#[test]
+fn a_zone_whose_device_goes_is_rebuilt_when_it_is_back_and_waited_for_when_not() {
+    let (dir, shm) = (TempDir::new(), ShmDir::new());
+    let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
+    commit_some(&cluster, 0, 20);
+    fs::remove_dir_all(shm.0.join("az3")).unwrap();
+    commit_some(&cluster, 20, 20);
+    assert_eq!(states(&cluster)[4..], [NodeState::Lost; 2]);
+    check(&cluster, 40);
+    cluster.close().unwrap();
+    // The device is there, its directories are not: they are made anew.
+    let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
+    check(&cluster, 40);
+    commit_some(&cluster, 40, 10);
+    cluster.repair_now().unwrap();
+    caught_up(&cluster);
+    // The log of a node goes alone: its node is a lost copy, and made anew as well.
+    cluster.close().unwrap();
+    fs::remove_dir_all(shm.0.join("az2/node3/log")).unwrap();
+    let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
+    check(&cluster, 50);
+    cluster.repair_now().unwrap();
+    caught_up(&cluster);
+    cluster.close().unwrap();
+    // Each of the six stands for itself afterwards.
+    fs::remove_dir_all(dir.0.join("az1")).unwrap();
+    fs::remove_dir_all(shm.0.join("az2/node4")).unwrap();
+    let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
+    check(&cluster, 50);
+    commit_some(&cluster, 50, 10);
+}
+
+/// A device that is not mounted: nothing is made in its place. With four copies the cluster works, with three it is read.
+#[test]
+fn a_device_that_is_not_there_is_left_alone() {
+    let disk = MemDisk::faulty();
+    let device = |prefix: &str, number: u64| disk.set_device(Path::new(prefix), number);
+    for zone in ["az2", "az3"] {
+        device(&format!("/mnt/{zone}/node3"), 3);
+        device(&format!("/mnt/{zone}/node4"), 4);
+        device(&format!("/mnt/{zone}/node5"), 5);
+        device(&format!("/mnt/{zone}/node6"), 6);
+    }
+    let open = || Cluster::open_on(options(Path::new("/cluster"), Path::new("/mnt")), Arc::new(disk.clone()));
+    let cluster = open().unwrap();
+    assert_eq!(cluster.status().devices, 5);
+    commit_some(&cluster, 0, 10);
+    caught_up(&cluster);
+    cluster.close().unwrap();
+    // Unmounted: the directory is gone, and what is above it lies on another device.
+    let unmount = |nodes: &[&str]| {
+        for node in nodes {
+            disk.remove_dir_all(Path::new(node)).unwrap();
+            device(node, 1);
+        }
+    };
+    unmount(&["/mnt/az2/node3", "/mnt/az3/node5"]);
+    let cluster = open().unwrap();
+    check(&cluster, 10);
+    commit_some(&cluster, 10, 10);
+    assert_eq!(states(&cluster).iter().filter(|state| **state == NodeState::Lost).count(), 2);
+    assert!(!disk.exists(Path::new("/mnt/az2/node3")));
+    cluster.close().unwrap();
+    unmount(&["/mnt/az3/node6"]);
+    let cluster = open().unwrap();
+    let reason = cluster.read_only().expect("three copies are read").to_owned();
+    assert!(reason.contains("/mnt/az3/node6"), "{reason}");
+    let table = cluster.run(&common::never, |engine| engine.table("accounts", cluster.vdl())).unwrap().unwrap();
+    (0..20).for_each(|id| assert_eq!(balance(&cluster, &table, id).unwrap(), Some(id)));
+    assert!(matches!(put(&cluster, &table, &[(99, 99)]), Err(Error::ReadOnly { .. })));
+}
+
+/// Another disk, of which what lies below some paths stands still or refuses while it is told to.
+#[derive(Debug)]
+struct Moody {
+    inner: Arc<dyn Disk>,
+    below: PathBuf,
+    stalled: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct MoodyFile {
+    inner: Arc<dyn DiskFile>,
+    stalled: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
+}
+
+impl MoodyFile {
+    fn wait(&self) {
+        while self.stalled.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Disk for Moody {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        if !path.starts_with(&self.below) {
+            return self.inner.open(path, mode);
+        }
+        if mode == OpenMode::Create && self.full.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let (stalled, broken) = (self.stalled.clone(), self.broken.clone());
+        Ok(Arc::new(MoodyFile { inner: self.inner.open(path, mode)?, stalled, broken }))
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir_all(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.inner.list(dir)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        self.inner.exists(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.inner.free_bytes(path)
+    }
+    fn device_of(&self, path: &Path) -> io::Result<u64> {
+        self.inner.device_of(path)
+    }
+}
+
+impl DiskFile for MoodyFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.inner.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.wait();
+        self.inner.write_all_at(buf, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.wait();
+        if self.broken.load(Ordering::Acquire) {
+            return Err(io::Error::other("the device is broken"));
+        }
+        self.inner.sync_data()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn is_linked(&self) -> io::Result<bool> {
+        self.inner.is_linked()
+    }
+}
+
+fn moody(inner: Arc<dyn Disk>, below: PathBuf) -> Arc<Moody> {
+    Arc::new(Moody { inner, below, stalled: Arc::default(), full: Arc::default(), broken: Arc::default() })
+}
+
+#[test]
+fn a_device_that_stands_still_delays_no_commit_and_catches_up() {
+    let (dir, shm) = (TempDir::new(), ShmDir::new());
+    let disk = moody(Arc::new(OsDisk), shm.0.join("az3"));
+    let cluster = Cluster::open_on(options(&dir.0, &shm.0), disk.clone()).unwrap();
+    commit_some(&cluster, 0, 10);
+    caught_up(&cluster);
+    disk.stalled.store(true, Ordering::Release);
+    let started = Instant::now();
+    commit_some(&cluster, 10, 60);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(3), "60 commits beside a device that stands still took {took:?}");
+    check(&cluster, 70);
+    let vdl = cluster.vdl();
+    let behind = cluster.status().nodes.iter().filter(|node| node.complete_to < vdl).count();
+    assert_eq!(behind, 2, "{:?}", cluster.status().nodes);
+    disk.stalled.store(false, Ordering::Release);
+    caught_up(&cluster);
+    cluster.close().unwrap();
+    // What it got late is as good as what it got at once.
+    fs::remove_dir_all(dir.0.join("az1")).unwrap();
+    fs::remove_dir_all(shm.0.join("az2/node3")).unwrap();
+    let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
+    check(&cluster, 70);
+}
+
+#[test]
+fn a_full_device_is_passed_over_and_too_many_say_so() {
+    let (dir, shm) = (TempDir::new(), ShmDir::new());
+    for (below, blocked) in [("az3", false), ("", true)] {
+        let disk = moody(Arc::new(OsDisk), shm.0.join(below));
+        let cluster = Cluster::open_on(options(&dir.0, &shm.0), disk.clone()).unwrap();
+        commit_some(&cluster, 0, 5);
+        caught_up(&cluster);
+        disk.full.store(true, Ordering::Release);
+        // More than a log file and its spare hold.
+        let large = bulky(&cluster);
+        let outcome = (0..620).try_for_each(|id| put_bulk(&cluster, &large, id % 40));
+        match blocked {
+            false => outcome.unwrap(),
+            true => assert!(matches!(outcome, Err(Error::DiskFull { .. })), "{outcome:?}"),
+        }
+        check(&cluster, 5);
+        disk.full.store(false, Ordering::Release);
+        eventually("there is room again", || put_bulk(&cluster, &large, 41).is_ok());
+        caught_up(&cluster);
+        cluster.close().unwrap();
+    }
+}
+
+#[test]
+fn a_device_whose_syncs_fail_is_lost_alone() {
+    let (dir, shm) = (TempDir::new(), ShmDir::new());
+    let disk = moody(Arc::new(OsDisk), shm.0.join("az2"));
+    let cluster = Cluster::open_on(options(&dir.0, &shm.0), disk.clone()).unwrap();
+    commit_some(&cluster, 0, 10);
+    disk.broken.store(true, Ordering::Release);
+    commit_some(&cluster, 10, 10);
+    eventually("the zone is lost", || states(&cluster)[2..4] == [NodeState::Lost; 2]);
+    check(&cluster, 20);
+    cluster.close().unwrap();
+    // It is still broken when the cluster opens: four copies are enough.
+    let cluster = Cluster::open_on(options(&dir.0, &shm.0), disk.clone()).unwrap();
+    check(&cluster, 20);
+    commit_some(&cluster, 20, 10);
+    cluster.close().unwrap();
+    disk.broken.store(false, Ordering::Release);
+    let cluster = Cluster::open_on(options(&dir.0, &shm.0), disk).unwrap();
+    check(&cluster, 30);
+    commit_some(&cluster, 30, 10);
+    cluster.repair_now().unwrap();
+    caught_up(&cluster);
+}
