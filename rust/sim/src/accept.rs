@@ -3,29 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aurora_page::{Lsn, PageId, VolumeId};
-use aurora_proto::{Ack, Answer, Ask, Copy, Gap, Job, NodeId, NodeSet, Refuse, gossip};
+use aurora_page::{Lsn, VolumeId};
+use aurora_proto::{Ack, Copy, NodeId, NodeSet, Refuse, gossip};
 use aurora_redo::{History, PgBatch, PgId};
-use aurora_store::{Export, LogEntry, NodeStore, PersistedToken, StoreError, Ticket};
+use aurora_store::{LogEntry, PersistedToken, Ticket};
 
 use crate::config::Planted;
 use crate::machine::{Machine, Out};
 use crate::messages::{InstanceId, ToInstance, ToNode};
 use crate::node::fresh_part;
 
-/// Bytes of records in one answer to a peer.
-const GIVE_BYTES: u64 = 2 << 10;
-
 /// Something accepted that waits for the disk.
 #[derive(Debug)]
 pub(crate) struct Accepting {
     pub(crate) entry: LogEntry,
     /// What to do for each ticket of the entry.
-    waits: Vec<Waiting>,
+    pub(crate) waits: Vec<Waiting>,
 }
 
+/// What is to be done for a ticket once it is on disk.
 #[derive(Clone, Debug)]
-enum Waiting {
+pub(crate) enum Waiting {
     /// Records: to the page store, and an acknowledgement.
     Records {
         fresh: Arc<PgBatch>,
@@ -92,11 +90,11 @@ impl Machine {
         outs
     }
 
-    fn copy_if_known(&mut self, id: NodeId, pg: PgId) -> Option<&mut Copy> {
+    pub(crate) fn copy_if_known(&mut self, id: NodeId, pg: PgId) -> Option<&mut Copy> {
         self.alive(id)?.copies.get_mut(&pg)
     }
 
-    fn copy(&mut self, id: NodeId, pg: PgId) -> &mut Copy {
+    pub(crate) fn copy(&mut self, id: NodeId, pg: PgId) -> &mut Copy {
         self.nodes
             .get_mut(&id)
             .expect("a message is for a node of this machine")
@@ -165,119 +163,6 @@ impl Machine {
         }
     }
 
-    fn on_ask(
-        &mut self,
-        id: NodeId,
-        from: InstanceId,
-        asker: NodeId,
-        ask: Ask,
-        outs: &mut Vec<Out>,
-    ) {
-        let everything = self.config.has(Planted::HistoryIgnored);
-        let segment_pages = self.config.segment_pages;
-        let Some(node) = self.alive(id) else { return };
-        let (Some(store), Some(copy)) = (&node.store, node.copies.get(&ask.pg)) else {
-            return;
-        };
-        if copy.state().epoch != ask.epoch || !copy.is_open() {
-            return;
-        }
-        let Some(upto) = copy.vouches(&ask.gap) else {
-            return;
-        };
-        let all = History::new(VolumeId(1));
-        let history = if everything {
-            &all
-        } else {
-            &*copy.state().history
-        };
-        // The store may stop at its limit, so the answer speaks for what was read and no further; and where that is only
-        // what never happened, reading goes on.
-        let (mut records, mut read_upto) = (Vec::new(), ask.gap.after);
-        while records.is_empty() && read_upto < upto {
-            match store.records(ask.pg, read_upto, upto, GIVE_BYTES) {
-                Ok(read) => {
-                    read_upto = read.last().map_or(upto, |last| last.lsn);
-                    records = read;
-                }
-                Err(_) => return,
-            }
-            records.retain(|record| history.contains(record.origin, record.lsn));
-        }
-        let hint = copy.state().vdl_hint;
-        let answer = gossip::answer(&ask, history, hint, records, read_upto, GIVE_BYTES as usize);
-        if ask.gap.after >= store.floor() {
-            let message = ToNode::Answer(answer);
-            return outs.push(Out::Peer {
-                to: asker,
-                from,
-                message,
-            });
-        }
-        // Below the collection floor there are pages where there were records.
-        match export(store, ask.pg, segment_pages) {
-            Ok(exports) => {
-                let message = ToNode::Hydrate {
-                    answer,
-                    exports: Arc::new(exports),
-                };
-                outs.push(Out::Peer {
-                    to: asker,
-                    from,
-                    message,
-                });
-            }
-            Err(error) => outs.push(Out::Note(format!("{id} cannot give pages: {error}"))),
-        }
-    }
-
-    fn on_answer(&mut self, id: NodeId, answer: Answer, exports: &[Export], outs: &mut Vec<Out>) {
-        let Answer {
-            batch,
-            after,
-            complete_to,
-        } = answer;
-        let pg = batch.pg;
-        let wanted = self.copy_if_known(id, pg);
-        let wanted =
-            wanted.is_some_and(|c| c.state().epoch == batch.epoch && c.scl() < complete_to);
-        if !wanted {
-            return;
-        }
-        if let Err(error) = self.import(id, exports) {
-            return outs.push(Out::Failed(error));
-        }
-        let copy = self.copy(id, pg);
-        let accepted = match copy.receive(&batch) {
-            Ok(accepted) => accepted,
-            Err(refuse) => {
-                return outs.push(Out::Note(format!("{id} refuses an answer: {refuse}")));
-            }
-        };
-        let stretch = copy.hydrating(after, complete_to);
-        let ticket = |number| Ticket {
-            node: id,
-            pg,
-            number,
-        };
-        let fresh = fresh_part(&Arc::new(batch.clone()), &accepted.fresh);
-        let (tickets, waits) = (
-            [ticket(accepted.ticket), ticket(stretch)],
-            vec![
-                Waiting::Records {
-                    fresh,
-                    reply: None,
-                    as_epoch: None,
-                },
-                Waiting::Stretch { reply: None },
-            ],
-        );
-        self.pending.push(Accepting {
-            entry: LogEntry::batch(Arc::new(batch), tickets),
-            waits,
-        });
-    }
-
     fn on_fence(
         &mut self,
         id: NodeId,
@@ -334,101 +219,6 @@ impl Machine {
             }
             Err(refuse) => outs.push(Out::Violation(format!("{id} refuses a fence: {refuse}"))),
         }
-    }
-
-    fn on_give(&mut self, id: NodeId, from: InstanceId, job: Job, epoch: u64, outs: &mut Vec<Out>) {
-        let pages = self.config.segment_pages;
-        let Some(node) = self.alive(id) else { return };
-        let (Some(store), Some(copy)) = (&node.store, node.copies.get(&job.pg)) else {
-            return;
-        };
-        if copy.state().epoch != epoch || copy.is_open() {
-            return;
-        }
-        // A repair may have taken away what the inventory told; then the recovery has to begin again.
-        let stretch = Gap {
-            after: job.after,
-            upto: job.upto,
-        };
-        if copy.vouches(&stretch) != Some(job.upto) {
-            return outs.push(Out::Note(format!("{id} has no longer what it told")));
-        }
-        let exports = match job.pages {
-            true => export(store, job.pg, pages),
-            false => Ok(Vec::new()),
-        };
-        let exports = match exports {
-            Ok(exports) => exports,
-            Err(error) => return outs.push(Out::Note(format!("{id} cannot give pages: {error}"))),
-        };
-        let history = Arc::clone(&copy.state().history);
-        let mut records = match store.records(job.pg, job.after, job.upto, u64::MAX) {
-            Ok(records) => records,
-            Err(error) => {
-                return outs.push(Out::Note(format!("{id} cannot give records: {error}")));
-            }
-        };
-        records.retain(|record| history.contains(record.origin, record.lsn));
-        let batch = Arc::new(PgBatch {
-            pg: job.pg,
-            epoch,
-            vdl: Lsn::NONE,
-            records,
-        });
-        let message = ToNode::Replicate {
-            job,
-            batch,
-            exports: Arc::new(exports),
-        };
-        outs.push(Out::Peer {
-            to: job.to,
-            from,
-            message,
-        });
-    }
-
-    fn on_replicate(
-        &mut self,
-        id: NodeId,
-        from: InstanceId,
-        job: Job,
-        batch: Arc<PgBatch>,
-        exports: &[Export],
-        outs: &mut Vec<Out>,
-    ) {
-        if let Err(error) = self.import(id, exports) {
-            return outs.push(Out::Failed(error));
-        }
-        let copy = self.copy(id, job.pg);
-        let Ok(accepted) = copy.receive_fenced(&batch) else {
-            return;
-        };
-        let stretch = copy.hydrating(job.after, job.upto);
-        let ticket = |number| Ticket {
-            node: id,
-            pg: job.pg,
-            number,
-        };
-        let fresh = fresh_part(&batch, &accepted.fresh);
-        let waits = vec![
-            Waiting::Records {
-                fresh,
-                reply: Some(from),
-                as_epoch: None,
-            },
-            Waiting::Stretch { reply: Some(from) },
-        ];
-        let entry = LogEntry::batch(batch, [ticket(accepted.ticket), ticket(stretch)]);
-        self.pending.push(Accepting { entry, waits });
-    }
-
-    fn import(&mut self, id: NodeId, exports: &[Export]) -> Result<(), String> {
-        let Some(store) = self.alive(id).and_then(|node| node.store.as_ref()) else {
-            return Ok(());
-        };
-        exports
-            .iter()
-            .try_for_each(|export| store.import(export).map(drop).map_err(|e| e.to_string()))
     }
 
     fn on_install(
@@ -593,20 +383,6 @@ impl Machine {
             .map(|(key, copy)| (key, gossip::summary(copy)))
             .collect()
     }
-}
-
-/// All pages of a group.
-fn export(store: &NodeStore, pg: PgId, segment_pages: u64) -> Result<Vec<Export>, StoreError> {
-    let first = u64::from(pg.0) * segment_pages;
-    let last = PageId(first + segment_pages - 1);
-    let mut exports = Vec::new();
-    let mut next = Some(PageId(first));
-    while let Some(page) = next {
-        let export = store.export(page..=last, 16 << 10)?;
-        next = export.next;
-        exports.push(export);
-    }
-    Ok(exports)
 }
 
 /// One batch that came for several nodes of the machine is one entry, as the embedded shell would write it.

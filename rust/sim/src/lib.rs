@@ -8,8 +8,8 @@
 //! | module | part |
 //! |---|---|
 //! | [`config`] | what a seed decides, and the faults that can be planted |
-//! | [`world`] | the event loop; [`chaos`](world::World) what goes wrong; the checkers |
-//! | [`machine`], [`node`], [`accept`] | a machine with its disk, log and nodes: the driver of copies and stores |
+//! | [`world`] | the event loop; `work` what goes right, `chaos` what goes wrong, `check` what must hold |
+//! | [`machine`], [`node`], [`accept`], `peers`, `repair` | a machine with its disk, log and nodes: the driver of copies and stores |
 //! | [`instance`] | the driver of recovery and writer |
 //! | [`model`], [`workload`] | what must be there |
 //! | [`net`], [`disk`], [`meta`], [`queue`], [`rng`], [`trace`] | the surroundings |
@@ -28,10 +28,12 @@ pub mod meta;
 pub mod model;
 pub mod net;
 pub mod node;
+mod peers;
 pub mod queue;
 mod repair;
 pub mod rng;
 pub mod trace;
+mod work;
 pub mod workload;
 pub mod world;
 
