@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
 
 use crate::commit::PyCommit;
-use crate::db::{Db, Engine, Halt, Tried, WaitError};
+use crate::db::{Db, Engine, Halt, Tried, WaitError, interruptible};
 use crate::errors::Raise;
 use crate::failure::{commit_unknown, raise, raise_engine};
 use crate::fork::ForkSafe;
@@ -55,7 +55,14 @@ impl Core {
         if !matches!(*state, State::New) {
             return Err(closed(py, "a transaction or view is entered once"));
         }
-        let txn = self.db.call(py, |engine| engine.begin(mode))?;
+        let txn = match mode {
+            // Whether that is still kept, or will ever be, the cluster knows.
+            Mode::ReadOnly { at: Some(at) } => {
+                let cluster = self.db.cluster(py)?;
+                interruptible(py, |interrupt| cluster.begin_at(at, interrupt))?
+            }
+            _ => self.db.call(py, |engine| engine.begin(mode))?,
+        };
         let snapshot = txn.snapshot();
         *state = State::Open(Box::new(ForkSafe::new(txn)));
         Ok(snapshot)

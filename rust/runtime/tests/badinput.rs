@@ -194,7 +194,10 @@ fn a_takeover_ends_the_owner_and_has_its_commits() {
         let table = accounts(&cluster);
         for id in 0.. {
             put(&cluster, &table, &[(id, id)]).unwrap();
-            fs::write(Path::new(&path).with_extension("acknowledged"), id.to_string()).unwrap();
+            // In one step: the process may be ended in the midst of it.
+            let (temp, told) = (Path::new(&path).with_extension("new"), Path::new(&path).with_extension("acknowledged"));
+            fs::write(&temp, id.to_string()).unwrap();
+            fs::rename(temp, told).unwrap();
         }
     }
     let acknowledged = dir.0.with_extension("acknowledged");
@@ -217,6 +220,7 @@ fn a_takeover_ends_the_owner_and_has_its_commits() {
         assert_eq!(balance(&cluster, &table, id).unwrap(), Some(id));
     }
     fs::remove_file(acknowledged).unwrap();
+    let _ = fs::remove_file(dir.0.with_extension("new"));
 }
 
 #[test]
