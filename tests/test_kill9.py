@@ -28,6 +28,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -406,6 +407,34 @@ def test_every_acknowledged_commit_survives_kills(chain: Callable[..., Chain]):
     assert status.segments > 5, report
     assert max(node.layers for node in status.nodes) > 0, report
     assert status.epoch > KILLS, report
+
+
+def test_kills_with_nodes_on_several_devices(chain: Callable[..., Chain], tmp_path: Path):
+    """Four logs and a thread for each: three nodes lie on another device, which now and then is not there."""
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second device at /dev/shm")
+    device = Path(tempfile.mkdtemp(prefix="aurora-disk-", dir=shm))
+    links = {tmp_path / name: device / name for name in ("node4", "node5", "node6")}
+    elsewhere = {f"{zone}/{link.name}": str(link) for zone, link in zip(("az2", "az3", "az3"), links, strict=True)}
+    nodes = [(node.split("/")[0], elsewhere.get(node, node)) for node in NODES]
+    one = chain(nodes=nodes)
+    try:
+        for target in links.values():
+            target.mkdir()
+        for _ in range(10):
+            absent = one.dice.sample(sorted(links), one.dice.choice((0, 0, 1, 2))) if one.model.kills else []
+            for link, target in links.items():
+                link.unlink(missing_ok=True)
+                if link not in absent:
+                    link.symlink_to(target)
+            one.kill_one()
+            if one.dice.random() < 0.6:
+                one.look()
+        one.look()
+        assert one.model.warnings == []
+    finally:
+        shutil.rmtree(device)
 
 
 def test_a_cluster_that_was_killed_while_it_was_made_can_be_made_again(chain: Callable[..., Chain], tmp_path: Path):
