@@ -76,8 +76,8 @@ pub enum Error {
         reason: String,
     },
     /// The disk has no room. What was acknowledged is safe, and reads go on; commits go on once there is room again, without
-    /// opening the cluster anew. A commit that was waiting may yet become durable then.
-    #[error("no space left for {}: free some, and commits go on", path.display())]
+    /// opening the cluster anew. A commit that was waiting is held: its outcome is unknown, for it may yet become durable then.
+    #[error("no space left for {}: free some, and commits go on; a commit that was waiting is held and may still become durable: its outcome is unknown until its token is looked up", path.display())]
     DiskFull {
         /// What was being written.
         path: PathBuf,

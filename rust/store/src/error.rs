@@ -185,13 +185,21 @@ pub enum StoreError {
     },
 }
 
+/// No room: neither on the disk, nor left to the user who writes.
+pub(crate) fn is_full(source: &io::Error) -> bool {
+    matches!(
+        source.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 impl StoreError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
         move |source| {
             let path = path.to_path_buf();
-            match source.kind() {
-                io::ErrorKind::StorageFull => StoreError::Full { path, source },
-                _ => StoreError::Io { path, source },
+            match is_full(&source) {
+                true => StoreError::Full { path, source },
+                false => StoreError::Io { path, source },
             }
         }
     }
@@ -220,5 +228,20 @@ impl StoreError {
                 | StoreError::BlobMissing { .. }
                 | StoreError::Io { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_a_limit_of_room_like_the_disks_own() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let error = StoreError::io(Path::new("layer"))(kind.into());
+            assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+        }
+        let error = StoreError::io(Path::new("layer"))(io::ErrorKind::NotFound.into());
+        assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::LogError;
+use crate::error::{LogError, is_full};
 
 const NAME: &str = "log-";
 const TEMP: &str = "new-";
@@ -120,15 +120,19 @@ impl LogFiles {
         made.map(|file| LogFile { path, file }).map_err(|source| {
             // A leftover is also removed at the next open; failing to remove it now changes nothing.
             let _ = self.disk.remove_file(&temp);
-            match source.kind() {
-                io::ErrorKind::StorageFull => LogError::Full {
-                    path: self.dir.clone(),
-                    needed: self.file_bytes,
-                    source,
-                },
-                _ => LogError::Io { path: temp, source },
-            }
+            self.not_made(temp, source)
         })
+    }
+
+    fn not_made(&self, temp: PathBuf, source: io::Error) -> LogError {
+        match is_full(&source) {
+            true => LogError::Full {
+                path: self.dir.clone(),
+                needed: self.file_bytes,
+                source,
+            },
+            false => LogError::Io { path: temp, source },
+        }
     }
 
     fn zero_filled(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -196,5 +200,21 @@ impl LogFiles {
     pub(super) fn bytes(&self) -> u64 {
         let state = self.state.lock();
         (state.live.len() + state.free.len()) as u64 * self.file_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemDisk;
+
+    #[test]
+    fn a_file_that_a_quota_refuses_is_one_that_finds_no_room() {
+        let files = LogFiles::new(Arc::new(MemDisk::new()), Path::new("log"), 1 << 20, 1);
+        let refused = |kind: io::ErrorKind| files.not_made(PathBuf::from("log/new-1"), kind.into());
+        for kind in [io::ErrorKind::QuotaExceeded, io::ErrorKind::StorageFull] {
+            assert!(matches!(refused(kind), LogError::Full { .. }), "{kind}");
+        }
+        assert!(matches!(refused(io::ErrorKind::NotFound), LogError::Io { .. }));
     }
 }
