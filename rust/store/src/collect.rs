@@ -17,7 +17,7 @@ use crate::layer::Layer;
 use crate::layer::writer::referenced;
 use crate::layermap::LayerSet;
 use crate::node::NodeStore;
-use crate::types::{LayerKind, Roots};
+use crate::types::{CommitPoint, LayerKind, Roots};
 
 /// What looking up one page or image counts for, against the budget.
 const LOOKUP_BYTES: u64 = 64;
@@ -91,6 +91,23 @@ impl NodeStore {
         self.persist_state(|state| {
             state.floor = roots.floor;
             state.floor_commit = commit.or(state.floor_commit);
+        })
+    }
+
+    /// Takes over the floor of a copy whose pages come here, if it is the higher one.
+    pub(crate) fn adopt_floor(
+        &self,
+        floor: Lsn,
+        floor_commit: Option<CommitPoint>,
+    ) -> Result<u64, StoreError> {
+        if floor <= self.floor() {
+            return Ok(0);
+        }
+        self.persist_state(|state| {
+            if floor > state.floor {
+                state.floor = floor;
+                state.floor_commit = floor_commit.or(state.floor_commit);
+            }
         })
     }
 

@@ -146,14 +146,10 @@ impl NodeStore {
         }
         let memory = self.memory();
         let set = self.map.set();
-        if let Some(broken) = set.broken.first() {
-            return Err(StoreError::corrupt(
-                &broken.path,
-                0,
-                "a readable layer",
-                "damage",
-            ));
-        }
+        self.check_readable(&set)?;
+        // After the set was taken: nothing was dropped from its layers under a higher floor.
+        let state = self.state();
+        (export.floor, export.floor_commit) = (state.floor, state.floor_commit);
         let mut sources: Vec<Records> = Vec::new();
         for memory in memory {
             sources.push(Records::Memory(
@@ -218,7 +214,11 @@ impl NodeStore {
 
     /// Takes over what another copy exported; durable when it returns. Blobs must be here before. Gives the bytes
     /// written.
+    ///
+    /// The source's collection floor comes with its pages: what it gave up below is not here either, and a read there would
+    /// find a page of another time.
     pub fn import(&self, export: &Export) -> Result<u64, StoreError> {
+        self.adopt_floor(export.floor, export.floor_commit)?;
         let mut layers = Vec::new();
         if export.chains.iter().any(|c| !c.images.is_empty()) {
             let mut writer = ImageWriter::create(&self.map.dir, self.map.number())?;

@@ -89,6 +89,10 @@ pub struct Export {
     pub blobs: Vec<BlobId>,
     /// Where to go on; none at the end of the range.
     pub next: Option<PageId>,
+    /// The source's collection floor: below it, versions of these pages may be missing.
+    pub floor: Lsn,
+    /// The newest commit at or below the floor that the source knows.
+    pub floor_commit: Option<CommitPoint>,
 }
 
 /// A damaged part of a layer.
