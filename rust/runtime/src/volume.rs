@@ -173,6 +173,10 @@ impl EmbeddedVolume {
         if self.failed.load(Ordering::Acquire) { self.failure.read().clone() } else { None }
     }
 
+    fn is_read_only(&self) -> bool {
+        matches!(self.failure(), Some(Failure::ReadOnly { .. }))
+    }
+
     /// The failure as an error for a caller.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.failure() {
@@ -365,6 +369,10 @@ impl EmbeddedVolume {
 
     /// Sends every pending batch to every device. With one device, its acknowledgements are in when this returns.
     fn round(&self) -> bool {
+        // What was numbered on a volume that may not be written, by whoever did not ask, goes nowhere.
+        if self.is_read_only() {
+            return false;
+        }
         let mut batches = Vec::new();
         {
             let mut writer = self.writer.lock();
@@ -564,6 +572,10 @@ impl Volume for EmbeddedVolume {
     }
 
     fn append(&self, mtr: Mtr) -> Result<Numbered, Refused> {
+        // A reader has fenced nobody: it would number what the owner numbers. Asked why, the volume says that it is read-only.
+        if self.is_read_only() {
+            return Err(Refused::QuorumLost { missing: NodeSet::EMPTY });
+        }
         let mut writer = self.writer.lock();
         let numbered = writer.append(mtr)?;
         self.numbered.store(numbered.last.0, Ordering::Release);
