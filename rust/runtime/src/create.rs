@@ -31,6 +31,8 @@ pub(crate) const WINDOW_KEY: &str = "window_us";
 /// Makes a cluster in an empty directory. Its manifest is written last: a directory without one was never a cluster.
 pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error> {
     announce(&site, options)?;
+    // Whoever made the directory may not have synced its name.
+    layout::sync_name(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
     let manifest = first_manifest(&site, options)?;
     let history = Arc::new(manifest.history.clone());
     let mut nodes = Vec::new();
@@ -101,7 +103,7 @@ fn make_directories(site: &Site, options: &OpenOptions) -> Result<Vec<NodeInfo>,
         })?;
         let dir = site.dir.join(path);
         let make = || {
-            site.disk.create_dir_all(&dir)?;
+            layout::make_dir(&*site.disk, &dir)?;
             if !site.disk.list(&dir)?.is_empty() {
                 return Ok(None);
             }

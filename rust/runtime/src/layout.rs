@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,25 @@ use crate::options::NodePlacement;
 pub(crate) const LOG_DIR: &str = "log";
 /// Before the directory of a log in the manifest's settings; the value lists its nodes.
 const LOG_KEY: &str = "log:";
+
+/// Makes a directory that stays: the names of all that are made, and its own in any case, are on disk when this returns. What is
+/// synced below a name that a crash takes away is gone with it.
+pub(crate) fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let made: Vec<&Path> = dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !disk.exists(path)).collect();
+    disk.create_dir_all(dir)?;
+    made.into_iter().try_for_each(|path| sync_name(disk, path))?;
+    sync_name(disk, dir)
+}
+
+/// Makes the name of a directory durable, where the one that holds it may be read.
+pub(crate) fn sync_name(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match disk.sync_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
 
 /// Two nodes in each of three zones, below the cluster's directory.
 pub(crate) fn default_nodes() -> Vec<NodePlacement> {

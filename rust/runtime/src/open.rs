@@ -73,7 +73,7 @@ pub(crate) fn open_on(options: &OpenOptions, disk: Arc<dyn Disk>) -> Result<Open
         if !options.create || options.read_only {
             return Err(not_a_cluster(&dir, "nothing"));
         }
-        disk.create_dir_all(&dir).map_err(|source| Error::io(&dir, source))?;
+        layout::make_dir(&*disk, &dir).map_err(|source| Error::io(&dir, source))?;
     }
     open_site(Site { disk, dir, lock: None }, options)
 }
@@ -108,7 +108,7 @@ fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
         if !options.create || options.read_only {
             return Err(not_a_cluster(path, "nothing"));
         }
-        disk.create_dir_all(path).map_err(|source| Error::io(path, source))?;
+        layout::make_dir(&*disk, path).map_err(|source| Error::io(path, source))?;
     }
     let dir = path.canonicalize().map_err(|source| Error::io(path, source))?;
     if !dir.join(crate::lock::LOCK_FILE).exists() {
