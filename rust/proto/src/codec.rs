@@ -29,7 +29,7 @@ const HEADER_CRC_AT: usize = BODY_CRC_AT + 4;
 const HEADER_BYTES: usize = HEADER_CRC_AT + 4;
 
 /// Protection groups that a manifest may list: 10 PiB in segments of 10 GiB.
-const PGS_MAX: u64 = 1 << 20;
+pub(crate) const PGS_MAX: u64 = 1 << 20;
 
 /// Why bytes are not a manifest.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]

@@ -172,6 +172,9 @@ pub enum EditError {
 }
 
 impl Manifest {
+    /// Protection groups that a manifest has room for: one with more would not be read.
+    pub const PGS_MAX: u64 = crate::codec::PGS_MAX;
+
     /// The first manifest of a new cluster: version 1, epoch 1, open, one segment.
     pub fn create(new: NewCluster) -> Manifest {
         let members = Membership::new(1, new.nodes.iter().map(|node| node.id));

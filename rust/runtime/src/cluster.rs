@@ -1,6 +1,6 @@
 //! A cluster inside this process: what a caller holds, and the loop that serves the engine's stops.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -24,6 +24,7 @@ use crate::metastore::DirMetaStore;
 use crate::open;
 use crate::options::{OpenOptions, VOLUME_BYTES_MAX};
 use crate::recover::first_acks;
+use crate::threads;
 use crate::volume::{EmbeddedVolume, Failure};
 
 /// How far back reads reach unless the cluster's maker said otherwise: a day.
@@ -123,7 +124,7 @@ impl Cluster {
             work: Mutex::new(()),
             grown: Mutex::new(None),
         });
-        let threads = start_threads(&shared)?;
+        let threads = Mutex::new(threads::start(&shared)?);
         let lock = opened.lock.map(Arc::new);
         if let Some(lock) = &lock {
             shared.volume.set_owner(lock);
@@ -356,8 +357,9 @@ impl Shared {
             return Ok(());
         }
         let segment_bytes = meta.manifest.segment_pages * u64::from(meta.manifest.page_bytes);
-        if (seen + 1) * segment_bytes > VOLUME_BYTES_MAX {
-            return Err(Error::VolumeFull { bytes_max: VOLUME_BYTES_MAX });
+        let segments_max = segments_max(segment_bytes);
+        if meta.manifest.pgs.len() as u64 >= segments_max {
+            return Err(Error::VolumeFull { bytes_max: segments_max * segment_bytes });
         }
         let members = meta.manifest.next_members();
         let next = meta.manifest.add_segment(members.clone()).map_err(|error| Error::Corrupt { detail: error.to_string() })?;
@@ -495,21 +497,14 @@ impl Drop for Handle {
     }
 }
 
-fn start_threads(shared: &Arc<Shared>) -> Result<Mutex<Vec<JoinHandle<()>>>, Error> {
-    let mut threads = Vec::new();
-    let mut start = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        let thread = std::thread::Builder::new().name(name.into()).spawn(body);
-        thread.map(|thread| threads.push(thread)).map_err(|source| Error::io(Path::new(name), source))
-    };
-    let log = shared.clone();
-    start("aurora-log", Box::new(move || log.volume.run_log_thread(&log.stop)))?;
-    let maintained = shared.clone();
-    start("aurora-maint", Box::new(move || maintained.maintain()))?;
-    if shared.volume.devices.len() > 1 {
-        for device in &shared.volume.devices {
-            let (device, shared) = (device.clone(), shared.clone());
-            start("aurora-device", Box::new(move || device.run(&shared.volume, &shared.stop)))?;
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::SEGMENT_BYTES_DEFAULT;
+
+    #[test]
+    fn a_volume_of_small_segments_ends_where_its_manifest_does() {
+        assert_eq!(segments_max(1 << 20), Manifest::PGS_MAX);
+        assert_eq!(segments_max(SEGMENT_BYTES_DEFAULT), 13_107);
     }
-    Ok(Mutex::new(threads))
 }

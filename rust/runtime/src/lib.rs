@@ -14,6 +14,7 @@
 //! | [`Cluster`] | opening, closing, the loop that serves the engine's stops |
 //! | `open`, `create`, `unfinished`, `recover`, `restore` | from a directory to a volume that has every acknowledged commit [11][13] |
 //! | `volume`, `device`, `waiters` | the commit path: group commit without a hop [8][9] |
+//! | `threads` | those of an open cluster: all or none |
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `readonly` | opening without leaving a trace |
 //! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
@@ -44,6 +45,7 @@ mod readonly;
 mod recover;
 mod restore;
 mod status;
+mod threads;
 mod unfinished;
 mod volume;
 mod waiters;
