@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::cache::BlockCache;
 use crate::error::StoreError;
+use crate::inventory;
 use crate::layer::{ImageEntry, Layer, LayerDir};
 use crate::types::{Damage, LayerKind};
 
@@ -62,6 +63,8 @@ pub(crate) struct LayerMap {
     pub(crate) cache: BlockCache,
     set: RwLock<Arc<LayerSet>>,
     next: Mutex<u64>,
+    /// Held while the set and the list on disk change.
+    listing: Mutex<()>,
 }
 
 impl LayerMap {
@@ -71,6 +74,7 @@ impl LayerMap {
             cache: BlockCache::new(cache_bytes),
             set: RwLock::default(),
             next: Mutex::new(1),
+            listing: Mutex::new(()),
         }
     }
 
@@ -79,7 +83,10 @@ impl LayerMap {
         let map = LayerMap::empty(dir, cache_bytes);
         let mut layers = Vec::new();
         let mut set = LayerSet::default();
-        for number in map.dir.list()? {
+        let listed = inventory::read(&*map.dir.disk, &map.dir.dir)?;
+        let numbers = map.dir.list()?;
+        let mut missing: BTreeSet<u64> = listed.difference(&numbers.iter().copied().collect()).copied().collect();
+        for number in numbers {
             map.reserve(number);
             match Layer::open(&map.dir, number) {
                 Ok(layer) => layers.push(Arc::new(layer)),
@@ -99,6 +106,12 @@ impl LayerMap {
             .iter()
             .flat_map(|l| l.footer.replaced.iter().copied())
             .collect();
+        missing.retain(|number| !replaced.contains(number));
+        if let Some(number) = missing.first() {
+            // What is left would look whole and be wrong: the copy is lost, and its peers have theirs.
+            let path = map.dir.path(*number);
+            return Err(StoreError::corrupt(&path, 0, "a layer", "no file"));
+        }
         for number in &replaced {
             map.reserve(*number);
             if map.dir.disk.exists(&map.dir.path(*number)) {
@@ -133,6 +146,7 @@ impl LayerMap {
     /// Puts new layers in and takes replaced ones out, in one step; then removes the files of those.
     pub(crate) fn publish(&self, added: Vec<Layer>, removed: &[u64]) -> Result<(), StoreError> {
         let unreplaced = added.is_empty();
+        let listing = self.listing.lock();
         {
             let mut present = self.set.write();
             let mut set = LayerSet {
@@ -160,6 +174,10 @@ impl LayerMap {
             }
             *present = Arc::new(set);
         }
+        let set = self.set();
+        let numbers = set.all().map(|layer| layer.layer).chain(set.broken.iter().map(|damage| damage.layer)).collect();
+        inventory::write(&*self.dir.disk, &self.dir.dir, &numbers)?;
+        drop(listing);
         for number in removed {
             self.cache.forget(*number);
             self.dir.remove(*number)?;

@@ -32,6 +32,7 @@ mod compact;
 pub mod disk;
 pub mod error;
 pub mod identity;
+mod inventory;
 mod layer;
 mod layermap;
 pub mod logdev;

@@ -30,6 +30,7 @@ use crate::compact::Background;
 use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::identity::NodeIdentity;
+use crate::inventory;
 use crate::layer::iter::{Merge, Records};
 use crate::layer::{DeltaWriter, LayerDir};
 use crate::layermap::LayerMap;
@@ -85,6 +86,7 @@ impl NodeStore {
                 .map_err(StoreError::io(dir))?;
         }
         State::default().write(&*disk, dir)?;
+        inventory::write(&*disk, &dir.join(LAYERS), &BTreeSet::new())?;
         // Last: a directory without it is no node.
         identity.write(&*disk, dir)?;
         if let Some(parent) = dir.parent() {
