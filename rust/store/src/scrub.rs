@@ -67,6 +67,12 @@ impl NodeStore {
             Err(error) => return self.note(&error),
         };
         report.bytes += u64::from(layer.footer.meta_len);
+        // What is in memory says nothing about the disk.
+        if *block == 0
+            && let Err(error) = layer.block(layer.footer.meta_offset, layer.footer.meta_len)
+        {
+            return self.note(&error);
+        }
         while report.bytes < budget {
             if let Some(entry) = meta.blocks.get(*block) {
                 report.bytes += u64::from(entry.len);
