@@ -44,7 +44,7 @@ from tests import kill9_writer as w
 pytestmark = pytest.mark.crash
 
 SEED = int(os.environ.get("AURORA_KILL9_SEED", "20261"))
-KILLS = int(os.environ.get("AURORA_KILL9_KILLS", "36"))
+KILLS = int(os.environ.get("AURORA_KILL9_KILLS", "56"))
 OPTIONS: dict[str, Any] = {"page_bytes": 16 << 10, "segment_bytes": 2 << 20, "cache_bytes": 8 << 20}
 """Small segments and a small cache, so that growth, eviction and reads from storage happen all the time."""
 NODES = ["az1/node1", "az1/node2", "az2/node3", "az2/node4", "az3/node5", "az3/node6"]

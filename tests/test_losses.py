@@ -285,10 +285,10 @@ def test_all_removed_while_running(tmp_path: Path):
             remove(site.path / node)
         assert eventually(lambda: writer.error is not None)
         writer.stop()
+        assert eventually(lambda: {node.path for node in db.status().missing} == set(NODES)), db.status()
         with pytest.raises(QuorumLost) as refused:
             site.commit(db)
         assert set(refused.value.missing) == set(NODES)
-        assert {node.path for node in db.status().missing} == set(NODES)
 
 
 # ------------------------------------------------------------------------------------- disks that come and go
