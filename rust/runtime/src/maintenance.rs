@@ -132,7 +132,7 @@ impl Shared {
         self.find_lost();
         self.prepare_and_flush();
         self.volume.flush_pending();
-        self.repair_copies();
+        self.repair_some();
         self.gossip();
         self.repair_damage();
         let floor_every = (self.window() / 4).clamp(FLOOR_EVERY_MIN, FLOOR_EVERY);
@@ -336,6 +336,18 @@ impl Shared {
         groups.all(|pg| self.scl(peer, PgId(pg as u32)) >= self.scl(node, PgId(pg as u32)).min(vdl))
     }
 
+    /// Does as many repairs as fit into a tick: one of a group that has little takes no time, and there may be thousands.
+    fn repair_some(&self) {
+        let pending = || self.maintenance.jobs.lock().len();
+        let begun = Instant::now();
+        let mut before = usize::MAX;
+        // One that failed is left to the next turn.
+        while (1..before).contains(&pending()) && begun.elapsed() < TICK {
+            before = pending();
+            self.repair_copies();
+        }
+    }
+
     /// Does one job of those left by the recovery.
     fn repair_copies(&self) {
         let Some(job) = self.maintenance.jobs.lock().front().copied() else { return };
@@ -388,9 +400,9 @@ impl Shared {
                 let gap = ask.gap;
                 // Above the VDL the writer's own batches may still be on their way.
                 let upto = gap.upto.min(self.volume.vdl());
-                if upto <= gap.after {
-                    continue;
-                }
+                // And a peer speaks only for what it has on disk.
+                let vouched = peer.with_copies(|copies| copies.get(pg.0 as usize).and_then(|copy| copy.vouches(&gap)));
+                let Some(upto) = vouched.map(|vouched| upto.min(vouched)).filter(|upto| *upto > gap.after) else { continue };
                 let job = Job { pg, from: peer.id(), to: node.id(), after: gap.after, upto, pages: gap.after < self.floor() };
                 let manifest = self.meta.lock().manifest.clone();
                 let volume = &self.volume;

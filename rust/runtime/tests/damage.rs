@@ -64,7 +64,7 @@ fn all_healthy(cluster: &Cluster, about: &str) {
 /// The other copies that a mended one was mended from go: it stands alone with two more.
 fn mended_stand_alone(dir: &TempDir, mended: &[usize], about: &str) {
     let gone: Vec<usize> = (0..6).filter(|node| !mended.contains(node)).take(3).collect();
-    gone.iter().for_each(|&node| fs::remove_dir_all(node_dir(dir, node)).unwrap());
+    gone.iter().for_each(|&node| common::remove_dir(node_dir(dir, node)));
     let (cluster, table) = reopen(dir);
     check(&cluster, &table, about);
     all_healthy(&cluster, about);
@@ -197,11 +197,11 @@ fn a_stripe_of_the_log_damaged_in_every_block_is_an_error() {
 fn a_directory_that_goes_is_seen_without_a_commit() {
     let dir = TempDir::new();
     let (cluster, table) = filled(&dir);
-    fs::remove_dir_all(node_dir(&dir, 2)).unwrap();
+    common::remove_dir(node_dir(&dir, 2));
     assert_eq!(states(&cluster)[2], NodeState::Lost);
     check(&cluster, &table, "one gone");
-    fs::remove_dir_all(node_dir(&dir, 0)).unwrap();
-    fs::remove_dir_all(node_dir(&dir, 1)).unwrap();
+    common::remove_dir(node_dir(&dir, 0));
+    common::remove_dir(node_dir(&dir, 1));
     check(&cluster, &table, "three gone");
     eventually("the writer knows", || cluster.check_writable().is_err());
     cluster.close().unwrap();

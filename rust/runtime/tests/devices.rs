@@ -96,7 +96,7 @@ fn a_zone_whose_device_goes_is_rebuilt_when_it_is_back_and_waited_for_when_not()
     let (dir, shm) = (TempDir::new(), ShmDir::new());
     let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
     commit_some(&cluster, 0, 20);
-    fs::remove_dir_all(shm.0.join("az3")).unwrap();
+    common::remove_dir(shm.0.join("az3"));
     commit_some(&cluster, 20, 20);
     assert_eq!(states(&cluster)[4..], [NodeState::Lost; 2]);
     check(&cluster, 40);
@@ -109,15 +109,15 @@ fn a_zone_whose_device_goes_is_rebuilt_when_it_is_back_and_waited_for_when_not()
     caught_up(&cluster);
     // The log of a node goes alone: its node is a lost copy, and made anew as well.
     cluster.close().unwrap();
-    fs::remove_dir_all(shm.0.join("az2/node3/log")).unwrap();
+    common::remove_dir(shm.0.join("az2/node3/log"));
     let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
     check(&cluster, 50);
     cluster.repair_now().unwrap();
     caught_up(&cluster);
     cluster.close().unwrap();
     // Each of the six stands for itself afterwards.
-    fs::remove_dir_all(dir.0.join("az1")).unwrap();
-    fs::remove_dir_all(shm.0.join("az2/node4")).unwrap();
+    common::remove_dir(dir.0.join("az1"));
+    common::remove_dir(shm.0.join("az2/node4"));
     let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
     check(&cluster, 50);
     commit_some(&cluster, 50, 10);
@@ -281,8 +281,8 @@ fn a_device_that_stands_still_delays_no_commit_and_catches_up() {
     caught_up(&cluster);
     cluster.close().unwrap();
     // What it got late is as good as what it got at once.
-    fs::remove_dir_all(dir.0.join("az1")).unwrap();
-    fs::remove_dir_all(shm.0.join("az2/node3")).unwrap();
+    common::remove_dir(dir.0.join("az1"));
+    common::remove_dir(shm.0.join("az2/node3"));
     let cluster = Cluster::open(options(&dir.0, &shm.0)).unwrap();
     check(&cluster, 70);
 }

@@ -61,7 +61,7 @@ fn any_loss_up_to_an_az_and_one_is_rebuilt_at_open() {
     losses.extend((0..3).flat_map(|n| (0..6).filter(move |m| m / 2 != n).map(move |m| [az(n), vec![m]].concat())));
     for (round, loss) in losses.iter().enumerate() {
         for n in loss {
-            std::fs::remove_dir_all(dir.0.join(format!("az{}/node{}", n / 2 + 1, n + 1))).unwrap();
+            common::remove_dir(dir.0.join(format!("az{}/node{}", n / 2 + 1, n + 1)));
         }
         let cluster = Cluster::open(small(&dir)).unwrap_or_else(|error| panic!("loss {loss:?}: {error}"));
         let table = accounts(&cluster);
@@ -87,11 +87,11 @@ fn nodes_removed_while_running_stop_counting_and_commits_go_on_with_four() {
     let cluster = Cluster::open(small(&dir)).unwrap();
     let table = accounts(&cluster);
     put(&cluster, &table, &[(1, 1)]).unwrap();
-    std::fs::remove_dir_all(dir.0.join("az1")).unwrap();
+    common::remove_dir(dir.0.join("az1"));
     put(&cluster, &table, &[(2, 2)]).unwrap();
     let lost = cluster.status().nodes.iter().filter(|node| node.state == NodeState::Lost).count();
     assert_eq!(lost, 2);
-    std::fs::remove_dir_all(dir.0.join("az2/node3")).unwrap();
+    common::remove_dir(dir.0.join("az2/node3"));
     match put(&cluster, &table, &[(3, 3)]) {
         Err(Error::QuorumLost { have: 3, of: 6, need: 4, missing, .. }) => {
             assert_eq!(missing, ["az1/node1", "az1/node2", "az2/node3"]);

@@ -156,3 +156,14 @@ pub fn has_bulk(cluster: &Cluster, table: &Arc<Table>, id: i64) -> bool {
     let key = table.key(&[Value::Int(id)]).unwrap();
     cluster.run(&never, |engine| engine.get(&txn, table, &key)).unwrap().is_some()
 }
+
+/// Removes a directory that the cluster may be writing into: what comes in between the look and the removal is removed too.
+pub fn remove_dir(path: impl AsRef<std::path::Path>) {
+    for _ in 0..1000 {
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done.unwrap(),
+        }
+    }
+    panic!("{} does not get empty", path.as_ref().display());
+}
