@@ -138,8 +138,8 @@ def test_a_row_class_is_made_from_a_schema() -> None:
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        ("list[int]", r"column 'x': expected bool, int, float, .*, got list\[int\]"),
-        ("int | str", r"column 'x': expected bool"),
+        ("list[int]", r'column "x": expected bool, int, float, .*, got list\[int\]'),
+        ("int | str", r'column "x": expected bool'),
         ("Decimal", r"expected Annotated\[Decimal, au.precision\(digits, scale\)\], got Decimal"),
         ("Annotated[str, au.zoned]", "expected a marker for str"),
         (
@@ -175,13 +175,13 @@ def test_keys_that_cannot_be() -> None:
 
 
 def test_columns_that_cannot_be() -> None:
-    with pytest.raises(ex.SchemaError, match="column 'y' has no default but follows 'x'"):
+    with pytest.raises(ex.SchemaError, match='column "y" has no default but follows "x"'):
 
         class Gap(au.Row, key="x"):
             x: int = 1
             y: int
 
-    with pytest.raises(ex.SchemaError, match="column 'from': expected a Python identifier"):
+    with pytest.raises(ex.SchemaError, match='column "from": expected a Python identifier'):
         type(au.Row)("Bad", (au.Row,), {"__annotations__": {"from": int}}, key="from")
 
     with pytest.raises(ex.SchemaError, match="expected the argument key, got keys"):

@@ -470,6 +470,11 @@ impl Shared {
     }
 }
 
+/// Segments that a volume may have: as many as the largest volume holds, and as the manifest has room for.
+fn segments_max(segment_bytes: u64) -> u64 {
+    (VOLUME_BYTES_MAX / segment_bytes).min(Manifest::PGS_MAX)
+}
+
 /// The newest commit time that any copy knows; a copy that is damaged knows less than the others.
 fn last_commit_us(volume: &EmbeddedVolume, history: &Arc<History>) -> Result<i64, Error> {
     let mut failed = None;
