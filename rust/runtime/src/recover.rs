@@ -21,7 +21,7 @@ use crate::layout;
 use crate::metastore::DirMetaStore;
 use crate::node::Node;
 use crate::open::{BYTES_IN_FLIGHT_MAX, OpenLog, Opened, Site, identity, node_config, salt};
-use crate::restore::restore_copies;
+use crate::restore::{anew, restore_copies};
 
 /// Six directories of one machine are rebuilt as soon as a read quorum is there: waiting would not bring them back.
 const REBUILD: Policy = Policy { rebuild_from_read_quorum: true };
@@ -171,7 +171,8 @@ fn make_anew(site: &Site, manifest: &Manifest, info: &NodeInfo) -> Result<Node, 
     let io = |source| Error::io(&dir, source);
     site.disk.create_dir_all(&dir).map_err(io)?;
     let made = NodeStore::create(site.disk.clone(), &dir, identity(manifest, info), node_config(manifest));
-    let store = made.inspect_err(|_| {
+    let begun = made.and_then(|store| store.flush(&anew(manifest, info.id)).map(|_| store));
+    let store = begun.inspect_err(|_| {
         // Half a node would be set aside as if it had been one; when it cannot even be removed, it is.
         let _ = site.disk.remove_dir_all(&dir);
     })?;
