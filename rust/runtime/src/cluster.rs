@@ -462,9 +462,12 @@ impl Shared {
             return Ok(());
         }
         let mut meta = self.meta.lock();
-        if let Ok(next) = meta.manifest.closed() {
-            meta.store.cas(meta.manifest.version, &next)?;
-            meta.manifest = next;
+        let Ok(next) = meta.manifest.closed() else { return Ok(()) };
+        match meta.store.cas(meta.manifest.version, &next) {
+            Ok(()) => meta.manifest = next,
+            // With so many directories gone every write has been refused already, and why is known.
+            Err(_) if self.volume.lost().len() > meta.manifest.nodes.len() / 2 => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
