@@ -6,6 +6,7 @@ import datetime as dt
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import aurora_engine as au
@@ -60,9 +63,11 @@ def test_tables(cluster_dir: Path) -> None:
         assert repr(items) == '<Table "items" of Item>'
         with pytest.raises(ex.TableExists, match='table "items"'):
             db.create_table("items", Item)
-        with pytest.raises(ex.SchemaMismatch):
+        differs = r'expected column "title" \(text\), got column "name" \(text\)'
+        with pytest.raises(ex.SchemaMismatch, match=differs) as mismatch:
             db.create_table("items", Other, exist_ok=True)
-        with pytest.raises(ex.SchemaMismatch, match=r"expected Schema.*title.*, got Schema.*name"):
+        assert (mismatch.value.expected, mismatch.value.got) == (str(Other.__schema__), str(Item.__schema__))
+        with pytest.raises(ex.SchemaMismatch, match=differs):
             db.table("items", Other)
         with pytest.raises(ex.UnknownTable, match='table "nothing"') as caught:
             db.table("nothing")
@@ -92,9 +97,47 @@ def test_a_row_class_without_key_makes_no_table() -> None:
 
 
 @pytest.mark.parametrize(
+    ("columns", "key", "message"),
+    [
+        ({"id": int, "name": str | None}, "id", r'column "name" \(text \| None\), got column "name" \(text\)'),
+        ({"id": int}, "id", r'expected no further column, got column "name" \(text\)'),
+        ({"id": int, "name": str, "more": int}, "id", r'expected column "more" \(int64\), got no further column'),
+        ({"id": int, "name": str}, au.desc("id"), r"expected the key \(id descending\), got \(id\)"),
+        ({"id": int, "name": str}, ("id", "name"), r"expected the key \(id, name\), got \(id\)"),
+    ],
+)
+def test_a_mismatch_says_in_what_the_schemas_differ(columns: dict[str, Any], key: Any, message: str) -> None:
+    wanted = type(au.Row)("Wanted", (au.Row,), {"__annotations__": columns}, key=key)
+    with au.open(memory=True) as db:
+        db.create_table("items", Item)
+        with pytest.raises(ex.SchemaMismatch, match=message):
+            db.create_table("items", wanted, exist_ok=True)
+
+
+@pytest.mark.parametrize("frame", [pl.DataFrame({"id": [1], "n": [2]}), pa.table({"id": [1], "n": [2]})])
+def test_a_data_frame_makes_a_table(frame: Any) -> None:
+    with au.open(memory=True) as db:
+        table = db.create_table("frames", frame, key=["id"])
+        assert db.load(table, frame) == 1
+        assert au.astuple(db.get(table, 1)) == (1, 2)
+        with pytest.raises(ex.SchemaError, match=r"expected as key .*, got int 3"):
+            db.create_table("others", frame, key=3)  # type: ignore[call-overload]
+        with pytest.raises(ex.SchemaError, match="expected a Row class or an Arrow schema, got dict"):
+            db.create_table("others", {"id": [1]}, key="id")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
     ("options", "option"),
     [
         ({"cache_bytes": 1}, "cache_bytes"),
+        ({"cache_bytes": -1}, "cache_bytes"),
+        ({"cache_bytes": 2**70}, "cache_bytes"),
+        ({"cache_bytes": "256 MiB"}, "cache_bytes"),
+        ({"background_bytes_per_s": -1}, "background_bytes_per_s"),
+        ({"window": 3600}, "window"),
+        ({"nodes": "abc"}, "nodes"),
+        ({"nodes": ["/disk1", "/disk2"]}, "nodes"),
+        ({"path": "", "memory": False}, "path"),
         ({"page_bytes": 4096}, "page_bytes"),
         ({"segment_bytes": 5}, "segment_bytes"),
         ({"nodes": [("az1", "a")]}, "nodes"),
@@ -110,6 +153,19 @@ def test_options_that_cannot_be(options: dict[str, Any], option: str) -> None:
         au.open(**{"memory": True, **options})
     assert caught.value.option == option
     assert caught.value.expected
+
+
+def test_nodes_are_fixed_when_the_cluster_is_made(cluster_dir: Path) -> None:
+    nodes = [(f"az{number // 2}", f"disk{number}") for number in range(6)]
+    with au.open(cluster_dir, nodes=nodes):
+        assert (cluster_dir / "disk0").is_dir()
+    with au.open(cluster_dir, nodes=[(az, cluster_dir / path) for az, path in nodes]) as db:
+        fill(db)
+    elsewhere = [(az, f"other-{path}") for az, path in nodes]
+    with pytest.raises(ex.InvalidOption, match=r"nodes: expected .*disk0.*, fixed when .*, got .*other-disk0"):
+        au.open(cluster_dir, nodes=elsewhere)
+    with au.open(cluster_dir) as db:
+        assert db.scan(db.table("items", Item)).count() == 10
 
 
 def test_directories_that_are_no_cluster(tmp_path: Path) -> None:
@@ -295,6 +351,27 @@ def test_a_signal_handler_runs_during_a_long_call() -> None:
         finally:
             signal.signal(signal.SIGUSR1, previous)
         assert seen
+
+
+def test_what_a_prompt_shows(cluster_dir: Path) -> None:
+    with au.open(cluster_dir) as db:
+        assert repr(db.reader) == f"<Reader of <Cluster {cluster_dir}>>"
+        assert repr(db.aio) == f"<Aio of <Cluster {cluster_dir}>>"
+        tx = db.transaction()
+        assert repr(tx) == "<Transaction not yet entered>"
+        with tx:
+            assert re.fullmatch(r"<Transaction open at LSN \d+>", repr(tx))
+            tx.rollback()
+        assert repr(tx) == "<Transaction ended>"
+        items = fill(db)
+        with db.transaction() as tx:
+            tx.delete(items, 1)
+        assert tx.committed is not None
+        assert repr(tx) == f"<Transaction committed at LSN {tx.committed.lsn}>"
+        with db.view(at=tx.committed) as view:
+            assert repr(view) == f"<View at LSN {view.lsn}>"
+        assert repr(view) == f"<View at LSN {view.lsn} (closed)>"
+        assert repr(db.aio.transaction()) == "<AsyncTransaction not yet entered>"
 
 
 def test_status_is_readable(cluster_dir: Path) -> None:

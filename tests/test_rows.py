@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import inspect
 import pickle
 import uuid
 from decimal import Decimal
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
 
@@ -172,6 +173,31 @@ def test_keys_that_cannot_be() -> None:
 
         class Empty(au.Row, key=()):
             x: int
+
+
+@pytest.mark.parametrize(("key", "got"), [(3, "int 3"), (("x", 3), "int 3"), (b"x", "bytes b'x'")])
+def test_a_key_is_named_by_its_columns(key: Any, got: str) -> None:
+    with pytest.raises(ex.SchemaError, match=f"row class Keyed: expected as key .*, got {got}"):
+        type(au.Row)("Keyed", (au.Row,), {"__annotations__": {"x": int}}, key=key)
+
+
+def test_help_shows_the_columns() -> None:
+    assert str(inspect.signature(Point)) == "(x: 'int', y: 'int' = 7) -> None"
+    assert Point.__doc__ == "Point(x: 'int', y: 'int' = 7)"
+
+    class Documented(au.Row, key="x"):
+        """A row."""
+
+        x: int
+
+    assert Documented.__doc__ == "A row."
+
+    class Empty(au.Row):
+        pass
+
+    for without in (Empty, au.Row):
+        with pytest.raises(ex.SchemaError, match=f"row class {without.__name__} has no columns"):
+            without()
 
 
 def test_columns_that_cannot_be() -> None:

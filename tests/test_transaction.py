@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -219,6 +220,7 @@ def test_tokens_make_a_commit_happen_once(db: au.Cluster, accounts: au.Table[Acc
     with pytest.raises(ex.TokenUsed) as caught, db.transaction(token="pay-42") as tx:
         pay(tx)
     assert caught.value.token == "pay-42"
+    assert str(caught.value).endswith(f"got one that was committed at {caught.value.time}")
     for bad in ("", "x" * 1000):
         with pytest.raises(ex.InvalidOption, match="commit token: expected 1 to"), db.transaction(token=bad) as tx:
             pay(tx)
@@ -286,6 +288,14 @@ def test_one_transaction_used_by_many_threads_does_not_dead_lock(db: au.Cluster,
         for thread in threads:
             thread.join()
     assert db.scan(accounts).count() == 410
+
+
+@pytest.mark.parametrize("retries", [-1, None, 1.5])
+def test_retries_that_cannot_be(db: au.Cluster, retries: Any) -> None:
+    with pytest.raises(ex.InvalidOption, match=r"option retries: expected a whole number from 0 up, got "):
+        db.run(lambda tx: None, retries=retries)
+    with pytest.raises(ex.InvalidOption, match=r"option retries"):
+        asyncio.run(db.aio.run(lambda tx: asyncio.sleep(0), retries=retries))
 
 
 def test_an_unknown_isolation_is_refused(db: au.Cluster) -> None:

@@ -19,6 +19,8 @@ import aurora_engine as au
 from aurora_engine import exceptions as ex
 
 UTC = dt.UTC
+EAST = dt.timezone(dt.timedelta(hours=2))
+WEST = dt.timezone(-dt.timedelta(hours=2))
 
 
 class Value(au.Row, key="id"):
@@ -153,6 +155,8 @@ def test_nan_is_kept(db: au.Cluster) -> None:
         ("local", dt.datetime(2020, 1, 1, tzinfo=UTC), ex.ValueOutOfRange, "a naive datetime"),
         ("local", dt.date(2020, 1, 1), ex.TypeMismatch, "expected datetime"),
         ("instant", dt.datetime(2020, 1, 1), ex.ValueOutOfRange, "an aware datetime"),
+        ("instant", dt.datetime.min.replace(tzinfo=EAST), ex.ValueOutOfRange, "within the years 1 to 9999 of UTC"),
+        ("instant", dt.datetime.max.replace(tzinfo=WEST), ex.ValueOutOfRange, "within the years 1 to 9999 of UTC"),
         ("text", b"x", ex.TypeMismatch, "expected str"),
         ("text", "\ud800", ex.ValueOutOfRange, "without lone surrogates"),
         ("raw", "x", ex.TypeMismatch, "expected bytes"),

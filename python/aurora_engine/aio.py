@@ -1,4 +1,4 @@
-"""The cluster for ``asyncio``: every operation is awaitable, thousands of commits may be in flight.
+"""The cluster for ``asyncio``: operations are awaitable, thousands of commits may be in flight.
 
 An operation whose data is in memory completes without going through the event loop. A commit waits for its
 durability without a thread: one wake-up of the loop covers every commit that one write to the log made durable.
@@ -40,8 +40,9 @@ class Aio(_engine.Aio):
         retries: int = RETRIES,
     ) -> T | None:
         """Runs ``await fn(tx)`` in a transaction and commits it, as ``Cluster.run`` does."""
-        from aurora_engine.cluster import pause_s  # noqa: PLC0415 - cluster imports this module
+        from aurora_engine.cluster import check_retries, pause_s  # noqa: PLC0415 - cluster imports this module
 
+        check_retries(retries)
         for attempt in range(retries + 1):
             if token is not None and await asyncio.to_thread(self.cluster.committed, token) is not None:
                 return None
@@ -72,3 +73,6 @@ class Aio(_engine.Aio):
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""
         return await asyncio.to_thread(self.cluster.status)
+
+    def __repr__(self) -> str:
+        return f"<Aio of {self.cluster!r}>"

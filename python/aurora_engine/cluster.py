@@ -10,13 +10,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.progress import progress, row_count
-from aurora_engine.rows import Descending, Key, Row, RowType, row_class
+from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
 from aurora_engine.status import Status, status_of
 
 R = TypeVar("R", bound=Row)
@@ -26,10 +27,18 @@ MIB = 1 << 20
 
 
 class ArrowSchema(Protocol):
-    """Anything that gives an Arrow schema: pyarrow's, polars's, a data frame."""
+    """Anything that gives an Arrow schema: pyarrow's, polars's, that of a table here."""
 
     def __arrow_c_schema__(self) -> object:
         """The schema as an Arrow PyCapsule."""
+
+
+class HasArrowSchema(Protocol):
+    """Anything whose ``schema`` is an Arrow schema: a data frame of polars, a table or reader of pyarrow."""
+
+    @property
+    def schema(self) -> ArrowSchema:
+        """The Arrow schema."""
 
 
 class ArrowStream(Protocol):
@@ -41,6 +50,7 @@ class ArrowStream(Protocol):
 
 RETRIES = 50
 """How often ``run`` tries a transaction that meets others."""
+_BYTES_MAX = 2**63 - 1
 _PAUSE_S = 0.000_2
 _PAUSE_S_MAX = 0.05
 
@@ -73,20 +83,32 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         page_bytes: Page size of a new volume: 16, 32 (the default) or 64 KiB.
         segment_bytes: Segment size of a new volume, 10 GiB by default.
         window: How far back older versions are kept for ``view(at=...)``.
-        nodes: Availability Zone and directory of the six nodes, two per zone: put them on six disks.
+        nodes: Availability Zone and directory of the six nodes, two per zone: put them on six disks. A relative
+            directory is one below ``path``. They are fixed when the cluster is made, and need not be given again.
         background_bytes_per_s: What compaction and scrub may read and write per second.
 
     Raises:
-        NotACluster, NewerFormat, AlreadyOpen, RegionMismatch, QuorumLost, ReadOnlyCluster, DiskFull, Corrupt:
-            each says what was expected and what is there.
+        InvalidOption, NotACluster, NewerFormat, AlreadyOpen, RegionMismatch, QuorumLost, ReadOnlyCluster, DiskFull,
+        Corrupt: each says what was expected and what is there.
     """
     if memory == (path is not None):
         raise InvalidOption(
             "open: expected a path or memory=True, got " + ("both" if memory else "neither"),
             option="path", expected="a path or memory=True", got="both" if memory else "neither",
         )  # fmt: skip
-    return Cluster(
-        None if path is None else os.fspath(path),
+    directory = None if path is None else os.fsdecode(path)
+    if directory == "":
+        raise _refused("path", "a directory", "an empty one")
+    for option, size in (
+        ("cache_bytes", cache_bytes), ("page_bytes", page_bytes), ("segment_bytes", segment_bytes),
+        ("background_bytes_per_s", background_bytes_per_s),
+    ):  # fmt: skip
+        _check_size(option, size)
+    if window is not None and not isinstance(window, dt.timedelta):
+        raise _refused("window", "a datetime.timedelta", window)
+    placed = None if nodes is None else _placements(nodes)
+    cluster = Cluster(
+        directory,
         create=create,
         read_only=read_only,
         takeover=takeover,
@@ -95,9 +117,15 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         page_bytes=page_bytes,
         segment_bytes=segment_bytes,
         window_s=None if window is None else window.total_seconds(),
-        nodes=None if nodes is None else [(az, os.fspath(node)) for az, node in nodes],
+        nodes=placed,
         background_bytes_per_s=background_bytes_per_s,
     )
+    if placed is not None:
+        there = [(node.az, node.path) for node in cluster.status().nodes]
+        if _resolved(directory, there) != _resolved(directory, placed):
+            cluster.close()
+            raise _refused("nodes", f"{there}, fixed when the cluster was made", placed)
+    return cluster
 
 
 class Cluster(_engine.Cluster):
@@ -114,15 +142,23 @@ class Cluster(_engine.Cluster):
     @overload
     def create_table(self, name: str, row: type[R], *, exist_ok: bool = False) -> _engine.Table[R]: ...
     @overload
-    def create_table(self, name: str, row: ArrowSchema, *, key: Key, exist_ok: bool = False) -> _engine.Table[Any]: ...
     def create_table(
-        self, name: str, row: type[Row] | ArrowSchema, *, key: Key | None = None, exist_ok: bool = False
+        self, name: str, row: ArrowSchema | HasArrowSchema, *, key: Key, exist_ok: bool = False
+    ) -> _engine.Table[Any]: ...
+    def create_table(
+        self,
+        name: str,
+        row: type[Row] | ArrowSchema | HasArrowSchema,
+        *,
+        key: Key | None = None,
+        exist_ok: bool = False,
     ) -> _engine.Table[Any]:
-        """Makes a table for the rows of a class, or for anything with ``__arrow_c_schema__``.
+        """Makes a table for the rows of a class, or for an Arrow schema.
 
         Args:
             name: The table's name, unique in the cluster.
-            row: A ``Row`` class; or an Arrow schema, whose key columns ``key`` names.
+            row: A ``Row`` class; or anything with ``__arrow_c_schema__``, or with a ``schema`` that has it, as data
+                frames do. ``key`` names its key columns.
             key: The key columns for an Arrow schema.
             exist_ok: Open the table if it is there already with this schema.
 
@@ -132,7 +168,11 @@ class Cluster(_engine.Cluster):
             SchemaError: no table can have this schema.
         """
         schema, cls = _schema_and_class(name, row, key)
-        return self._create_table(name, schema, cls, exist_ok)
+        try:
+            return self._create_table(name, schema, cls, exist_ok)
+        except SchemaMismatch:
+            # The engine says that they differ; the columns say in what.
+            raise _mismatch(name, schema, self._table_schema(name)) from None
 
     @overload
     def table(self, name: str) -> _engine.Table[Any]: ...
@@ -150,9 +190,7 @@ class Cluster(_engine.Cluster):
             return self._open_table(name, row_class(name, schema))
         wanted = _class_schema(row)
         if wanted != schema:
-            raise SchemaMismatch(
-                f"table {name!r}: expected {wanted}, got {schema}", table=name, expected=str(wanted), got=str(schema)
-            )
+            raise _mismatch(name, wanted, schema)
         return self._open_table(name, row)
 
     @overload
@@ -167,7 +205,17 @@ class Cluster(_engine.Cluster):
         With a ``token`` the work is done exactly once, whoever runs it however often: a commit whose fate is unknown
         is looked up by it, and a token that was used returns ``None`` without running ``fn`` to its end again.
         Tokens are kept for 24 hours.
+
+        Args:
+            fn: What to do. It may run several times, so what it does beside the transaction should bear that.
+            token: A name for the work, of at most 64 bytes.
+            retries: How often it is tried again before the error is raised.
+
+        Raises:
+            Retryable: the last try met another transaction too.
+            CommitUnknown: the fate of a commit without a token is unknown, or the token cannot be looked up.
         """
+        check_retries(retries)
         for attempt in range(retries + 1):
             # Asked first: what fn finds once its work is done may well make it fail, as an insert of the same key does.
             if token is not None and self.committed(token) is not None:
@@ -216,7 +264,7 @@ class Cluster(_engine.Cluster):
 
     @property
     def aio(self) -> Aio:
-        """The same operations for ``asyncio``: every one awaitable."""
+        """The side for ``asyncio``: awaitable transactions, ``run``, ``get``, ``get_many``, ``load``, ``status``."""
         if self._aio is None:
             self._aio = Aio(self)
         return self._aio
@@ -242,26 +290,84 @@ class Reader:
         """A consistent view at the newest durable LSN, or at one that includes the commit ``after``."""
         return self._cluster.view(after=after)
 
+    def __repr__(self) -> str:
+        return f"<Reader of {self._cluster!r}>"
+
 
 def pause_s(attempt: int) -> float:
     """How long to wait before a transaction is tried again: longer each time, never the same for two."""
     return random.uniform(0, min(_PAUSE_S_MAX, _PAUSE_S * 2**attempt))
 
 
+def check_retries(retries: int) -> None:
+    """Refuses a number of retries that is none."""
+    if not isinstance(retries, int) or retries < 0:
+        raise _refused("retries", "a whole number from 0 up", retries)
+
+
+def _refused(option: str, expected: str, got: object) -> InvalidOption:
+    said = got if isinstance(got, str) else f"{type(got).__name__} {got!r}"
+    return InvalidOption(f"option {option}: expected {expected}, got {said}", option=option, expected=expected, got=got)
+
+
+def _check_size(option: str, size: object) -> None:
+    if size is None:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _BYTES_MAX:
+        raise _refused(option, "a number of bytes", size)
+
+
+def _placements(nodes: Any) -> list[tuple[str, str]]:
+    """The nodes as pairs of zone and directory."""
+    placed = []
+    for node in nodes:
+        pair = node if isinstance(node, (tuple, list)) else ()
+        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], (str, os.PathLike)):
+            raise _refused("nodes", 'pairs of zone and directory, as ("az1", "/disk1")', repr(node))
+        placed.append((pair[0], os.fspath(pair[1])))
+    return placed
+
+
+def _resolved(directory: str | None, nodes: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(az, os.path.realpath(Path(directory or "") / path)) for az, path in nodes]
+
+
+def _mismatch(name: str, wanted: _engine.Schema, there: _engine.Schema) -> SchemaMismatch:
+    return SchemaMismatch(
+        f'table "{name}" has another schema: {_difference(wanted, there)}',
+        table=name, expected=str(wanted), got=str(there),
+    )  # fmt: skip
+
+
+def _difference(wanted: _engine.Schema, there: _engine.Schema) -> str:
+    """The first thing in which two schemas differ, as expected and got."""
+    for index in range(max(len(wanted.columns), len(there.columns))):
+        expected, got = (
+            f'column "{part[0]}" ({part[1]}{" | None" if part[2] else ""})' if part else "no further column"
+            for part in (next(iter(schema.columns[index : index + 1]), None) for schema in (wanted, there))
+        )
+        if expected != got:
+            return f"expected {expected}, got {got}"
+    expected, got = (
+        ", ".join(f"{column} descending" if descending else column for column, descending in schema.key)
+        for schema in (wanted, there)
+    )
+    return f"expected the key ({expected}), got ({got})"
+
+
 def _schema_and_class(name: str, row: Any, key: Key | None) -> tuple[_engine.Schema, type[Row]]:
     if isinstance(row, RowType):
         if key is not None:
-            raise SchemaError(f"table {name!r}: the key of {row.__name__} is given by its class, not by key=")
+            raise SchemaError(f'table "{name}": the key of {row.__name__} is given by its class, not by key=')
         return _class_schema(row), cast("type[Row]", row)
-    if not hasattr(row, "__arrow_c_schema__"):
+    arrow = row if hasattr(row, "__arrow_c_schema__") else getattr(row, "schema", None)
+    if not hasattr(arrow, "__arrow_c_schema__"):
         got = row.__name__ if isinstance(row, type) else type(row).__name__
         expected = "a Row class or an Arrow schema"
-        raise SchemaError(f"table {name!r}: expected {expected}, got {got}", expected=expected, got=got)
+        raise SchemaError(f'table "{name}": expected {expected}, got {got}', expected=expected, got=got)
     if key is None:
-        raise SchemaError(f"table {name!r}: expected key= with the key columns of the Arrow schema, got none")
-    parts = tuple(key) if isinstance(key, (tuple, list)) else (key,)
-    named = [(part.column, True) if isinstance(part, Descending) else (part, False) for part in parts]
-    schema = _engine.Schema.from_arrow(row, named)
+        raise SchemaError(f'table "{name}": expected key= with the key columns of the Arrow schema, got none')
+    schema = _engine.Schema.from_arrow(arrow, key_parts(key, f'table "{name}"'))
     return schema, row_class(name, schema)
 
 

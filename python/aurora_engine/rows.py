@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import keyword
 import typing
 from dataclasses import dataclass
@@ -41,6 +42,18 @@ def desc(column: str) -> Descending:
 KeyColumn = str | Descending
 Key = KeyColumn | tuple[KeyColumn, ...]
 
+
+def key_parts(key: Any, of: str) -> list[tuple[str, bool]]:
+    """The key columns as the engine takes them: each one's name, and whether its largest value comes first."""
+    parts = key if isinstance(key, (tuple, list)) else (key,)
+    for part in parts:
+        if not isinstance(part, KeyColumn):
+            expected = "the name of a column, au.desc(name), or a tuple of them"
+            got = f"{type(part).__name__} {part!r}"
+            raise SchemaError(f"{of}: expected as key {expected}, got {got}", expected=expected, got=got)
+    return [(part.column, True) if isinstance(part, Descending) else (part, False) for part in parts]
+
+
 # Slots and methods that every row has; a column of such a name would replace it.
 _RESERVED = frozenset({"__slots__", "__schema__", "__columns__", "__match_args__"})
 
@@ -51,7 +64,7 @@ def _own_columns(namespace: dict[str, Any]) -> list[str]:
     for name in columns:
         if name in _RESERVED or keyword.iskeyword(name) or not name.isidentifier() or name.startswith("__"):
             raise SchemaError(
-                f"column {name!r}: expected a Python identifier that is no keyword and does not begin with __",
+                f'column "{name}": expected a Python identifier that is no keyword and does not begin with __',
                 column=name, expected="an identifier", got=name,
             )  # fmt: skip
     return columns
@@ -80,17 +93,16 @@ def _schema_of(cls: RowType, key: Key) -> Schema:
     except NameError as error:
         raise SchemaError(f"row class {cls.__name__}: {error}; annotate columns with names of the module") from error
     columns = [(name, *stored_type(hints[name], name)) for name in cls.__columns__]
-    parts = key if isinstance(key, tuple) else (key,)
-    return Schema(columns, [(p.column, True) if isinstance(p, Descending) else (p, False) for p in parts])
+    return Schema(columns, key_parts(key, f"row class {cls.__name__}"))
 
 
-def _make_init(cls: RowType) -> Any:
+def _make_init(cls: RowType, annotations: dict[str, Any]) -> Any:
     """``__init__`` with one parameter per column, as a dataclass would have it.
 
     The class refuses ``setattr``, so each column is set by its slot.
     """
     columns = cls.__columns__
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"_refuse": _refuse_without_columns}
     parameters = ["self"]
     seen: str | None = None
     for index, name in enumerate(columns):
@@ -101,20 +113,25 @@ def _make_init(cls: RowType) -> Any:
             parameters.append(f"{name}=_default_{index}")
         elif seen is not None:
             raise SchemaError(
-                f"column {name!r} has no default but follows {seen!r}, which has one",
+                f'column "{name}" has no default but follows "{seen}", which has one',
                 column=name, expected="a default, or a place before the columns that have one", got="no default",
             )  # fmt: skip
         else:
             parameters.append(name)
     this = "_self" if "self" in columns else "self"
     parameters[0] = this
-    body = [f"    _set_{index}({this}, {name})" for index, name in enumerate(columns)] or ["    pass"]
+    body = [f"    _set_{index}({this}, {name})" for index, name in enumerate(columns)] or [f"    _refuse({this})"]
     exec("\n".join([f"def __init__({', '.join(parameters)}):", *body]), scope)
     init = scope["__init__"]
     init.__qualname__ = f"{cls.__qualname__}.__init__"
     init.__module__ = cls.__module__
-    init.__annotations__ = {"return": None}
+    init.__annotations__ = {**annotations, "return": None}
     return init
+
+
+def _refuse_without_columns(row: Any) -> NoReturn:
+    name = type(row).__name__
+    raise SchemaError(f"row class {name} has no columns")
 
 
 def _slot(cls: type, name: str) -> Any:
@@ -144,21 +161,19 @@ class RowType(type):
         made.__columns__ = columns
         type.__setattr__(made, "__match_args__", columns)
         made.__defaults__ = {**(inherited.__defaults__ if inherited else {}), **defaults}
-        if inherited:
-            made.__init__ = _make_init(made)  # type: ignore[misc]
+        kinds = _annotations(namespace)
+        made.__kinds__ = {**(inherited.__kinds__ if inherited else {}), **{column: kinds[column] for column in own}}
+        made.__init__ = _make_init(made, made.__kinds__)  # type: ignore[misc]
         made.__schema__ = _schema_of(made, key) if key is not None else None
+        if "__doc__" not in namespace:
+            made.__doc__ = f"{name}{inspect.signature(made)}".removesuffix(" -> None")
         return made
 
     __defaults__: dict[str, Any]
+    __kinds__: dict[str, Any]
 
     def __init__(cls, *args: Any, **_kwargs: Any) -> None:
         super().__init__(*args)
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """A row, its columns in the order of the class."""
-        if not cls.__columns__:
-            raise SchemaError(f"row class {cls.__name__} has no columns")
-        return super().__call__(*args, **kwargs)
 
 
 class Row(metaclass=RowType):

@@ -112,7 +112,7 @@ def stored_type(annotation: Any, column: str) -> tuple[str, bool]:
     named = [marker for marker in markers if isinstance(marker, Stored | Precision)]
     if len(named) > 1:
         raise SchemaError(
-            f"column {column!r}: expected one marker of its stored type, got {len(named)}",
+            f'column "{column}": expected one marker of its stored type, got {len(named)}',
             column=column, expected="one marker", got=repr(named),
         )  # fmt: skip
     if inner is Decimal:
@@ -151,7 +151,7 @@ def _decimal(named: list[Any], column: str) -> str:
     if not named or not isinstance(named[0], Precision):
         expected = "Annotated[Decimal, au.precision(digits, scale)]"
         raise SchemaError(
-            f"column {column!r}: expected {expected}, got Decimal without precision",
+            f'column "{column}": expected {expected}, got Decimal without precision',
             column=column, expected=expected, got="Decimal",
         )  # fmt: skip
     return f"decimal({named[0].digits}, {named[0].scale})"
@@ -163,7 +163,7 @@ def _marked(inner: Any, marker: Any, column: str) -> str:
         return marker.type
     name = getattr(inner, "__name__", repr(inner))
     raise SchemaError(
-        f"column {column!r}: expected a marker for {name}, got {marker}",
+        f'column "{column}": expected a marker for {name}, got {marker}',
         column=column, expected=f"a marker for {name}", got=repr(marker),
     )  # fmt: skip
 
@@ -171,4 +171,4 @@ def _marked(inner: Any, marker: Any, column: str) -> str:
 def _unknown(column: str, annotation: Any) -> SchemaError:
     expected = "bool, int, float, str, bytes, Decimal, date, time, datetime, UUID, au.Json, or one of them | None"
     got = annotation.__name__ if isinstance(annotation, type) else repr(annotation)
-    return SchemaError(f"column {column!r}: expected {expected}, got {got}", column=column, expected=expected, got=got)
+    return SchemaError(f'column "{column}": expected {expected}, got {got}', column=column, expected=expected, got=got)

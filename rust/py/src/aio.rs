@@ -204,6 +204,10 @@ impl AsyncTransaction {
 
 #[pymethods]
 impl AsyncTransaction {
+    fn __repr__(&self) -> String {
+        self.core.describe("AsyncTransaction")
+    }
+
     fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let mode = if this.read_only {

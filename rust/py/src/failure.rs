@@ -187,10 +187,15 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
         EngineError::TokenUsed { token, time_us, .. } => {
             let zoned = aurora_page::DataType::Timestamp { zoned: true };
             match crate::to_py::timestamp_to_py(py, *time_us, zoned) {
-                Ok(time) => new("TokenUsed")
-                    .with("token", token)
-                    .with("time", time)
-                    .err(),
+                Ok(time) => {
+                    let message = format!(
+                        "commit token {token:?}: expected an unused one, got one that was committed at {time}"
+                    );
+                    Raise::new(py, "TokenUsed", message)
+                        .with("token", token)
+                        .with("time", time)
+                        .err()
+                }
                 Err(error) => error,
             }
         }

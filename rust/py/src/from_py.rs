@@ -201,9 +201,25 @@ fn timestamp(column: &Column, object: &Bound<'_, PyAny>, zoned: bool) -> PyResul
             object,
             "a naive datetime (without tzinfo)",
         )),
-        _ => datetime_us(object, types, aware),
+        _ => {
+            let us = datetime_us(object, types, aware)?;
+            // The first and the last hours of what Python can hold lie outside of it in UTC, if the zone is another.
+            if DATETIME_US.contains(&us) {
+                Ok(us)
+            } else {
+                Err(out_of_range(
+                    column,
+                    object,
+                    "a moment within the years 1 to 9999 of UTC",
+                ))
+            }
+        }
     }
 }
+
+/// What `datetime` can hold, in microseconds since 1970.
+const DATETIME_US: std::ops::RangeInclusive<i64> =
+    -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 /// Microseconds since 1970 of a `datetime`; in UTC if it is aware.
 pub fn datetime_us(object: &Bound<'_, PyAny>, types: &PyTypes, aware: bool) -> PyResult<i64> {

@@ -91,6 +91,10 @@ impl Transaction {
         Ok(false)
     }
 
+    fn __repr__(&self) -> String {
+        self.core.describe("Transaction")
+    }
+
     fn _on_loop_turn(&self) {
         if self.core.is_open() {
             self.awaited.store(true, Ordering::Relaxed);

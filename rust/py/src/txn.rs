@@ -232,6 +232,20 @@ impl Core {
             .is_none_or(|state| matches!(*state, State::Open(_)))
     }
 
+    /// What it is and how far it has come, for a reader at a prompt.
+    pub fn describe(&self, class: &str) -> String {
+        if let Some(commit) = self.committed.get() {
+            return format!("<{class} committed at LSN {}>", commit.lsn());
+        }
+        let state = match self.state.try_lock().as_deref_mut() {
+            None => "in use by another thread".to_owned(),
+            Some(State::New) => "not yet entered".to_owned(),
+            Some(State::Open(open)) => format!("open at LSN {}", open.get_mut().snapshot()),
+            Some(State::Ended) => "ended".to_owned(),
+        };
+        format!("<{class} {state}>")
+    }
+
     fn end(&self, py: Python<'_>) -> PyResult<Box<ForkSafe<Txn>>> {
         let mut state = self.lock(py);
         match std::mem::replace(&mut *state, State::Ended) {

@@ -44,6 +44,11 @@ impl View {
         self.core.roll_back(py);
     }
 
+    fn __repr__(&self) -> String {
+        let closed = if self.core.is_open() { "" } else { " (closed)" };
+        format!("<View at LSN {}{closed}>", self.lsn)
+    }
+
     /// Ends the view and gives its LSN free.
     fn close(&self, py: Python<'_>) {
         self.core.roll_back(py);
