@@ -150,6 +150,16 @@ impl<'a> LeafRef<'a> {
         }
     }
 
+    /// Reads a little of a value, so that all of it is in the processor's cache when it is wanted: in a loop over many
+    /// values, the waits for memory overlap. The number given means nothing.
+    #[inline]
+    pub fn warm(&self, slot: u16, column: usize) -> usize {
+        match self.cell(usize::from(slot), column) {
+            Cell::Fixed(bytes) | Cell::Var(bytes) => bytes.first().map_or(0, |byte| usize::from(*byte)),
+            Cell::Null | Cell::Overflow(_) => 0,
+        }
+    }
+
     /// The raw form of a value that is not null.
     pub(crate) fn cell(&self, slot: usize, column: usize) -> Cell<'a> {
         let descriptor = self.descriptor(column);
