@@ -115,6 +115,12 @@ impl Copy {
             .map_or(self.state.scl, |held| held.link.lsn.max(self.state.scl))
     }
 
+    /// The oldest record that is here, or on its way to disk, above the lower of SCL and VDL hint. What a copy is restored
+    /// with has no link below it.
+    pub fn unsettled(&self) -> Option<Lsn> {
+        self.held.front().map(|held| held.link.lsn)
+    }
+
     /// May records of its epoch be taken?
     pub fn is_open(&self) -> bool {
         self.state.installed == self.state.epoch

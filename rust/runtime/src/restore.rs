@@ -34,8 +34,7 @@ pub(crate) fn restore_copies(
         replay(entry, &mut states, store);
     }
     let states: Vec<CopyState> = states.into_values().take(manifest.pgs.len()).collect();
-    let above: Vec<Lsn> = states.iter().map(|state| state.scl.min(state.vdl_hint)).collect();
-    let links = store.links_of_all(&above)?;
+    let links = store.links_of_all(&states)?;
     let copies = states.into_iter().zip(links).map(|(state, links)| Copy::restore(state, links)).collect();
     Ok(copies)
 }

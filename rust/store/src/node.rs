@@ -188,6 +188,24 @@ impl NodeStore {
     /// `states` must not promise more than was ingested before the call. If it fails, everything stays in memory, can
     /// be read, and is written by the next flush; the log must not be trimmed.
     pub fn flush(&self, states: &[CopyState]) -> Result<u64, StoreError> {
+        self.flush_with(states, Some(Lsn(1)))
+    }
+
+    /// The same for copies of which the driver knows their oldest record above the lower of SCL and VDL hint, taken with the
+    /// states: opening the node again then reads no index of a layer below that [13].
+    pub fn flush_settled(
+        &self,
+        states: &[CopyState],
+        unsettled: Option<Lsn>,
+    ) -> Result<u64, StoreError> {
+        self.flush_with(states, unsettled)
+    }
+
+    fn flush_with(
+        &self,
+        states: &[CopyState],
+        unsettled: Option<Lsn>,
+    ) -> Result<u64, StoreError> {
         let _flushing = self.flushing.lock();
         let frozen = self.freeze();
         let mut written = 0;
@@ -199,7 +217,14 @@ impl NodeStore {
                 .frozen
                 .retain(|m| !frozen.iter().any(|f| Arc::ptr_eq(f, m)));
         }
-        written += self.persist_state(|state| state.copies = states.to_vec())?;
+        // What has come since the states were taken may be in a layer already; it is in the log too.
+        let deltas = &self.map.set().deltas;
+        let newest = deltas.iter().map(|l| l.footer.last_lsn).max();
+        let settled = unsettled.map_or(Lsn::MAX, Lsn::prev);
+        written += self.persist_state(|state| {
+            state.copies = states.to_vec();
+            state.quiet = newest.unwrap_or(Lsn::NONE).min(settled);
+        })?;
         Ok(written)
     }
 
@@ -290,6 +315,11 @@ impl NodeStore {
     /// Blobs that are here.
     pub fn blobs(&self) -> Result<Vec<BlobId>, StoreError> {
         self.blobs.list()
+    }
+
+    /// Layers whose index has been read since the node was opened: none by opening it [13].
+    pub fn indexed_layers(&self) -> usize {
+        self.map.set().all().filter(|l| l.is_indexed()).count()
     }
 
     /// The layers, for status.

@@ -3,7 +3,8 @@
 //! ```text
 //!   state    magic "AUst" | crc u32 of what follows | format u16 | then varints:
 //!            floor, 0 or 1 x (lsn, origin, time) of the newest commit at or below it,
-//!            histories, each: length, bytes;  copies, each: pg, node, epoch, installed, history, scl, vdl hint
+//!            histories, each: length, bytes;  copies, each: pg, node, epoch, installed, history, scl, vdl hint;
+//!            the quiet LSN, left away where there is none
 //! ```
 //! Written to a temporary file, synced, renamed.
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use aurora_page::{Lsn, VolumeId, crc32c};
 use aurora_proto::{CopyState, NodeId};
 use aurora_redo::varint::{Reader, put_i64, put_u64};
-use aurora_redo::{History, PgId, RedoError};
+use aurora_redo::{History, Interval, PgId, RedoError};
 
 use crate::disk::{Disk, OpenMode};
 use crate::error::StoreError;
@@ -30,9 +31,25 @@ pub(crate) struct State {
     pub(crate) copies: Vec<CopyState>,
     pub(crate) floor: Lsn,
     pub(crate) floor_commit: Option<CommitPoint>,
+    /// At or below it, no layer has a record above the lower of its copy's SCL and VDL hint.
+    pub(crate) quiet: Lsn,
 }
 
 impl State {
+    /// Up to where no layer has a link that a copy in this state is restored with: what the state file says, unless the copy
+    /// counts records now that it did not count when that was written.
+    pub(crate) fn quiet_for(&self, copy: &CopyState) -> Lsn {
+        let floor = |c: &CopyState| c.scl.min(c.vdl_hint);
+        match self.copies.iter().find(|c| c.pg == copy.pg) {
+            // A group of which nothing had come yet.
+            None => self.quiet,
+            Some(c) if floor(copy) >= floor(c) && within(&copy.history, &c.history, self.quiet) => {
+                self.quiet
+            }
+            Some(_) => Lsn::NONE,
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut body = FORMAT.to_le_bytes().to_vec();
         put_u64(&mut body, self.floor.0);
@@ -70,6 +87,9 @@ impl State {
                 .into_iter()
                 .chain([c.scl.0, c.vdl_hint.0])
                 .for_each(|n| put_u64(&mut body, n));
+        }
+        if !self.quiet.is_none() {
+            put_u64(&mut body, self.quiet.0);
         }
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&crc32c(&body).to_le_bytes());
@@ -118,11 +138,16 @@ impl State {
                 vdl_hint,
             });
         }
+        let quiet = match r.remaining() {
+            0 => Lsn::NONE,
+            _ => Lsn(r.u64()?),
+        };
         r.finish()?;
         Ok(State {
             copies,
             floor,
             floor_commit,
+            quiet,
         })
     }
 
@@ -183,6 +208,17 @@ impl State {
     }
 }
 
+/// Did everything up to an LSN that happened in one History happen in another?
+fn within(inner: &History, outer: &History, upto: Lsn) -> bool {
+    let mut below = inner.intervals().iter().filter(|i| i.first <= upto);
+    below.all(|i| {
+        let holds = |o: &Interval| {
+            o.origin == i.origin && o.first <= i.first && o.last >= i.last.min(upto)
+        };
+        outer.intervals().iter().any(holds)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +247,7 @@ mod tests {
             copies: vec![copy(0, 4), copy(1, 4), copy(2, 5)],
             floor: Lsn(6),
             floor_commit,
+            quiet: Lsn(66),
         };
         state.write(&disk, dir).expect("written");
         assert_eq!(State::read(&disk, dir).expect("read"), state);

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use aurora_page::{Lsn, PageId, VolumeId};
-use aurora_proto::Link;
+use aurora_proto::{CopyState, Link};
 use aurora_redo::{PgId, Record};
 
 use crate::error::StoreError;
@@ -62,9 +62,14 @@ impl NodeStore {
         Ok(links.into_values().collect())
     }
 
-    /// The same for the first groups at once, each above an LSN of its own, in no order and some twice: a node that opens looks
-    /// at everything in memory once, however many groups there are.
-    pub fn links_of_all(&self, above: &[Lsn]) -> Result<Vec<Vec<Link>>, StoreError> {
+    /// What the copies of the first groups are restored with, in no order and some twice: the links of what is above the lower of
+    /// SCL and VDL hint. A node that opens looks at everything in memory once, however many groups there are, and at no layer
+    /// in which the state file says there is nothing to be found [13].
+    pub fn links_of_all(&self, copies: &[CopyState]) -> Result<Vec<Vec<Link>>, StoreError> {
+        let state = self.state();
+        let above: Vec<Lsn> = copies.iter().map(|c| c.scl.min(c.vdl_hint)).collect();
+        let quiet = |c: &CopyState, above: &Lsn| state.quiet_for(c).max(*above);
+        let quiet: Vec<Lsn> = copies.iter().zip(&above).map(|(c, a)| quiet(c, a)).collect();
         let segment = self.config.segment_pages.max(1);
         let mut links = vec![Vec::new(); above.len()];
         let mut take = |record: &Record| {
@@ -77,12 +82,12 @@ impl NodeStore {
         self.memory().iter().for_each(|memory| memory.for_each(&mut take));
         let set = self.map.set();
         self.check_readable(&set)?;
-        let lowest = above.iter().min().copied().unwrap_or(Lsn::MAX);
+        let lowest = quiet.iter().min().copied().unwrap_or(Lsn::MAX);
         let wanted = |block: &BlockEntry| {
             let first = (block.first_page / segment) as usize;
             let last = (block.last_page / segment) as usize;
-            let groups = above.get(first..=last.min(above.len().wrapping_sub(1)));
-            groups.is_some_and(|groups| groups.iter().any(|above| block.last_lsn > above.0))
+            let groups = quiet.get(first..=last.min(quiet.len().wrapping_sub(1)));
+            groups.is_some_and(|groups| groups.iter().any(|quiet| block.last_lsn > quiet.0))
         };
         for layer in set.deltas.iter().filter(|l| l.footer.last_lsn > lowest) {
             visit_blocks(layer, &wanted, &mut take).inspect_err(|e| self.note(e))?;

@@ -74,6 +74,10 @@ impl Layer {
         }
     }
 
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.meta.lock().is_some()
+    }
+
     pub(crate) fn meta(&self) -> Result<Arc<Meta>, StoreError> {
         let mut loaded = self.meta.lock();
         if let Some(meta) = &*loaded {
