@@ -16,6 +16,22 @@ use crate::node::Node;
 /// Bytes of records or pages moved at a time.
 const CHUNK_BYTES: u64 = 8 << 20;
 
+/// How far a hydration is.
+#[derive(Clone, Copy)]
+pub(crate) struct Progress {
+    next: Next,
+    /// Bytes moved.
+    pub(crate) bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Page(PageId),
+    After(Lsn),
+    /// All of it is there, and nobody has been told.
+    Complete,
+}
+
 /// What a hydration needs to know besides its job.
 #[derive(Clone, Copy)]
 pub(crate) struct Hydration<'a> {
@@ -36,14 +52,40 @@ impl Hydration<'_> {
     /// # Errors
     /// What a store or the log answered: another source may do, and repeating a job is harmless.
     pub(crate) fn run(&self, job: &Job) -> Result<Ack, Error> {
-        let pages = job.pages || job.after.is_none();
-        if pages {
-            self.copy_pages(job.pg)?;
-        } else {
-            self.copy_records(job)?;
+        let mut progress = self.begin(job);
+        loop {
+            if let Some(ack) = self.step(job, &mut progress)? {
+                return Ok(ack);
+            }
         }
+    }
+
+    /// Where a job begins.
+    pub(crate) fn begin(&self, job: &Job) -> Progress {
+        let next = match by_pages(job) {
+            true => Next::Page(PageId(u64::from(job.pg.0) * self.segment_pages)),
+            false => Next::After(job.after),
+        };
+        Progress { next, bytes: 0 }
+    }
+
+    /// Moves one chunk; the acknowledgement after the last. Between two steps anything may happen at both nodes.
+    ///
+    /// # Errors
+    /// As of [`Hydration::run`].
+    pub(crate) fn step(&self, job: &Job, progress: &mut Progress) -> Result<Option<Ack>, Error> {
+        let (next, bytes) = match progress.next {
+            Next::Page(page) => self.copy_pages(job.pg, page)?,
+            Next::After(after) => self.copy_records(job, after)?,
+            Next::Complete => return self.end(job).map(Some),
+        };
+        *progress = Progress { next, bytes: progress.bytes + bytes };
+        Ok(None)
+    }
+
+    fn end(&self, job: &Job) -> Result<Ack, Error> {
         let ack = self.complete(job)?;
-        if pages {
+        if by_pages(job) {
             self.keep_states()?;
         }
         // A node whose directory is gone is a lost copy, whatever was written.
@@ -95,43 +137,38 @@ impl Hydration<'_> {
 
     /// How far a copy is complete that was made from pages, no record in its log tells: it is written down before it counts.
     fn keep_states(&self) -> Result<(), Error> {
-        let states: Vec<_> = {
+        let (states, unsettled) = {
             let _io = self.device.io_unless_stalled()?;
-            self.to.with_copies(|copies| copies.iter().map(|copy| copy.state().clone()).collect())
+            self.to.states()
         };
-        self.to.store.flush(&states)?;
+        self.to.store.flush_settled(&states, unsettled)?;
         Ok(())
     }
 
-    fn copy_pages(&self, pg: PgId) -> Result<(), Error> {
-        let first = u64::from(pg.0) * self.segment_pages;
-        let last = PageId(first + self.segment_pages - 1);
-        let mut next = Some(PageId(first));
-        while let Some(page) = next {
-            let range: RangeInclusive<PageId> = page..=last;
-            let export = self.from.store.export(range, CHUNK_BYTES)?;
-            export.blobs.iter().try_for_each(|&blob| self.copy_blob(blob))?;
-            self.to.store.import(&export)?;
-            next = export.next;
-        }
-        Ok(())
+    /// One chunk of a group's pages, from one page on.
+    fn copy_pages(&self, pg: PgId, page: PageId) -> Result<(Next, u64), Error> {
+        let last = PageId((u64::from(pg.0) + 1) * self.segment_pages - 1);
+        let range: RangeInclusive<PageId> = page..=last;
+        let export = self.from.store.export(range, CHUNK_BYTES)?;
+        let blobs = self.copy_blobs(export.blobs.iter().copied())?;
+        let bytes = self.to.store.import(&export)?;
+        Ok((export.next.map_or(Next::Complete, Next::Page), blobs + bytes))
     }
 
-    fn copy_records(&self, job: &Job) -> Result<(), Error> {
+    /// One chunk of the records of a job, above an LSN.
+    fn copy_records(&self, job: &Job, after: Lsn) -> Result<(Next, u64), Error> {
         let history = self.to.with_copies(|copies| copies.get(job.pg.0 as usize).map(|copy| copy.state().history.clone()));
         let history = history.ok_or_else(|| unexpected(format!("no copy of {} at {}", job.pg, self.to.id())))?;
-        let mut after = job.after;
-        loop {
-            let mut records = self.from.store.records(job.pg, after, job.upto, CHUNK_BYTES)?;
-            let Some(last) = records.last().map(|record| record.lsn) else { return Ok(()) };
-            // A record that was cut off may still be kept, and must not come back.
-            records.retain(|record| history.contains(record.origin, record.lsn));
-            referenced(&records).try_for_each(|blob| self.copy_blob(blob))?;
-            if !records.is_empty() {
-                self.take(self.batch(job.pg, records))?;
-            }
-            after = last;
+        let mut records = self.from.store.records(job.pg, after, job.upto, CHUNK_BYTES)?;
+        let Some(last) = records.last().map(|record| record.lsn) else { return Ok((Next::Complete, 0)) };
+        // A record that was cut off may still be kept, and must not come back.
+        records.retain(|record| history.contains(record.origin, record.lsn));
+        let mut bytes = self.copy_blobs(referenced(&records))?;
+        bytes += records.iter().map(|record| record.weight() as u64).sum::<u64>();
+        if !records.is_empty() {
+            self.take(self.batch(job.pg, records))?;
         }
+        Ok((Next::After(last), bytes))
     }
 
     /// Has the copy take a batch: offered, written, ingested, acknowledged, as from the writer.
@@ -155,12 +192,22 @@ impl Hydration<'_> {
     }
 
     /// No SCL passes a reference without its blob.
-    fn copy_blob(&self, blob: BlobId) -> Result<(), Error> {
-        if !self.to.store.has_blob(blob) {
-            self.to.store.put_blob(blob, self.epoch, &self.from.store.blob_pages(blob)?)?;
+    fn copy_blobs(&self, blobs: impl Iterator<Item = BlobId>) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for blob in blobs {
+            if !self.to.store.has_blob(blob) {
+                let pages = self.from.store.blob_pages(blob)?;
+                bytes += pages.iter().map(|page| page.len() as u64).sum::<u64>();
+                self.to.store.put_blob(blob, self.epoch, &pages)?;
+            }
         }
-        Ok(())
+        Ok(bytes)
     }
+}
+
+/// A copy that has nothing, or lacks what may have been collected, gets pages; any other gets records.
+fn by_pages(job: &Job) -> bool {
+    job.pages || job.after.is_none()
 }
 
 /// The blobs that records refer to.

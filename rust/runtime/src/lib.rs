@@ -18,7 +18,7 @@
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `readonly` | opening without leaving a trace |
 //! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
-//! | `maintenance`, `hydrate` | the background |
+//! | `maintenance`, `repair`, `hydrate` | the background |
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
 //!
 //! Locks, in the order in which they may be taken: the manifest; the lead; a device's `io`; then one of: the writer, a node's copies,
@@ -43,6 +43,7 @@ mod options;
 mod osdisk;
 mod readonly;
 mod recover;
+mod repair;
 mod restore;
 mod status;
 mod threads;

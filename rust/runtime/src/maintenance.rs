@@ -22,11 +22,12 @@ use crate::cluster::Shared;
 use crate::device::Device;
 use crate::node::Node;
 use crate::recover;
+use crate::repair::Repair;
 use crate::status::BackgroundStatus;
 use crate::waiters::Parker;
 
 /// How often there is a look at what is to be done.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// A device's log is put into layers when it has grown to this, so that opening never has more than 64 MiB to read.
 const FLUSH_AT_BYTES: u64 = 40 << 20;
 /// Scrub reads this share of the background budget.
@@ -45,7 +46,8 @@ const GOSSIP_BYTES: usize = 4 << 20;
 
 /// What the maintenance thread has to do and has done.
 pub(crate) struct Maintenance {
-    jobs: Mutex<VecDeque<Job>>,
+    /// Changed by whoever does the background's work.
+    pub(crate) jobs: Mutex<VecDeque<Repair>>,
     thread: Mutex<Option<Arc<Parker>>>,
     flushed_bytes: AtomicU64,
     compacted_bytes: AtomicU64,
@@ -57,7 +59,7 @@ pub(crate) struct Maintenance {
 impl Maintenance {
     pub(crate) fn new(jobs: Vec<Job>) -> Maintenance {
         Maintenance {
-            jobs: Mutex::new(jobs.into()),
+            jobs: Mutex::new(jobs.into_iter().map(Repair::new).collect()),
             thread: Mutex::new(None),
             flushed_bytes: AtomicU64::new(0),
             compacted_bytes: AtomicU64::new(0),
@@ -76,7 +78,7 @@ impl Maintenance {
 
     /// Whether a node is still being given what it lacks.
     pub(crate) fn repairs(&self, node: NodeId) -> bool {
-        self.jobs.lock().iter().any(|job| job.to == node)
+        self.jobs.lock().iter().any(|repair| repair.job.to == node)
     }
 
     pub(crate) fn status(&self) -> BackgroundStatus {
@@ -90,7 +92,7 @@ impl Maintenance {
         }
     }
 
-    fn note(&self, error: impl ToString) {
+    pub(crate) fn note(&self, error: impl ToString) {
         *self.last_error.lock() = Some(error.to_string());
     }
 }
@@ -101,6 +103,8 @@ struct Turn {
     upkept: Instant,
     started: Instant,
     scrub_next: usize,
+    /// Bytes that repairs have moved beyond the budget: chunks are whole.
+    ahead: u64,
 }
 
 impl Shared {
@@ -109,7 +113,7 @@ impl Shared {
         let parker = Parker::current();
         *self.maintenance.thread.lock() = Some(parker.clone());
         let now = Instant::now();
-        let mut turn = Turn { floor_moved: now, upkept: now, started: now, scrub_next: 0 };
+        let mut turn = Turn { floor_moved: now, upkept: now, started: now, scrub_next: 0, ahead: 0 };
         while !self.is_closed() {
             if let Ok(_work) = self.working() {
                 self.maintain_once(&mut turn);
@@ -129,10 +133,15 @@ impl Shared {
     }
 
     fn maintain_once(&self, turn: &mut Turn) {
+        let elapsed = turn.started.elapsed().min(Duration::from_secs(1));
+        turn.started = Instant::now();
+        let budget = ((self.options.background_bytes_per_s as f64 * elapsed.as_secs_f64()) as u64).max(1);
         self.find_lost();
         self.prepare_and_flush();
         self.volume.flush_pending();
-        self.repair_some();
+        turn.ahead = turn.ahead.saturating_sub(budget);
+        let repaired = if turn.ahead == 0 { self.repair_some(budget) } else { 0 };
+        turn.ahead += repaired.saturating_sub(budget);
         self.gossip();
         self.repair_damage();
         let floor_every = (self.window() / 4).clamp(FLOOR_EVERY_MIN, FLOOR_EVERY);
@@ -144,10 +153,8 @@ impl Shared {
             turn.upkept = Instant::now();
             self.engine_upkeep();
         }
-        let elapsed = turn.started.elapsed().min(Duration::from_secs(1));
-        turn.started = Instant::now();
-        let budget = (self.options.background_bytes_per_s as f64 * elapsed.as_secs_f64()) as u64;
-        self.rewrite(budget);
+        // Repairs come first, and do not keep layers from being merged.
+        self.rewrite(budget.saturating_sub(repaired).max(budget / 2));
         self.scrub(budget / SCRUB_SHARE, turn);
     }
 
@@ -155,14 +162,7 @@ impl Shared {
     pub(crate) fn repair_all(&self) -> Result<(), Error> {
         let _work = self.working()?;
         self.find_lost();
-        while !self.maintenance.jobs.lock().is_empty() {
-            let before = self.maintenance.jobs.lock().len();
-            self.repair_copies();
-            if self.maintenance.jobs.lock().len() >= before {
-                let detail = self.maintenance.status().last_error.unwrap_or_default();
-                return Err(Error::Corrupt { detail });
-            }
-        }
+        self.repair_pending()?;
         self.gossip();
         self.repair_damage();
         Ok(())
@@ -181,12 +181,12 @@ impl Shared {
         }
     }
 
-    fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
+    pub(crate) fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.volume.nodes.iter().filter(|node| !node.is_lost())
     }
 
     /// Keeps spare log files ready and the log within its bound.
-    fn prepare_and_flush(&self) {
+    pub(crate) fn prepare_and_flush(&self) {
         for device in &self.volume.devices {
             if let Err(error) = device.log.prepare() {
                 self.maintenance.note(error);
@@ -205,14 +205,19 @@ impl Shared {
         let (position, states) = {
             // Everything before a position that is read under this lock has reached the page stores.
             let _io = device.io_unless_stalled()?;
-            let states: Vec<Vec<_>> = nodes
+            // Copies hear of the VDL with the next batch, and of the last one never.
+            let vdl = self.volume.vdl();
+            let states: Vec<_> = nodes
                 .iter()
-                .map(|node| node.with_copies(|copies| copies.iter().map(|copy| copy.state().clone()).collect()))
+                .map(|node| {
+                    node.with_copies(|copies| copies.iter_mut().for_each(|copy| copy.hear_vdl(vdl)));
+                    node.states()
+                })
                 .collect();
             (device.log.position(), states)
         };
-        for (node, states) in nodes.iter().zip(&states) {
-            match node.store.flush(states) {
+        for (node, (states, unsettled)) in nodes.iter().zip(&states) {
+            match node.store.flush_settled(states, *unsettled) {
                 Ok(bytes) => drop(self.maintenance.flushed_bytes.fetch_add(bytes, Ordering::Relaxed)),
                 Err(error @ StoreError::Full { .. }) => return Err(error.into()),
                 Err(error) => {
@@ -336,43 +341,6 @@ impl Shared {
         groups.all(|pg| self.scl(peer, PgId(pg as u32)) >= self.scl(node, PgId(pg as u32)).min(vdl))
     }
 
-    /// Does as many repairs as fit into a tick: one of a group that has little takes no time, and there may be thousands.
-    fn repair_some(&self) {
-        let pending = || self.maintenance.jobs.lock().len();
-        let begun = Instant::now();
-        let mut before = usize::MAX;
-        // One that failed is left to the next turn.
-        while (1..before).contains(&pending()) && begun.elapsed() < TICK {
-            before = pending();
-            self.repair_copies();
-        }
-    }
-
-    /// Does one job of those left by the recovery.
-    fn repair_copies(&self) {
-        let Some(job) = self.maintenance.jobs.lock().front().copied() else { return };
-        if self.volume.node(job.to).is_none_or(|node| !node.acknowledges()) {
-            // A node that was lost since is rebuilt when the cluster is opened again.
-            self.maintenance.jobs.lock().pop_front();
-            return;
-        }
-        let manifest = self.meta.lock().manifest.clone();
-        let volume = &self.volume;
-        let done = recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false);
-        let mut jobs = self.maintenance.jobs.lock();
-        jobs.pop_front();
-        match done {
-            Ok(ack) => {
-                drop(jobs);
-                volume.acknowledge_one(ack);
-            }
-            Err(error) => {
-                jobs.push_back(job);
-                self.maintenance.note(error);
-            }
-        }
-    }
-
     /// Gives each copy that lacks records what a peer has of them.
     fn gossip(&self) {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
@@ -387,7 +355,7 @@ impl Shared {
         }
     }
 
-    fn scl(&self, node: &Node, pg: PgId) -> Lsn {
+    pub(crate) fn scl(&self, node: &Node, pg: PgId) -> Lsn {
         node.with_copies(|copies| copies.get(pg.0 as usize).map_or(Lsn::NONE, |copy| copy.scl()))
     }
 

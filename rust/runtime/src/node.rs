@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_proto::{Accepted, Ack, Copy, Fresh, NodeId, NodeInfo, Refuse};
+use aurora_page::Lsn;
+use aurora_proto::{Accepted, Ack, Copy, CopyState, Fresh, NodeId, NodeInfo, Refuse};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::{NodeStore, PersistedToken, StoreError};
 use parking_lot::Mutex;
@@ -83,6 +84,13 @@ impl Node {
     pub(crate) fn persisted(&self, token: PersistedToken) -> Option<Ack> {
         let mut copies = self.copies.lock();
         copies.get_mut(token.pg().0 as usize).map(|copy| copy.persisted(token))
+    }
+
+    /// The states of the copies, and the oldest record that any of them is restored with.
+    pub(crate) fn states(&self) -> (Vec<CopyState>, Option<Lsn>) {
+        let copies = self.copies.lock();
+        let states = copies.iter().map(|copy| copy.state().clone()).collect();
+        (states, copies.iter().filter_map(Copy::unsettled).min())
     }
 
     /// Runs `f` on the copies, for opening, repair and status.

@@ -323,12 +323,24 @@ pub(crate) fn hydrate(
     vdl: Lsn,
     fenced: bool,
 ) -> Result<Ack, Error> {
+    hydration(manifest, nodes, devices, job, vdl, fenced)?.run(job)
+}
+
+/// What does a job, at once or step by step.
+pub(crate) fn hydration<'a>(
+    manifest: &Manifest,
+    nodes: &'a [Arc<Node>],
+    devices: &'a [Arc<Device>],
+    job: &Job,
+    vdl: Lsn,
+    fenced: bool,
+) -> Result<Hydration<'a>, Error> {
     let find = |id: NodeId| nodes.iter().find(|node| node.id() == id);
     let (Some(from), Some(to), Some(device)) = (find(job.from), find(job.to), device_of(devices, job.to)) else {
         return Err(Error::Corrupt { detail: format!("no way from {} to {}", job.from, job.to) });
     };
     let epoch = manifest.epoch;
-    Hydration { from, to, device, epoch, vdl, segment_pages: manifest.segment_pages, fenced }.run(job)
+    Ok(Hydration { from, to, device, epoch, vdl, segment_pages: manifest.segment_pages, fenced })
 }
 
 /// Every copy takes the epoch with its History, and logs it, before it takes anything of the epoch.
