@@ -31,7 +31,7 @@ PROBE := benches/peers/probe
 PROBE_SOURCES := $(wildcard $(PROBE)/src/*.rs) $(PROBE)/Cargo.toml $(PROBE)/Cargo.lock $(PROBE)/pyproject.toml
 PYTHON_PATHS := $(wildcard python tests tools examples benches)
 # Crates that run under AddressSanitizer: all that hold or parse raw bytes, without the Python binding.
-ASAN_CRATES := page redo proto control store engine
+ASAN_CRATES := page redo proto control store engine runtime
 
 ##@ Use it
 .PHONY: help

@@ -152,3 +152,32 @@ fn end_owner(file: &File, dir: &Path, pid: Option<u32>) -> Result<(), Error> {
     }
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|_| still_held())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_fork_lets_go_and_its_parent_keeps() {
+        let dir = std::env::temp_dir().join(format!("aurora-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let lock = DirectoryLock::take(&dir, false).expect("nobody has it");
+        let mut child = Command::new("true");
+        // SAFETY: what runs between fork and exec only swaps atomics and closes descriptors.
+        unsafe {
+            child.pre_exec(|| {
+                release_in_fork();
+                Ok(())
+            });
+        }
+        assert!(child.status().expect("the child ran").success());
+        assert!(lock.is_held());
+        assert!(matches!(DirectoryLock::take(&dir, false), Err(Error::AlreadyOpen { .. })));
+        drop(lock);
+        DirectoryLock::take(&dir, false).expect("given free");
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+}
