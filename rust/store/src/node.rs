@@ -201,11 +201,7 @@ impl NodeStore {
         self.flush_with(states, unsettled)
     }
 
-    fn flush_with(
-        &self,
-        states: &[CopyState],
-        unsettled: Option<Lsn>,
-    ) -> Result<u64, StoreError> {
+    fn flush_with(&self, states: &[CopyState], unsettled: Option<Lsn>) -> Result<u64, StoreError> {
         let _flushing = self.flushing.lock();
         let frozen = self.freeze();
         let mut written = 0;

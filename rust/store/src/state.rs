@@ -212,9 +212,8 @@ impl State {
 fn within(inner: &History, outer: &History, upto: Lsn) -> bool {
     let mut below = inner.intervals().iter().filter(|i| i.first <= upto);
     below.all(|i| {
-        let holds = |o: &Interval| {
-            o.origin == i.origin && o.first <= i.first && o.last >= i.last.min(upto)
-        };
+        let holds =
+            |o: &Interval| o.origin == i.origin && o.first <= i.first && o.last >= i.last.min(upto);
         outer.intervals().iter().any(holds)
     })
 }

@@ -215,6 +215,9 @@ mod tests {
         for kind in [io::ErrorKind::QuotaExceeded, io::ErrorKind::StorageFull] {
             assert!(matches!(refused(kind), LogError::Full { .. }), "{kind}");
         }
-        assert!(matches!(refused(io::ErrorKind::NotFound), LogError::Io { .. }));
+        assert!(matches!(
+            refused(io::ErrorKind::NotFound),
+            LogError::Io { .. }
+        ));
     }
 }
