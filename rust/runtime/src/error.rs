@@ -188,3 +188,16 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_what_becomes_of_the_commit() {
+        let message = Error::DiskFull { path: PathBuf::from("/c") }.to_string();
+        for told in ["no space left for /c", "may still become durable", "outcome is unknown", "token"] {
+            assert!(message.contains(told), "{message}");
+        }
+    }
+}
