@@ -78,7 +78,9 @@ impl<V: Volume> Engine<V> {
         std::hint::black_box(warmed.sum::<usize>());
         drop(leaves);
         let rows = pages.into_iter().zip(slots);
-        Ok(rows.map(|(page, slot)| slot.map(|slot| RowView::stored(page, slot))).collect())
+        Ok(rows
+            .map(|(page, slot)| slot.map(|slot| RowView::stored(page, slot)))
+            .collect())
     }
 
     /// The row as it is at the transaction's snapshot.

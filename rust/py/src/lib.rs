@@ -44,7 +44,13 @@ mod transaction;
 mod txn;
 mod view;
 
+use mimalloc::MiMalloc;
 use pyo3::prelude::*;
+
+/// Page versions come and go by the commit, 32 KiB each: the C library's allocator gives such memory back to the system and takes
+/// it again, zeroed, every time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The compiled part of aurora_engine.
 #[pymodule]

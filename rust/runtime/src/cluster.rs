@@ -98,17 +98,42 @@ impl Cluster {
         let manifest = opened.manifest;
         let mut writer = Writer::new(opened.writer);
         first_acks(&mut writer, &opened.nodes);
-        let answers = |id| opened.nodes.iter().any(|node| node.id() == id && node.acknowledges());
-        writer.set_lost(manifest.nodes.iter().map(|info| info.id).filter(|id| !answers(*id)).collect());
+        let answers = |id| {
+            opened
+                .nodes
+                .iter()
+                .any(|node| node.id() == id && node.acknowledges())
+        };
+        writer.set_lost(
+            manifest
+                .nodes
+                .iter()
+                .map(|info| info.id)
+                .filter(|id| !answers(*id))
+                .collect(),
+        );
         let geometry = Geometry::new(manifest.page_bytes as usize, manifest.segment_pages);
         let history = Arc::new(manifest.history.clone());
-        let volume = EmbeddedVolume::new(writer, geometry, history.clone(), opened.nodes, opened.devices, &manifest.nodes)?;
+        let volume = EmbeddedVolume::new(
+            writer,
+            geometry,
+            history.clone(),
+            opened.nodes,
+            opened.devices,
+            &manifest.nodes,
+        )?;
         if let Some(reason) = &opened.read_only {
-            volume.fail(Failure::ReadOnly { reason: reason.clone() });
+            volume.fail(Failure::ReadOnly {
+                reason: reason.clone(),
+            });
         }
         let volume = Arc::new(volume);
         let last_time_us = manifest.created_us.max(last_commit_us(&volume, &history)?);
-        let config = EngineConfig { cache_bytes: options.cache_bytes, last_time_us, ..EngineConfig::default() };
+        let config = EngineConfig {
+            cache_bytes: options.cache_bytes,
+            last_time_us,
+            ..EngineConfig::default()
+        };
         let engine = Engine::new(volume.clone(), config)?;
         let shared = Arc::new(Shared {
             dir: opened.dir,
@@ -117,7 +142,10 @@ impl Cluster {
             volume,
             engine,
             fetcher: Fetcher::new(),
-            meta: Mutex::new(Meta { store: opened.meta, manifest }),
+            meta: Mutex::new(Meta {
+                store: opened.meta,
+                manifest,
+            }),
             read_only: opened.read_only,
             maintenance: Maintenance::new(opened.jobs),
             stop: AtomicBool::new(false),
@@ -130,7 +158,14 @@ impl Cluster {
             shared.volume.set_owner(lock);
         }
         let lock = Mutex::new(lock);
-        let cluster = Cluster { handle: Arc::new(Handle { shared, threads, lock, pid: std::process::id() }) };
+        let cluster = Cluster {
+            handle: Arc::new(Handle {
+                shared,
+                threads,
+                lock,
+                pid: std::process::id(),
+            }),
+        };
         if cluster.read_only().is_none() {
             // A reader reads what is durable: it must find the system tables.
             if let Some(made) = cluster.run(&|| false, |engine| engine.bootstrap(wall_us()))? {
@@ -183,7 +218,9 @@ impl Cluster {
     /// Refuses a write to a cluster that cannot take it, before it buffers anything.
     pub fn check_writable(&self) -> Result<(), Error> {
         match &self.handle.shared.read_only {
-            Some(reason) => Err(Error::ReadOnly { reason: reason.clone() }),
+            Some(reason) => Err(Error::ReadOnly {
+                reason: reason.clone(),
+            }),
             None => self.handle.shared.volume.check_or_retry(),
         }
     }
@@ -214,7 +251,11 @@ impl Cluster {
 
     /// Refuses work on a closed cluster.
     pub fn check_open(&self) -> Result<(), Error> {
-        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
+        if self.is_closed() {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until `lsn` is durable. The calling thread may lead the group commit meanwhile.
@@ -267,9 +308,15 @@ impl Cluster {
         let (vdl, numbered) = (self.vdl(), self.handle.shared.volume.numbered());
         if at > numbered {
             let expected = format!("{} to {vdl}", self.floor());
-            return Err(Error::OutsideWindow { what: "LSN", expected, got: at.to_string() });
+            return Err(Error::OutsideWindow {
+                what: "LSN",
+                expected,
+                got: at.to_string(),
+            });
         }
-        let txn = self.run(interrupt, |engine| engine.begin(Mode::ReadOnly { at: Some(at) }))?;
+        let txn = self.run(interrupt, |engine| {
+            engine.begin(Mode::ReadOnly { at: Some(at) })
+        })?;
         self.check_window(at)?;
         Ok(txn)
     }
@@ -281,7 +328,11 @@ impl Cluster {
             return Ok(());
         }
         let expected = format!("{floor} to {}", self.vdl());
-        Err(Error::OutsideWindow { what: "LSN", expected, got: at.to_string() })
+        Err(Error::OutsideWindow {
+            what: "LSN",
+            expected,
+            got: at.to_string(),
+        })
     }
 
     /// The lowest LSN that can still be read.
@@ -309,7 +360,8 @@ impl Shared {
         let rests_on = error.rests_on();
         match error {
             _ if rests_on > self.volume.vdl() => {
-                self.volume.wait(rests_on.min(self.volume.numbered()), interrupt)?;
+                self.volume
+                    .wait(rests_on.min(self.volume.numbered()), interrupt)?;
                 Err(error.into())
             }
             EngineError::Volume(Refused::BackPressure { vdl, .. }) => {
@@ -318,7 +370,11 @@ impl Shared {
                 relieved
             }
             // The failure that lost the quorum says more than that it is lost.
-            EngineError::Volume(Refused::QuorumLost { .. }) => Err(self.volume.check().err().unwrap_or_else(|| self.volume.quorum_lost())),
+            EngineError::Volume(Refused::QuorumLost { .. }) => Err(self
+                .volume
+                .check()
+                .err()
+                .unwrap_or_else(|| self.volume.quorum_lost())),
             EngineError::Volume(Refused::Fenced { by, .. }) => Err(Error::Fenced { by }),
             other => Err(other.into()),
         }
@@ -342,7 +398,10 @@ impl Shared {
     }
 
     /// Runs a step of the background; it ends when the cluster closes.
-    pub(crate) fn serve<T>(&self, step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>) -> Result<T, Error> {
+    pub(crate) fn serve<T>(
+        &self,
+        step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>,
+    ) -> Result<T, Error> {
         self.run(&|| self.stop.load(Ordering::Acquire), step)
     }
 
@@ -359,10 +418,17 @@ impl Shared {
         let segment_bytes = meta.manifest.segment_pages * u64::from(meta.manifest.page_bytes);
         let segments_max = segments_max(segment_bytes);
         if meta.manifest.pgs.len() as u64 >= segments_max {
-            return Err(Error::VolumeFull { bytes_max: segments_max * segment_bytes });
+            return Err(Error::VolumeFull {
+                bytes_max: segments_max * segment_bytes,
+            });
         }
         let members = meta.manifest.next_members();
-        let next = meta.manifest.add_segment(members.clone()).map_err(|error| Error::Corrupt { detail: error.to_string() })?;
+        let next = meta
+            .manifest
+            .add_segment(members.clone())
+            .map_err(|error| Error::Corrupt {
+                detail: error.to_string(),
+            })?;
         meta.store.cas(meta.manifest.version, &next)?;
         meta.manifest = next;
         self.volume.add_segment(members);
@@ -374,7 +440,10 @@ impl Shared {
     /// it. After that moment the volume grows all the same, so that nobody who cannot use that segment waits for ever.
     fn has_just_grown(&self) -> bool {
         let newest = PgId((self.volume.segments() - 1) as u32);
-        let moment_ago = self.grown.lock().is_some_and(|grown| grown.elapsed() < GROWN_LATELY);
+        let moment_ago = self
+            .grown
+            .lock()
+            .is_some_and(|grown| grown.elapsed() < GROWN_LATELY);
         moment_ago && self.volume.tail(newest).is_none()
     }
 
@@ -388,7 +457,11 @@ impl Shared {
         let created_us = self.meta.lock().manifest.created_us;
         if time_us > now || time_us < created_us {
             let expected = format!("{created_us} to {now} (microseconds since 1970)");
-            return Err(Error::OutsideWindow { what: "time", expected, got: time_us.to_string() });
+            return Err(Error::OutsideWindow {
+                what: "time",
+                expected,
+                got: time_us.to_string(),
+            });
         }
         let history = self.volume.history();
         let vdl = self.volume.vdl();
@@ -399,7 +472,10 @@ impl Shared {
         }
         // A copy that is damaged or behind knows less than the others.
         if answers.iter().all(Result::is_err) {
-            return Err(answers.into_iter().find_map(Result::err).map_or_else(|| self.volume.quorum_lost(), Error::from));
+            return Err(answers
+                .into_iter()
+                .find_map(Result::err)
+                .map_or_else(|| self.volume.quorum_lost(), Error::from));
         }
         for point in answers.into_iter().flatten().flatten() {
             best = best.max(Some(point.lsn));
@@ -409,7 +485,11 @@ impl Shared {
         let floor = self.floor();
         if lsn < floor {
             let expected = format!("a time of LSN {floor} or later");
-            return Err(Error::OutsideWindow { what: "time", expected, got: time_us.to_string() });
+            return Err(Error::OutsideWindow {
+                what: "time",
+                expected,
+                got: time_us.to_string(),
+            });
         }
         Ok(lsn)
     }
@@ -421,8 +501,17 @@ impl Shared {
 
     /// How far back reads reach.
     pub(crate) fn window(&self) -> Duration {
-        let kept = self.meta.lock().manifest.config.get(WINDOW_KEY).and_then(|us| us.parse().ok());
-        self.options.window.or(kept.map(Duration::from_micros)).unwrap_or(WINDOW_DEFAULT)
+        let kept = self
+            .meta
+            .lock()
+            .manifest
+            .config
+            .get(WINDOW_KEY)
+            .and_then(|us| us.parse().ok());
+        self.options
+            .window
+            .or(kept.map(Duration::from_micros))
+            .unwrap_or(WINDOW_DEFAULT)
     }
 }
 
@@ -447,9 +536,17 @@ impl Handle {
         // Whoever is in the middle of a write or a repair ends it; whoever comes later finds the cluster closed. Only then may
         // another owner come.
         drop(self.shared.work.lock());
-        self.shared.volume.devices.iter().for_each(|device| device.close());
+        self.shared
+            .volume
+            .devices
+            .iter()
+            .for_each(|device| device.close());
         // A volume that has failed has told its callers so; closing it is no second failure, and the next open recovers.
-        let closed = if healthy { self.shared.mark_closed() } else { Ok(()) };
+        let closed = if healthy {
+            self.shared.mark_closed()
+        } else {
+            Ok(())
+        };
         *self.lock.lock() = None;
         closed
     }
@@ -462,7 +559,9 @@ impl Shared {
             return Ok(());
         }
         let mut meta = self.meta.lock();
-        let Ok(next) = meta.manifest.closed() else { return Ok(()) };
+        let Ok(next) = meta.manifest.closed() else {
+            return Ok(());
+        };
         match meta.store.cas(meta.manifest.version, &next) {
             Ok(()) => meta.manifest = next,
             // With so many directories gone every write has been refused already, and why is known.

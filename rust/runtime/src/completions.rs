@@ -32,7 +32,10 @@ impl CompletionQueue {
     /// The error of `eventfd(2)`, when the process has no file descriptor left.
     pub fn new() -> io::Result<CompletionQueue> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(CompletionQueue { inner: Mutex::new(Inner::default()), event })
+        Ok(CompletionQueue {
+            inner: Mutex::new(Inner::default()),
+            event,
+        })
     }
 
     /// A descriptor that polls readable while [`CompletionQueue::drain`] has something to give.
@@ -104,7 +107,11 @@ mod tests {
         assert_eq!(ids, (1..=7).collect::<Vec<_>>());
         assert!(queue.is_waiting());
         queue.fail(Lsn(8), || Error::Closed);
-        let failed = queue.drain().iter().filter(|(_, outcome)| outcome.is_err()).count();
+        let failed = queue
+            .drain()
+            .iter()
+            .filter(|(_, outcome)| outcome.is_err())
+            .count();
         assert_eq!((failed, queue.is_waiting()), (2, false));
     }
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aurora_page::VolumeId;
-use aurora_proto::{ClusterId, Copy, Manifest, MetaStore, NewCluster, NodeId, NodeInfo, WriterStart};
+use aurora_proto::{
+    ClusterId, Copy, Manifest, MetaStore, NewCluster, NodeId, NodeInfo, WriterStart,
+};
 use aurora_redo::PgId;
 use aurora_store::{LogConfig, LogDevice, NodeStore};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -38,38 +40,84 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
     let mut nodes = Vec::new();
     for info in &manifest.nodes {
         let dir = layout::node_dir(&site.dir, info);
-        let store = NodeStore::create(site.disk.clone(), &dir, identity(&manifest, info), node_config(&manifest))?;
+        let store = NodeStore::create(
+            site.disk.clone(),
+            &dir,
+            identity(&manifest, info),
+            node_config(&manifest),
+        )?;
         let copies = vec![Copy::new(PgId(0), info.id, manifest.epoch, history.clone())];
-        nodes.push(Arc::new(Node::new(info.clone(), dir, info.device, store, copies)));
+        nodes.push(Arc::new(Node::new(
+            info.clone(),
+            dir,
+            info.device,
+            store,
+            copies,
+        )));
     }
     let mut devices = Vec::new();
     for (path, members) in layout::logs(&site.dir, &manifest) {
-        let log = LogDevice::create(site.disk.clone(), &path, members, salt(&manifest), LogConfig::default())?;
+        let log = LogDevice::create(
+            site.disk.clone(),
+            &path,
+            members,
+            salt(&manifest),
+            LogConfig::default(),
+        )?;
         devices.push(Arc::new(Device::new(log)));
     }
-    let meta = DirMetaStore::new(site.disk.clone(), layout::places(&site.dir, &manifest.nodes));
+    let meta = DirMetaStore::new(
+        site.disk.clone(),
+        layout::places(&site.dir, &manifest.nodes),
+    );
     meta.cas(0, &manifest)?;
     unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
     let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
     let Site { dir, lock, .. } = site;
-    Ok(Opened { dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: None })
+    Ok(Opened {
+        dir,
+        lock,
+        meta,
+        manifest,
+        writer,
+        nodes,
+        devices,
+        jobs: Vec::new(),
+        read_only: None,
+    })
 }
 
 /// Leaves a mark, so that what a crash leaves of this making can be cleared away. Only what is empty now may be in it.
 fn announce(site: &Site, options: &OpenOptions) -> Result<(), Error> {
     let nodes = options.nodes.clone().unwrap_or_else(layout::default_nodes);
-    for dir in nodes.iter().map(|place| site.dir.join(&place.path)).filter(|dir| site.disk.exists(dir)) {
-        if !site.disk.list(&dir).map_err(|source| Error::io(&dir, source))?.is_empty() {
+    for dir in nodes
+        .iter()
+        .map(|place| site.dir.join(&place.path))
+        .filter(|dir| site.disk.exists(dir))
+    {
+        if !site
+            .disk
+            .list(&dir)
+            .map_err(|source| Error::io(&dir, source))?
+            .is_empty()
+        {
             return Err(not_empty(dir));
         }
     }
-    let places = nodes.iter().filter_map(|place| place.path.to_str()).chain([layout::LOG_DIR]);
+    let places = nodes
+        .iter()
+        .filter_map(|place| place.path.to_str())
+        .chain([layout::LOG_DIR]);
     unfinished::mark(&*site.disk, &site.dir, places).map_err(|source| Error::io(&site.dir, source))
 }
 
 fn not_empty(path: PathBuf) -> Error {
     let expected = "an empty directory for a new node".into();
-    Error::NotACluster { path, expected, got: "a directory with entries".into() }
+    Error::NotACluster {
+        path,
+        expected,
+        got: "a directory with entries".into(),
+    }
 }
 
 fn first_manifest(site: &Site, options: &OpenOptions) -> Result<Manifest, Error> {
@@ -82,7 +130,10 @@ fn first_manifest(site: &Site, options: &OpenOptions) -> Result<Manifest, Error>
     Ok(Manifest::create(NewCluster {
         cluster: ClusterId(u128::from(random_u64()?) << 64 | u128::from(random_u64()?)),
         origin: VolumeId(random_u64()?.max(1)),
-        region: options.region.clone().unwrap_or_else(|| REGION_DEFAULT.into()),
+        region: options
+            .region
+            .clone()
+            .unwrap_or_else(|| REGION_DEFAULT.into()),
         page_bytes: page_bytes as u32,
         segment_pages: options.segment_bytes.unwrap_or(SEGMENT_BYTES_DEFAULT) / page_bytes as u64,
         window: LAL_WINDOW,
@@ -109,8 +160,16 @@ fn make_directories(site: &Site, options: &OpenOptions) -> Result<Vec<NodeInfo>,
             }
             site.disk.device_of(&dir).map(Some)
         };
-        let device = make().map_err(|source| Error::io(&dir, source))?.ok_or_else(|| not_empty(dir.clone()))?;
-        nodes.push(NodeInfo { id: NodeId(index as u16), az: place.az, path: path.into(), device, incarnation: 1 });
+        let device = make()
+            .map_err(|source| Error::io(&dir, source))?
+            .ok_or_else(|| not_empty(dir.clone()))?;
+        nodes.push(NodeInfo {
+            id: NodeId(index as u16),
+            az: place.az,
+            path: path.into(),
+            device,
+            incarnation: 1,
+        });
     }
     Ok(nodes)
 }

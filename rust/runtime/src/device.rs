@@ -64,7 +64,10 @@ impl Device {
     pub(crate) fn append(&self, entries: &[LogEntry]) -> Result<Appended, LogError> {
         if self.closed.load(Ordering::Acquire) {
             let reason = "the cluster was closed".into();
-            return Err(LogError::Poisoned { path: Default::default(), reason });
+            return Err(LogError::Poisoned {
+                path: Default::default(),
+                reason,
+            });
         }
         self.log.append(entries)
     }
@@ -78,7 +81,10 @@ impl Device {
     /// Takes `io`, unless the disk stands still: the background goes on with other devices then.
     pub(crate) fn io_unless_stalled(&self) -> Result<MutexGuard<'_, ()>, Error> {
         self.io.try_lock_for(STALLED).ok_or_else(|| {
-            let source = io::Error::new(io::ErrorKind::TimedOut, format!("a write has taken longer than {STALLED:?}"));
+            let source = io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("a write has taken longer than {STALLED:?}"),
+            );
             Error::io(self.log.dir(), source)
         })
     }
@@ -100,7 +106,8 @@ impl Device {
     pub(crate) fn enqueue(&self, batches: &[Arc<PgBatch>], vdl: Lsn) {
         let mut queue = self.queue.lock();
         queue.extend(batches.iter().cloned());
-        while queue.len() > QUEUE_MAX && queue.front().is_some_and(|batch| batch.last_lsn() <= vdl) {
+        while queue.len() > QUEUE_MAX && queue.front().is_some_and(|batch| batch.last_lsn() <= vdl)
+        {
             queue.pop_front();
         }
         drop(queue);
@@ -120,7 +127,11 @@ impl Device {
         while !stop.load(Ordering::Acquire) {
             // What there was no room for goes first. Nothing more is taken until there is: the queue is bounded, so memory is.
             let held = self.has_held();
-            let batches: Vec<_> = if held { Vec::new() } else { self.queue.lock().drain(..).collect() };
+            let batches: Vec<_> = if held {
+                Vec::new()
+            } else {
+                self.queue.lock().drain(..).collect()
+            };
             if batches.is_empty() && !held {
                 parker.park(IDLE);
                 continue;

@@ -95,7 +95,9 @@ pub enum Error {
         by: u64,
     },
     /// The log device failed: commits that were waiting have an unknown outcome until the cluster is opened again.
-    #[error("the log failed and is not written again: {detail}; open the cluster again to learn which commits are durable")]
+    #[error(
+        "the log failed and is not written again: {detail}; open the cluster again to learn which commits are durable"
+    )]
     LogFailed {
         /// The first failure.
         detail: String,
@@ -135,10 +137,18 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Full { path, .. } => Error::DiskFull { path },
             StoreError::Io { path, source } => Error::io(&path, source),
-            StoreError::NewerFormat { path, expected, got } => {
-                Error::NewerFormat { path, expected: expected.into(), got: got.into() }
-            }
-            other => Error::Corrupt { detail: other.to_string() },
+            StoreError::NewerFormat {
+                path,
+                expected,
+                got,
+            } => Error::NewerFormat {
+                path,
+                expected: expected.into(),
+                got: got.into(),
+            },
+            other => Error::Corrupt {
+                detail: other.to_string(),
+            },
         }
     }
 }
@@ -148,11 +158,21 @@ impl From<LogError> for Error {
         match error {
             LogError::Full { path, .. } => Error::DiskFull { path },
             LogError::Io { path, source } => Error::io(&path, source),
-            LogError::NewerFormat { path, expected, got } => {
-                Error::NewerFormat { path, expected: expected.into(), got: got.into() }
-            }
-            other @ LogError::Poisoned { .. } => Error::LogFailed { detail: other.to_string() },
-            other => Error::Corrupt { detail: other.to_string() },
+            LogError::NewerFormat {
+                path,
+                expected,
+                got,
+            } => Error::NewerFormat {
+                path,
+                expected: expected.into(),
+                got: got.into(),
+            },
+            other @ LogError::Poisoned { .. } => Error::LogFailed {
+                detail: other.to_string(),
+            },
+            other => Error::Corrupt {
+                detail: other.to_string(),
+            },
         }
     }
 }
@@ -180,11 +200,16 @@ impl Error {
     /// Wraps a system error with the path it is about; a full disk has an error of its own.
     pub fn io(path: &Path, source: io::Error) -> Error {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path: path.to_path_buf() },
-            io::ErrorKind::ReadOnlyFilesystem => {
-                Error::ReadOnly { reason: format!("{} is on a read-only file system", path.display()) }
-            }
-            _ => Error::Io { path: path.to_path_buf(), source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull {
+                path: path.to_path_buf(),
+            },
+            io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly {
+                reason: format!("{} is on a read-only file system", path.display()),
+            },
+            _ => Error::Io {
+                path: path.to_path_buf(),
+                source,
+            },
         }
     }
 }
@@ -195,8 +220,16 @@ mod tests {
 
     #[test]
     fn a_full_disk_says_what_becomes_of_the_commit() {
-        let message = Error::DiskFull { path: PathBuf::from("/c") }.to_string();
-        for told in ["no space left for /c", "may still become durable", "outcome is unknown", "token"] {
+        let message = Error::DiskFull {
+            path: PathBuf::from("/c"),
+        }
+        .to_string();
+        for told in [
+            "no space left for /c",
+            "may still become durable",
+            "outcome is unknown",
+            "token",
+        ] {
             assert!(message.contains(told), "{message}");
         }
     }

@@ -25,7 +25,10 @@ pub(crate) struct Fetcher {
 
 impl Fetcher {
     pub(crate) fn new() -> Fetcher {
-        Fetcher { router: Mutex::new(ReadRouter::new(PROBE_EVERY)), damaged: Mutex::default() }
+        Fetcher {
+            router: Mutex::new(ReadRouter::new(PROBE_EVERY)),
+            damaged: Mutex::default(),
+        }
     }
 
     /// The page as of `at`, from any copy that has everything of its group up to there.
@@ -33,7 +36,12 @@ impl Fetcher {
     /// # Errors
     /// [`Error::Corrupt`] when every copy that could be asked is damaged, [`Error::OutsideWindow`] when `at` was collected,
     /// [`Error::QuorumLost`] when no copy is left.
-    pub(crate) fn page(&self, volume: &EmbeddedVolume, page: PageId, at: Lsn) -> Result<Page, Error> {
+    pub(crate) fn page(
+        &self,
+        volume: &EmbeddedVolume,
+        page: PageId,
+        at: Lsn,
+    ) -> Result<Page, Error> {
         let geometry = volume.geometry();
         let pg = PgId(geometry.segment_of(page) as u32);
         let history = volume.history();
@@ -44,14 +52,21 @@ impl Fetcher {
             let chosen = self.router.lock().choose(candidates);
             let Some(id) = chosen else { break };
             candidates.remove(id);
-            let Some(node) = volume.node(id) else { continue };
+            let Some(node) = volume.node(id) else {
+                continue;
+            };
             let asked = Instant::now();
             match node.store.materialise(page, at, &history) {
                 Ok(found) => {
                     let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
                     self.router.lock().on_reply(id, took_us);
                     for (node, error) in failures {
-                        if matches!(error, StoreError::Corrupt { .. } | StoreError::Gap { .. } | StoreError::BlobMissing { .. }) {
+                        if matches!(
+                            error,
+                            StoreError::Corrupt { .. }
+                                | StoreError::Gap { .. }
+                                | StoreError::BlobMissing { .. }
+                        ) {
                             self.damaged.lock().insert((node, page));
                         }
                     }
@@ -69,7 +84,13 @@ impl Fetcher {
         Err(self.failed(volume, page, at, failures))
     }
 
-    fn failed(&self, volume: &EmbeddedVolume, page: PageId, at: Lsn, failures: Vec<(NodeId, StoreError)>) -> Error {
+    fn failed(
+        &self,
+        volume: &EmbeddedVolume,
+        page: PageId,
+        at: Lsn,
+        failures: Vec<(NodeId, StoreError)>,
+    ) -> Error {
         if failures.is_empty() {
             return volume.quorum_lost();
         }
@@ -79,14 +100,25 @@ impl Fetcher {
         });
         if let Some(floor) = below {
             let expected = format!("{floor} to {}", volume.vdl());
-            return Error::OutsideWindow { what: "LSN", expected, got: at.to_string() };
+            return Error::OutsideWindow {
+                what: "LSN",
+                expected,
+                got: at.to_string(),
+            };
         }
-        let tried: Vec<String> = failures.iter().map(|(node, error)| format!("{node}: {error}")).collect();
-        Error::Corrupt { detail: format!("page {page} at {at}: {}", tried.join("; ")) }
+        let tried: Vec<String> = failures
+            .iter()
+            .map(|(node, error)| format!("{node}: {error}"))
+            .collect();
+        Error::Corrupt {
+            detail: format!("page {page} at {at}: {}", tried.join("; ")),
+        }
     }
 
     /// Takes the damaged pages found since the last call.
     pub(crate) fn take_damaged(&self) -> Vec<(NodeId, PageId)> {
-        std::mem::take(&mut *self.damaged.lock()).into_iter().collect()
+        std::mem::take(&mut *self.damaged.lock())
+            .into_iter()
+            .collect()
     }
 }

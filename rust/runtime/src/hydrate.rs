@@ -79,7 +79,10 @@ impl Hydration<'_> {
             Next::After(after) => self.copy_records(job, after)?,
             Next::Complete => return self.end(job).map(Some),
         };
-        *progress = Progress { next, bytes: progress.bytes + bytes };
+        *progress = Progress {
+            next,
+            bytes: progress.bytes + bytes,
+        };
         Ok(None)
     }
 
@@ -99,8 +102,13 @@ impl Hydration<'_> {
     fn complete(&self, job: &Job) -> Result<Ack, Error> {
         let pg = job.pg;
         let _io = self.io()?;
-        let number = self.to.with_copies(|copies| copies.get_mut(pg.0 as usize).map(|c| c.hydrating(job.after, job.upto)));
-        let number = number.ok_or_else(|| unexpected(format!("no copy of {pg} at {}", self.to.id())))?;
+        let number = self.to.with_copies(|copies| {
+            copies
+                .get_mut(pg.0 as usize)
+                .map(|c| c.hydrating(job.after, job.upto))
+        });
+        let number =
+            number.ok_or_else(|| unexpected(format!("no copy of {pg} at {}", self.to.id())))?;
         let ack = self.append(self.batch(pg, Vec::new()), number)?;
         ack.ok_or_else(|| unexpected(format!("no acknowledgement of {pg} from {}", self.to.id())))
     }
@@ -109,7 +117,12 @@ impl Hydration<'_> {
     /// one, which may find fewer records [11].
     fn batch(&self, pg: PgId, records: Vec<Record>) -> Arc<PgBatch> {
         let vdl = if self.fenced { Lsn::NONE } else { self.vdl };
-        Arc::new(PgBatch { pg, epoch: self.epoch, vdl, records })
+        Arc::new(PgBatch {
+            pg,
+            epoch: self.epoch,
+            vdl,
+            records,
+        })
     }
 
     /// The right to write to the device. What it had no room for goes before anything else: a copy that waits for it must not be
@@ -117,7 +130,9 @@ impl Hydration<'_> {
     fn io(&self) -> Result<MutexGuard<'_, ()>, Error> {
         let io = self.device.io_unless_stalled()?;
         if self.device.has_held() {
-            return Err(Error::DiskFull { path: self.to.dir.clone() });
+            return Err(Error::DiskFull {
+                path: self.to.dir.clone(),
+            });
         }
         Ok(io)
     }
@@ -125,11 +140,26 @@ impl Hydration<'_> {
     /// Writes a batch under a ticket of the copy. Where that fails, the copy forgets the ticket. The caller holds the device.
     fn append(&self, batch: Arc<PgBatch>, number: u64) -> Result<Option<Ack>, Error> {
         let pg = batch.pg;
-        let entry = LogEntry::batch(batch, [Ticket { node: self.to.id(), pg, number }]);
+        let entry = LogEntry::batch(
+            batch,
+            [Ticket {
+                node: self.to.id(),
+                pg,
+                number,
+            }],
+        );
         match self.device.append(&[entry]) {
-            Ok(appended) => Ok(appended.tokens.into_iter().filter_map(|token| self.to.persisted(token)).last()),
+            Ok(appended) => Ok(appended
+                .tokens
+                .into_iter()
+                .filter_map(|token| self.to.persisted(token))
+                .last()),
             Err(error) => {
-                self.to.with_copies(|copies| copies.get_mut(pg.0 as usize).map(|copy| copy.withdraw(number)));
+                self.to.with_copies(|copies| {
+                    copies
+                        .get_mut(pg.0 as usize)
+                        .map(|copy| copy.withdraw(number))
+                });
                 Err(error.into())
             }
         }
@@ -152,19 +182,35 @@ impl Hydration<'_> {
         let export = self.from.store.export(range, CHUNK_BYTES)?;
         let blobs = self.copy_blobs(export.blobs.iter().copied())?;
         let bytes = self.to.store.import(&export)?;
-        Ok((export.next.map_or(Next::Complete, Next::Page), blobs + bytes))
+        Ok((
+            export.next.map_or(Next::Complete, Next::Page),
+            blobs + bytes,
+        ))
     }
 
     /// One chunk of the records of a job, above an LSN.
     fn copy_records(&self, job: &Job, after: Lsn) -> Result<(Next, u64), Error> {
-        let history = self.to.with_copies(|copies| copies.get(job.pg.0 as usize).map(|copy| copy.state().history.clone()));
-        let history = history.ok_or_else(|| unexpected(format!("no copy of {} at {}", job.pg, self.to.id())))?;
-        let mut records = self.from.store.records(job.pg, after, job.upto, CHUNK_BYTES)?;
-        let Some(last) = records.last().map(|record| record.lsn) else { return Ok((Next::Complete, 0)) };
+        let history = self.to.with_copies(|copies| {
+            copies
+                .get(job.pg.0 as usize)
+                .map(|copy| copy.state().history.clone())
+        });
+        let history = history
+            .ok_or_else(|| unexpected(format!("no copy of {} at {}", job.pg, self.to.id())))?;
+        let mut records = self
+            .from
+            .store
+            .records(job.pg, after, job.upto, CHUNK_BYTES)?;
+        let Some(last) = records.last().map(|record| record.lsn) else {
+            return Ok((Next::Complete, 0));
+        };
         // A record that was cut off may still be kept, and must not come back.
         records.retain(|record| history.contains(record.origin, record.lsn));
         let mut bytes = self.copy_blobs(referenced(&records))?;
-        bytes += records.iter().map(|record| record.weight() as u64).sum::<u64>();
+        bytes += records
+            .iter()
+            .map(|record| record.weight() as u64)
+            .sum::<u64>();
         if !records.is_empty() {
             self.take(self.batch(job.pg, records))?;
         }
@@ -183,12 +229,22 @@ impl Hydration<'_> {
     }
 
     fn offer(&self, batch: &PgBatch) -> Result<Accepted, Error> {
-        let refused = |refuse: Refuse| unexpected(format!("{} refused {}: {refuse}", self.to.id(), batch.pg));
+        let refused =
+            |refuse: Refuse| unexpected(format!("{} refused {}: {refuse}", self.to.id(), batch.pg));
         if !self.fenced {
             return self.to.receive(batch).map_err(refused);
         }
-        let accepted = self.to.with_copies(|copies| copies.get_mut(batch.pg.0 as usize).map(|c| c.receive_fenced(batch)));
-        accepted.unwrap_or(Err(Refuse::WrongPg { expected: batch.pg, got: batch.pg })).map_err(refused)
+        let accepted = self.to.with_copies(|copies| {
+            copies
+                .get_mut(batch.pg.0 as usize)
+                .map(|c| c.receive_fenced(batch))
+        });
+        accepted
+            .unwrap_or(Err(Refuse::WrongPg {
+                expected: batch.pg,
+                got: batch.pg,
+            }))
+            .map_err(refused)
     }
 
     /// No SCL passes a reference without its blob.
@@ -212,10 +268,12 @@ fn by_pages(job: &Job) -> bool {
 
 /// The blobs that records refer to.
 pub(crate) fn referenced(records: &[Record]) -> impl Iterator<Item = BlobId> + '_ {
-    records.iter().filter_map(|record| match Op::parse(&record.op) {
-        Ok(Op::Reference { blob, .. }) => Some(blob),
-        _ => None,
-    })
+    records
+        .iter()
+        .filter_map(|record| match Op::parse(&record.op) {
+            Ok(Op::Reference { blob, .. }) => Some(blob),
+            _ => None,
+        })
 }
 
 fn unexpected(detail: String) -> Error {

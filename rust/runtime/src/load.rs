@@ -35,7 +35,11 @@ impl Cluster {
     ///
     /// # Errors
     /// `TableNotEmpty`, or whatever keeps the cluster from writing.
-    pub fn bulk_load(&self, table: &Arc<Table>, interrupt: &dyn Fn() -> bool) -> Result<BulkLoad, Error> {
+    pub fn bulk_load(
+        &self,
+        table: &Arc<Table>,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<BulkLoad, Error> {
         self.check_writable()?;
         let load = self.run(interrupt, |engine| engine.begin_load(table, wall_us()))?;
         let (blobs, to_store) = sync_channel::<LoadBlob>(BLOBS_AHEAD);
@@ -48,9 +52,18 @@ impl Cluster {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("aurora-load".into()).spawn(store);
+        let thread = std::thread::Builder::new()
+            .name("aurora-load".into())
+            .spawn(store);
         let thread = thread.map_err(|source| Error::io(Path::new("aurora-load"), source))?;
-        Ok(BulkLoad { cluster: self.clone(), load: Some(load), blobs: Some(blobs), stored, waiting: 0, thread: Some(thread) })
+        Ok(BulkLoad {
+            cluster: self.clone(),
+            load: Some(load),
+            blobs: Some(blobs),
+            stored,
+            waiting: 0,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -60,7 +73,9 @@ impl BulkLoad {
     /// # Errors
     /// `LoadOrder`, a value its column does not take, or what the disks answered. The load cannot go on after one.
     pub fn push(&mut self, row: &[Value], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
-        self.step(interrupt, |cluster, load| cluster.engine().load_push(load, row, wall_us()))?;
+        self.step(interrupt, |cluster, load| {
+            cluster.engine().load_push(load, row, wall_us())
+        })?;
         self.hand_over(interrupt)
     }
 
@@ -68,8 +83,17 @@ impl BulkLoad {
     ///
     /// # Errors
     /// As [`BulkLoad::push`].
-    pub fn push_encoded(&mut self, key: &KeyBuf, row: &[u8], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
-        self.step(interrupt, |cluster, load| cluster.engine().load_push_encoded(load, key, row, wall_us()))?;
+    pub fn push_encoded(
+        &mut self,
+        key: &KeyBuf,
+        row: &[u8],
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.step(interrupt, |cluster, load| {
+            cluster
+                .engine()
+                .load_push_encoded(load, key, row, wall_us())
+        })?;
         self.hand_over(interrupt)
     }
 
@@ -83,13 +107,17 @@ impl BulkLoad {
     /// # Errors
     /// `LoadConflict` when rows came into the table meanwhile; otherwise as [`BulkLoad::push`]. Nothing appears then.
     pub fn finish(mut self, interrupt: &dyn Fn() -> bool) -> Result<Commit, Error> {
-        self.step(interrupt, |cluster, load| cluster.engine().load_finish(load, wall_us()))?;
+        self.step(interrupt, |cluster, load| {
+            cluster.engine().load_finish(load, wall_us())
+        })?;
         self.hand_over(interrupt)?;
         self.blobs = None;
         while self.waiting > 0 {
             self.take_stored(true, interrupt)?;
         }
-        let commit = self.step(interrupt, |cluster, load| cluster.engine().load_link(load, wall_us()))?;
+        let commit = self.step(interrupt, |cluster, load| {
+            cluster.engine().load_link(load, wall_us())
+        })?;
         self.cluster.wait_durable(commit.lsn, interrupt)?;
         Ok(commit)
     }
@@ -114,7 +142,10 @@ impl BulkLoad {
             while self.waiting >= BLOBS_AHEAD {
                 self.take_stored(true, interrupt)?;
             }
-            let sent = self.blobs.as_ref().is_some_and(|blobs| blobs.send(blob).is_ok());
+            let sent = self
+                .blobs
+                .as_ref()
+                .is_some_and(|blobs| blobs.send(blob).is_ok());
             if !sent {
                 return Err(Error::Closed);
             }
@@ -138,7 +169,9 @@ impl BulkLoad {
             },
         };
         let blob = stored?;
-        self.step(interrupt, |cluster, load| cluster.engine().load_stored(load, blob, wall_us()))?;
+        self.step(interrupt, |cluster, load| {
+            cluster.engine().load_stored(load, blob, wall_us())
+        })?;
         self.waiting -= 1;
         Ok(true)
     }
@@ -169,17 +202,29 @@ impl Shared {
         std::thread::scope(|scope| {
             let living = self.volume.nodes.iter().filter(|node| node.is_alive());
             let puts: Vec<_> = living
-                .map(|node| (node.id(), scope.spawn(|| node.store.put_blob(blob.id, epoch, &pages))))
+                .map(|node| {
+                    (
+                        node.id(),
+                        scope.spawn(|| node.store.put_blob(blob.id, epoch, &pages)),
+                    )
+                })
                 .collect();
             for (node, put) in puts {
                 match put.join() {
                     Ok(Ok(_)) => drop(stored.insert(node)),
                     Ok(Err(error)) => failed = Some(Error::from(error)),
-                    Err(_) => failed = Some(Error::Corrupt { detail: format!("storing blob {} at {node} panicked", blob.id) }),
+                    Err(_) => {
+                        failed = Some(Error::Corrupt {
+                            detail: format!("storing blob {} at {node} panicked", blob.id),
+                        })
+                    }
                 }
             }
         });
-        if self.volume.is_write_quorum(PgId(blob.segment as u32), stored) {
+        if self
+            .volume
+            .is_write_quorum(PgId(blob.segment as u32), stored)
+        {
             return Ok(blob.id);
         }
         Err(failed.unwrap_or_else(|| self.volume.quorum_lost()))

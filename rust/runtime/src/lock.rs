@@ -19,12 +19,16 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::Error;
+use crate::osdisk::is_linked;
 
 /// Name of the lock file in the cluster's directory.
 pub const LOCK_FILE: &str = "owner.lock";
 
 /// How long a takeover waits for the ended owner's lock to be free.
-const TAKEOVER_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const TAKEOVER_WAIT: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// The held lock; dropping it gives the directory free.
 #[derive(Debug)]
@@ -55,14 +59,18 @@ pub fn release_in_fork() {
 impl DirectoryLock {
     fn hold(file: File) -> DirectoryLock {
         let fd = file.as_raw_fd();
-        let free = |place: &&AtomicI32| place.compare_exchange(NONE, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let free = |place: &&AtomicI32| {
+            place
+                .compare_exchange(NONE, fd, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        };
         let _ = HELD.iter().find(free);
         DirectoryLock { file }
     }
 
     /// Whether the lock file still has its name: without it, somebody else can own the directory.
     pub fn is_held(&self) -> bool {
-        rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+        is_linked(&self.file).unwrap_or(false)
     }
 
     /// Takes the directory, or says who holds it.
@@ -77,7 +85,10 @@ impl DirectoryLock {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(|source| match source.kind() {
             ErrorKind::PermissionDenied => {
-                let reason = format!("{} cannot be written ({source}); open it with read_only=True", path.display());
+                let reason = format!(
+                    "{} cannot be written ({source}); open it with read_only=True",
+                    path.display()
+                );
                 Error::ReadOnly { reason }
             }
             _ => Error::io(&path, source),
@@ -85,7 +96,10 @@ impl DirectoryLock {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let pid = owner(&mut file);
             if !takeover || pid == Some(std::process::id()) {
-                return Err(Error::AlreadyOpen { path: dir.to_path_buf(), pid });
+                return Err(Error::AlreadyOpen {
+                    path: dir.to_path_buf(),
+                    pid,
+                });
             }
             end_owner(&file, dir, pid)?;
         }
@@ -99,9 +113,14 @@ impl DirectoryLock {
     /// [`Error::AlreadyOpen`] when an owner has it.
     pub fn share(dir: &Path) -> Result<Option<DirectoryLock>, Error> {
         // A cluster whose lock file is gone has no owner to keep away that a reader could see.
-        let Ok(mut file) = File::open(dir.join(LOCK_FILE)) else { return Ok(None) };
+        let Ok(mut file) = File::open(dir.join(LOCK_FILE)) else {
+            return Ok(None);
+        };
         if flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
-            return Err(Error::AlreadyOpen { path: dir.to_path_buf(), pid: owner(&mut file) });
+            return Err(Error::AlreadyOpen {
+                path: dir.to_path_buf(),
+                pid: owner(&mut file),
+            });
         }
         Ok(Some(DirectoryLock::hold(file)))
     }
@@ -110,7 +129,11 @@ impl DirectoryLock {
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
         let fd = self.file.as_raw_fd();
-        let ours = |place: &&AtomicI32| place.compare_exchange(fd, NONE, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let ours = |place: &&AtomicI32| {
+            place
+                .compare_exchange(fd, NONE, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        };
         let _ = HELD.iter().find(ours);
     }
 }
@@ -131,15 +154,26 @@ fn write_owner(file: &mut File) -> std::io::Result<()> {
 /// Whether a process has the lock file open. Somebody who came to have an old owner's number has not, and must not be ended.
 fn has_open(process: Pid, file: &File) -> bool {
     let place = |data: &Metadata| (data.dev(), data.ino());
-    let Ok(ours) = file.metadata().as_ref().map(place) else { return false };
-    let Ok(descriptors) = read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())) else { return false };
+    let Ok(ours) = file.metadata().as_ref().map(place) else {
+        return false;
+    };
+    let Ok(descriptors) = read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())) else {
+        return false;
+    };
     // Reading the link of a descriptor opens nothing, whatever it is.
-    descriptors.flatten().any(|entry| metadata(entry.path()).is_ok_and(|data| place(&data) == ours))
+    descriptors
+        .flatten()
+        .any(|entry| metadata(entry.path()).is_ok_and(|data| place(&data) == ours))
 }
 
 fn end_owner(file: &File, dir: &Path, pid: Option<u32>) -> Result<(), Error> {
-    let still_held = || Error::AlreadyOpen { path: dir.to_path_buf(), pid };
-    let target = pid.and_then(|pid| Pid::from_raw(pid as i32)).ok_or_else(still_held)?;
+    let still_held = || Error::AlreadyOpen {
+        path: dir.to_path_buf(),
+        pid,
+    };
+    let target = pid
+        .and_then(|pid| Pid::from_raw(pid as i32))
+        .ok_or_else(still_held)?;
     // A descriptor of the process, so that what is below is about it and no other of the same number.
     if let Ok(process) = pidfd_open(target, PidfdFlags::empty()) {
         if !has_open(target, file) {
@@ -175,7 +209,10 @@ mod tests {
         }
         assert!(child.status().expect("the child ran").success());
         assert!(lock.is_held());
-        assert!(matches!(DirectoryLock::take(&dir, false), Err(Error::AlreadyOpen { .. })));
+        assert!(matches!(
+            DirectoryLock::take(&dir, false),
+            Err(Error::AlreadyOpen { .. })
+        ));
         drop(lock);
         DirectoryLock::take(&dir, false).expect("given free");
         std::fs::remove_dir_all(&dir).expect("removed");

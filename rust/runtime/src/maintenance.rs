@@ -113,7 +113,13 @@ impl Shared {
         let parker = Parker::current();
         *self.maintenance.thread.lock() = Some(parker.clone());
         let now = Instant::now();
-        let mut turn = Turn { floor_moved: now, upkept: now, started: now, scrub_next: 0, ahead: 0 };
+        let mut turn = Turn {
+            floor_moved: now,
+            upkept: now,
+            started: now,
+            scrub_next: 0,
+            ahead: 0,
+        };
         while !self.is_closed() {
             if let Ok(_work) = self.working() {
                 self.maintain_once(&mut turn);
@@ -127,7 +133,9 @@ impl Shared {
         let work = self.work.lock();
         match &self.read_only {
             _ if self.is_closed() => Err(Error::Closed),
-            Some(reason) => Err(Error::ReadOnly { reason: reason.clone() }),
+            Some(reason) => Err(Error::ReadOnly {
+                reason: reason.clone(),
+            }),
             None => Ok(work),
         }
     }
@@ -135,19 +143,25 @@ impl Shared {
     fn maintain_once(&self, turn: &mut Turn) {
         let elapsed = turn.started.elapsed().min(Duration::from_secs(1));
         turn.started = Instant::now();
-        let budget = ((self.options.background_bytes_per_s as f64 * elapsed.as_secs_f64()) as u64).max(1);
+        let budget =
+            ((self.options.background_bytes_per_s as f64 * elapsed.as_secs_f64()) as u64).max(1);
         self.find_lost();
         self.prepare_and_flush();
         self.volume.flush_pending();
         turn.ahead = turn.ahead.saturating_sub(budget);
-        let repaired = if turn.ahead == 0 { self.repair_some(budget) } else { 0 };
+        let repaired = if turn.ahead == 0 {
+            self.repair_some(budget)
+        } else {
+            0
+        };
         turn.ahead += repaired.saturating_sub(budget);
         self.gossip();
         self.repair_damage();
         let floor_every = (self.window() / 4).clamp(FLOOR_EVERY_MIN, FLOOR_EVERY);
         if turn.floor_moved.elapsed() >= floor_every {
             turn.floor_moved = Instant::now();
-            self.move_floor().unwrap_or_else(|error| self.maintenance.note(error));
+            self.move_floor()
+                .unwrap_or_else(|error| self.maintenance.note(error));
         }
         if turn.upkept.elapsed() >= UPKEEP_EVERY {
             turn.upkept = Instant::now();
@@ -171,7 +185,10 @@ impl Shared {
     /// Puts everything into layers, now and in the calling thread.
     pub(crate) fn flush_all(&self) -> Result<(), Error> {
         let _work = self.working()?;
-        self.volume.devices.iter().try_for_each(|device| self.flush(device))
+        self.volume
+            .devices
+            .iter()
+            .try_for_each(|device| self.flush(device))
     }
 
     /// Notices directories that are gone while nothing is committed.
@@ -201,7 +218,10 @@ impl Shared {
 
     /// Puts what the nodes of a device hold in memory into layers, then gives up that part of the log.
     pub(crate) fn flush(&self, device: &Device) -> Result<(), Error> {
-        let nodes: Vec<_> = self.living().filter(|node| device.nodes.contains(node.id())).collect();
+        let nodes: Vec<_> = self
+            .living()
+            .filter(|node| device.nodes.contains(node.id()))
+            .collect();
         let (position, states) = {
             // Everything before a position that is read under this lock has reached the page stores.
             let _io = device.io_unless_stalled()?;
@@ -210,7 +230,9 @@ impl Shared {
             let states: Vec<_> = nodes
                 .iter()
                 .map(|node| {
-                    node.with_copies(|copies| copies.iter_mut().for_each(|copy| copy.hear_vdl(vdl)));
+                    node.with_copies(|copies| {
+                        copies.iter_mut().for_each(|copy| copy.hear_vdl(vdl))
+                    });
                     node.states()
                 })
                 .collect();
@@ -218,7 +240,11 @@ impl Shared {
         };
         for (node, (states, unsettled)) in nodes.iter().zip(&states) {
             match node.store.flush_settled(states, *unsettled) {
-                Ok(bytes) => drop(self.maintenance.flushed_bytes.fetch_add(bytes, Ordering::Relaxed)),
+                Ok(bytes) => drop(
+                    self.maintenance
+                        .flushed_bytes
+                        .fetch_add(bytes, Ordering::Relaxed),
+                ),
                 Err(error @ StoreError::Full { .. }) => return Err(error.into()),
                 Err(error) => {
                     // A node that cannot write its layers has lost them; its peers have theirs.
@@ -232,8 +258,19 @@ impl Shared {
 
     /// What collection must keep.
     fn roots(&self) -> Roots {
-        let histories: Vec<Arc<History>> = self.meta.lock().manifest.histories().cloned().map(Arc::new).collect();
-        Roots { histories, vdl: self.volume.vdl(), floor: self.floor() }
+        let histories: Vec<Arc<History>> = self
+            .meta
+            .lock()
+            .manifest
+            .histories()
+            .cloned()
+            .map(Arc::new)
+            .collect();
+        Roots {
+            histories,
+            vdl: self.volume.vdl(),
+            floor: self.floor(),
+        }
     }
 
     /// Compacts and collects each node within its share of the budget.
@@ -242,10 +279,16 @@ impl Shared {
         let share = budget / self.volume.nodes.len().max(1) as u64;
         for node in self.living() {
             let written = node.store.compact(share, &roots).and_then(|compacted| {
-                node.store.collect(share.saturating_sub(compacted), &roots).map(|collected| compacted + collected)
+                node.store
+                    .collect(share.saturating_sub(compacted), &roots)
+                    .map(|collected| compacted + collected)
             });
             match written {
-                Ok(bytes) => drop(self.maintenance.compacted_bytes.fetch_add(bytes, Ordering::Relaxed)),
+                Ok(bytes) => drop(
+                    self.maintenance
+                        .compacted_bytes
+                        .fetch_add(bytes, Ordering::Relaxed),
+                ),
                 Err(error) => self.maintenance.note(error),
             }
         }
@@ -253,10 +296,14 @@ impl Shared {
 
     fn scrub(&self, budget: u64, turn: &mut Turn) {
         let nodes: Vec<_> = self.living().collect();
-        let Some(node) = nodes.get(turn.scrub_next % nodes.len().max(1)) else { return };
+        let Some(node) = nodes.get(turn.scrub_next % nodes.len().max(1)) else {
+            return;
+        };
         match node.store.scrub(budget) {
             Ok(report) => {
-                self.maintenance.scrubbed_bytes.fetch_add(report.bytes, Ordering::Relaxed);
+                self.maintenance
+                    .scrubbed_bytes
+                    .fetch_add(report.bytes, Ordering::Relaxed);
                 if report.finished {
                     turn.scrub_next += 1;
                 }
@@ -282,13 +329,22 @@ impl Shared {
     /// Rebuilds damaged parts of layers from peers.
     fn repair_damage(&self) {
         for (id, page) in self.fetcher.take_damaged() {
-            let Some(node) = self.volume.node(id).filter(|node| !node.is_lost()) else { continue };
+            let Some(node) = self.volume.node(id).filter(|node| !node.is_lost()) else {
+                continue;
+            };
             // Where a layer is damaged, that layer is repaired.
-            if node.store.damage().iter().any(|damage| damage.pages.contains(&page)) {
+            if node
+                .store
+                .damage()
+                .iter()
+                .any(|damage| damage.pages.contains(&page))
+            {
                 continue;
             }
             let refetched = self.fetch_from_peers(node, page..=page, |exports| {
-                exports.iter().try_for_each(|export| node.store.import(export).map(drop))
+                exports
+                    .iter()
+                    .try_for_each(|export| node.store.import(export).map(drop))
             });
             refetched.unwrap_or_else(|error| self.maintenance.note(error));
         }
@@ -302,7 +358,9 @@ impl Shared {
     }
 
     fn repair_one(&self, node: &Node, damage: &Damage) -> Result<(), Error> {
-        self.fetch_from_peers(node, damage.pages.clone(), |exports| node.store.repair(damage, exports))
+        self.fetch_from_peers(node, damage.pages.clone(), |exports| {
+            node.store.repair(damage, exports)
+        })
     }
 
     /// Gives a node what a peer has of some pages, with the blobs that they refer to: the first peer from which all of it comes.
@@ -313,11 +371,18 @@ impl Shared {
         take: impl Fn(&[Export]) -> Result<(), StoreError>,
     ) -> Result<(), Error> {
         let mut failed = None;
-        for peer in self.living().filter(|peer| peer.id() != node.id() && self.knows_as_much(peer, node, &pages)) {
+        for peer in self
+            .living()
+            .filter(|peer| peer.id() != node.id() && self.knows_as_much(peer, node, &pages))
+        {
             let fetched = exports_of(peer, &pages).and_then(|exports| {
                 for blob in exports.iter().flat_map(|export| &export.blobs) {
                     if node.store.blob_pages(*blob).is_err() {
-                        node.store.put_blob(*blob, self.volume.epoch(), &peer.store.blob_pages(*blob)?)?;
+                        node.store.put_blob(
+                            *blob,
+                            self.volume.epoch(),
+                            &peer.store.blob_pages(*blob)?,
+                        )?;
                     }
                 }
                 take(&exports)
@@ -334,7 +399,9 @@ impl Shared {
     /// part would make the node forget what it has acknowledged.
     fn knows_as_much(&self, peer: &Node, node: &Node, pages: &RangeInclusive<PageId>) -> bool {
         let geometry = self.volume.geometry();
-        let last = geometry.segment_of(*pages.end()).min(self.volume.segments().saturating_sub(1));
+        let last = geometry
+            .segment_of(*pages.end())
+            .min(self.volume.segments().saturating_sub(1));
         let mut groups = geometry.segment_of(*pages.start())..=last;
         // What is above the VDL is in the log, and in no layer that could be damaged but for a moment.
         let vdl = self.volume.vdl();
@@ -347,7 +414,10 @@ impl Shared {
             let complete = self.volume.pgcl(pg).min(self.volume.vdl());
             let behind = |node: &&Arc<Node>| node.acknowledges() && self.scl(node, pg) < complete;
             let behind: Vec<_> = self.living().filter(behind).cloned().collect();
-            for node in behind.iter().filter(|node| !self.maintenance.repairs(node.id())) {
+            for node in behind
+                .iter()
+                .filter(|node| !self.maintenance.repairs(node.id()))
+            {
                 if let Err(error) = self.gossip_to(node, pg) {
                     self.maintenance.note(error);
                 }
@@ -356,27 +426,64 @@ impl Shared {
     }
 
     pub(crate) fn scl(&self, node: &Node, pg: PgId) -> Lsn {
-        node.with_copies(|copies| copies.get(pg.0 as usize).map_or(Lsn::NONE, |copy| copy.scl()))
+        node.with_copies(|copies| {
+            copies
+                .get(pg.0 as usize)
+                .map_or(Lsn::NONE, |copy| copy.scl())
+        })
     }
 
     fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
         let mut failed = None;
         for peer in self.living().filter(|peer| peer.id() != node.id()) {
-            let Some(summary) = peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary)) else { continue };
-            let asks = node.with_copies(|copies| copies.get(pg.0 as usize).map(|copy| gossip::asks(copy, &summary)));
+            let Some(summary) =
+                peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary))
+            else {
+                continue;
+            };
+            let asks = node.with_copies(|copies| {
+                copies
+                    .get(pg.0 as usize)
+                    .map(|copy| gossip::asks(copy, &summary))
+            });
             for ask in asks.into_iter().flatten() {
                 let gap = ask.gap;
                 // Above the VDL the writer's own batches may still be on their way.
                 let upto = gap.upto.min(self.volume.vdl());
                 // And a peer speaks only for what it has on disk.
-                let vouched = peer.with_copies(|copies| copies.get(pg.0 as usize).and_then(|copy| copy.vouches(&gap)));
-                let Some(upto) = vouched.map(|vouched| upto.min(vouched)).filter(|upto| *upto > gap.after) else { continue };
-                let job = Job { pg, from: peer.id(), to: node.id(), after: gap.after, upto, pages: gap.after < self.floor() };
+                let vouched = peer.with_copies(|copies| {
+                    copies
+                        .get(pg.0 as usize)
+                        .and_then(|copy| copy.vouches(&gap))
+                });
+                let Some(upto) = vouched
+                    .map(|vouched| upto.min(vouched))
+                    .filter(|upto| *upto > gap.after)
+                else {
+                    continue;
+                };
+                let job = Job {
+                    pg,
+                    from: peer.id(),
+                    to: node.id(),
+                    after: gap.after,
+                    upto,
+                    pages: gap.after < self.floor(),
+                };
                 let manifest = self.meta.lock().manifest.clone();
                 let volume = &self.volume;
-                match recover::hydrate(&manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false) {
+                match recover::hydrate(
+                    &manifest,
+                    &volume.nodes,
+                    &volume.devices,
+                    &job,
+                    volume.vdl(),
+                    false,
+                ) {
                     Ok(ack) => {
-                        self.maintenance.repaired_records.fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
+                        self.maintenance
+                            .repaired_records
+                            .fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
                         volume.acknowledge_one(ack);
                     }
                     // Another peer may have it whole.
@@ -399,8 +506,12 @@ impl Shared {
             return Ok(());
         }
         let history = self.volume.history();
-        let points = self.living().filter_map(|node| node.store.lsn_at(start_us, &history).ok().flatten());
-        let Some(windowed) = points.map(|point| point.lsn).max() else { return Ok(()) };
+        let points = self
+            .living()
+            .filter_map(|node| node.store.lsn_at(start_us, &history).ok().flatten());
+        let Some(windowed) = points.map(|point| point.lsn).max() else {
+            return Ok(());
+        };
         let floor = windowed.min(oldest).min(self.volume.vdl());
         if let Some(next) = meta.manifest.with_floor(floor) {
             meta.store.cas(meta.manifest.version, &next)?;
@@ -412,7 +523,10 @@ impl Shared {
     /// The engine's own chores: old commit tokens, extents of loads that never ended.
     fn engine_upkeep(&self) {
         let before_us = wall_us() - TOKEN_KEPT_US;
-        let chores = [self.serve(|engine| engine.purge_tokens(before_us, wall_us()).map(|_| ())), self.serve(|engine| engine.sweep(wall_us()).map(|_| ()))];
+        let chores = [
+            self.serve(|engine| engine.purge_tokens(before_us, wall_us()).map(|_| ())),
+            self.serve(|engine| engine.sweep(wall_us()).map(|_| ())),
+        ];
         for error in chores.into_iter().filter_map(Result::err) {
             self.maintenance.note(error);
         }
@@ -424,7 +538,9 @@ fn exports_of(peer: &Node, pages: &RangeInclusive<PageId>) -> Result<Vec<Export>
     let mut exports = Vec::new();
     let mut next = Some(*pages.start());
     while let Some(page) = next {
-        let export = peer.store.export(page..=*pages.end(), GOSSIP_BYTES as u64)?;
+        let export = peer
+            .store
+            .export(page..=*pages.end(), GOSSIP_BYTES as u64)?;
         next = export.next;
         exports.push(export);
     }

@@ -34,23 +34,37 @@ pub(crate) struct DirMetaStore {
 impl DirMetaStore {
     /// A store in the cluster's directory and its nodes' directories.
     pub(crate) fn new(disk: Arc<dyn Disk>, places: Vec<PathBuf>) -> DirMetaStore {
-        DirMetaStore { disk, places, latest: Mutex::new(0) }
+        DirMetaStore {
+            disk,
+            places,
+            latest: Mutex::new(0),
+        }
     }
 
     /// Any readable manifest below a cluster's directory, to learn where the nodes' directories are: from the directory itself,
     /// else from two levels below it, where nodes lie by default. An error is the reason why none of those found could be read.
-    pub(crate) fn discover(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<Manifest>, ManifestError> {
+    pub(crate) fn discover(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+    ) -> Result<Option<Manifest>, ManifestError> {
         let mut unreadable = None;
         let mut places = vec![dir.to_path_buf()];
         for az in disk.list(dir).unwrap_or_default() {
             let az = dir.join(az);
-            places.extend(disk.list(&az).unwrap_or_default().into_iter().map(|node| az.join(node)));
+            places.extend(
+                disk.list(&az)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|node| az.join(node)),
+            );
         }
         let mut best: Option<Manifest> = None;
         for place in places {
             for held in versions_in(disk, &place) {
                 match held {
-                    Ok(manifest) if best.as_ref().is_none_or(|b| b.version < manifest.version) => best = Some(manifest),
+                    Ok(manifest) if best.as_ref().is_none_or(|b| b.version < manifest.version) => {
+                        best = Some(manifest)
+                    }
                     Ok(_) => {}
                     Err(error) => unreadable = Some(error),
                 }
@@ -71,13 +85,25 @@ impl DirMetaStore {
     /// The newest version and how many places hold it. A change that failed may have left another content with the same number
     /// behind: the one that more places hold is the one that counted.
     fn newest(&self) -> Result<Option<(Manifest, usize)>, MetaError> {
-        let readable = self.places.iter().filter(|place| self.disk.list(place).is_ok()).count();
+        let readable = self
+            .places
+            .iter()
+            .filter(|place| self.disk.list(place).is_ok())
+            .count();
         if readable < self.needed() {
-            return Err(MetaError::TooFew { got: readable, needed: self.needed(), of: self.places.len() });
+            return Err(MetaError::TooFew {
+                got: readable,
+                needed: self.needed(),
+                of: self.places.len(),
+            });
         }
         let mut newest: Vec<(Manifest, usize)> = Vec::new();
         let mut unreadable = None;
-        for held in self.places.iter().flat_map(|place| versions_in(&self.disk, place)) {
+        for held in self
+            .places
+            .iter()
+            .flat_map(|place| versions_in(&self.disk, place))
+        {
             let manifest = match held {
                 Ok(manifest) => manifest,
                 Err(error @ ManifestError::NewerFormat { .. }) => return Err(error.into()),
@@ -96,7 +122,10 @@ impl DirMetaStore {
                 None => {}
             }
         }
-        match (newest.into_iter().max_by_key(|(_, copies)| *copies), unreadable) {
+        match (
+            newest.into_iter().max_by_key(|(_, copies)| *copies),
+            unreadable,
+        ) {
             (None, Some(error)) => Err(error.into()),
             (newest, _) => Ok(newest),
         }
@@ -115,9 +144,14 @@ impl DirMetaStore {
         let (home, nodes) = self.places.split_at(1);
         let mut results: Vec<_> = home.iter().map(write).collect();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = nodes.iter().map(|place| scope.spawn(move || write(place))).collect();
+            let threads: Vec<_> = nodes
+                .iter()
+                .map(|place| scope.spawn(move || write(place)))
+                .collect();
             let ended = |thread: ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")))
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")))
             };
             results.extend(threads.into_iter().map(ended));
         });
@@ -155,11 +189,17 @@ impl DirMetaStore {
 
 impl MetaStore for DirMetaStore {
     fn read_latest(&self) -> Result<Option<Manifest>, MetaError> {
-        let Some((manifest, copies)) = self.newest()? else { return Ok(None) };
+        let Some((manifest, copies)) = self.newest()? else {
+            return Ok(None);
+        };
         if copies < self.needed() {
             let (written, _) = self.write_everywhere(&manifest);
             if written < self.needed() {
-                return Err(MetaError::TooFew { got: written, needed: self.needed(), of: self.places.len() });
+                return Err(MetaError::TooFew {
+                    got: written,
+                    needed: self.needed(),
+                    of: self.places.len(),
+                });
             }
         }
         *self.latest.lock() = manifest.version;
@@ -169,13 +209,20 @@ impl MetaStore for DirMetaStore {
     fn cas(&self, expected: u64, next: &Manifest) -> Result<(), MetaError> {
         let mut latest = self.latest.lock();
         if *latest != expected {
-            return Err(MetaError::Conflict { expected, found: *latest });
+            return Err(MetaError::Conflict {
+                expected,
+                found: *latest,
+            });
         }
         let (written, failed) = self.write_everywhere(next);
         if written < self.needed() {
             return Err(match failed {
                 Some(error) => MetaError::Store(Box::new(error)),
-                None => MetaError::TooFew { got: written, needed: self.needed(), of: self.places.len() },
+                None => MetaError::TooFew {
+                    got: written,
+                    needed: self.needed(),
+                    of: self.places.len(),
+                },
             });
         }
         *latest = next.version;
@@ -189,7 +236,10 @@ fn name_of(version: u64) -> String {
 
 fn numbers_in(disk: &Arc<dyn Disk>, place: &Path) -> Vec<u64> {
     let names = disk.list(place).unwrap_or_default();
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok()).collect();
+    let mut numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok())
+        .collect();
     numbers.sort_unstable();
     numbers
 }
@@ -197,12 +247,19 @@ fn numbers_in(disk: &Arc<dyn Disk>, place: &Path) -> Vec<u64> {
 /// The newest versions of a place, readable or not.
 fn versions_in(disk: &Arc<dyn Disk>, place: &Path) -> Vec<Result<Manifest, ManifestError>> {
     let read = |version: u64| {
-        let file = disk.open(&place.join(name_of(version)), OpenMode::Read).ok()?;
+        let file = disk
+            .open(&place.join(name_of(version)), OpenMode::Read)
+            .ok()?;
         let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
         file.read_exact_at(&mut bytes, 0).ok()?;
         Some(Manifest::decode(&bytes))
     };
-    numbers_in(disk, place).into_iter().rev().take(KEPT + 1).filter_map(read).collect()
+    numbers_in(disk, place)
+        .into_iter()
+        .rev()
+        .take(KEPT + 1)
+        .filter_map(read)
+        .collect()
 }
 
 #[cfg(test)]
@@ -213,7 +270,9 @@ mod tests {
     use aurora_store::MemDisk;
 
     fn places() -> Vec<PathBuf> {
-        std::iter::once(PathBuf::from("/c")).chain((1..=6).map(|n| PathBuf::from(format!("/c/az/node{n}")))).collect()
+        std::iter::once(PathBuf::from("/c"))
+            .chain((1..=6).map(|n| PathBuf::from(format!("/c/az/node{n}"))))
+            .collect()
     }
 
     fn store(disk: &Arc<dyn Disk>) -> DirMetaStore {
@@ -259,7 +318,17 @@ mod tests {
         assert_eq!(again.read_latest().unwrap(), Some(second));
         disk.remove_dir_all(Path::new("/c/az/node4")).unwrap();
         let error = DirMetaStore::new(disk, places()).read_latest().unwrap_err();
-        assert!(matches!(error, MetaError::TooFew { got: 3, needed: 4, of: 7 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                MetaError::TooFew {
+                    got: 3,
+                    needed: 4,
+                    of: 7
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -268,12 +337,22 @@ mod tests {
         let meta = store(&disk);
         meta.cas(0, &first()).unwrap();
         let second = first().recovering();
-        meta.write_one(&places()[3], second.version, &second.encode()).unwrap();
+        meta.write_one(&places()[3], second.version, &second.encode())
+            .unwrap();
         let next = DirMetaStore::new(disk.clone(), places());
         assert_eq!(next.read_latest().unwrap(), Some(second.clone()));
-        let copies = places().iter().filter(|p| disk.exists(&p.join(name_of(second.version)))).count();
+        let copies = places()
+            .iter()
+            .filter(|p| disk.exists(&p.join(name_of(second.version))))
+            .count();
         assert_eq!(copies, 7);
-        assert!(matches!(next.cas(1, &second), Err(MetaError::Conflict { expected: 1, found: 2 })));
+        assert!(matches!(
+            next.cas(1, &second),
+            Err(MetaError::Conflict {
+                expected: 1,
+                found: 2
+            })
+        ));
     }
 
     #[test]
@@ -284,9 +363,13 @@ mod tests {
         let (failed, second) = (first().with_config("a", "1"), first().recovering());
         for (n, place) in places().iter().enumerate() {
             let content = if n < 3 { &failed } else { &second };
-            meta.write_one(place, content.version, &content.encode()).unwrap();
+            meta.write_one(place, content.version, &content.encode())
+                .unwrap();
         }
-        assert_eq!(DirMetaStore::new(disk, places()).read_latest().unwrap(), Some(second));
+        assert_eq!(
+            DirMetaStore::new(disk, places()).read_latest().unwrap(),
+            Some(second)
+        );
     }
 
     #[test]
@@ -294,10 +377,20 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         store(&disk).cas(0, &first()).unwrap();
         for place in &places()[..3] {
-            let file = disk.open(&place.join(name_of(1)), OpenMode::ReadWrite).unwrap();
+            let file = disk
+                .open(&place.join(name_of(1)), OpenMode::ReadWrite)
+                .unwrap();
             file.write_all_at(b"x", 30).unwrap();
         }
-        assert_eq!(DirMetaStore::new(disk.clone(), places()).read_latest().unwrap(), Some(first()));
-        assert_eq!(DirMetaStore::discover(&disk, Path::new("/c")).unwrap(), Some(first()));
+        assert_eq!(
+            DirMetaStore::new(disk.clone(), places())
+                .read_latest()
+                .unwrap(),
+            Some(first())
+        );
+        assert_eq!(
+            DirMetaStore::discover(&disk, Path::new("/c")).unwrap(),
+            Some(first())
+        );
     }
 }

@@ -25,8 +25,22 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(info: NodeInfo, dir: PathBuf, device: u64, store: NodeStore, copies: Vec<Copy>) -> Node {
-        Node { info, dir, device, store, copies: Mutex::new(copies), lost: AtomicBool::new(false), silent: AtomicBool::new(false) }
+    pub(crate) fn new(
+        info: NodeInfo,
+        dir: PathBuf,
+        device: u64,
+        store: NodeStore,
+        copies: Vec<Copy>,
+    ) -> Node {
+        Node {
+            info,
+            dir,
+            device,
+            store,
+            copies: Mutex::new(copies),
+            lost: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -64,7 +78,10 @@ impl Node {
         let mut copies = self.copies.lock();
         match copies.get_mut(batch.pg.0 as usize) {
             Some(copy) => copy.receive(batch),
-            None => Err(Refuse::WrongPg { expected: PgId(copies.len() as u32), got: batch.pg }),
+            None => Err(Refuse::WrongPg {
+                expected: PgId(copies.len() as u32),
+                got: batch.pg,
+            }),
         }
     }
 
@@ -74,7 +91,10 @@ impl Node {
             Fresh::All => self.store.ingest(batch.clone()),
             Fresh::Some(indices) if indices.is_empty() => {}
             Fresh::Some(indices) => {
-                let records = indices.iter().map(|&index| batch.records[index].clone()).collect();
+                let records = indices
+                    .iter()
+                    .map(|&index| batch.records[index].clone())
+                    .collect();
                 self.store.ingest(Arc::new(PgBatch { records, ..**batch }));
             }
         }
@@ -83,7 +103,9 @@ impl Node {
     /// Exchanges the store's token for the acknowledgement [8].
     pub(crate) fn persisted(&self, token: PersistedToken) -> Option<Ack> {
         let mut copies = self.copies.lock();
-        copies.get_mut(token.pg().0 as usize).map(|copy| copy.persisted(token))
+        copies
+            .get_mut(token.pg().0 as usize)
+            .map(|copy| copy.persisted(token))
     }
 
     /// The states of the copies, and the oldest record that any of them is restored with.
@@ -109,5 +131,8 @@ impl Node {
 
 /// Whether a node with this error must count as lost, or may go on and be read again.
 pub(crate) fn is_fatal(error: &StoreError) -> bool {
-    !matches!(error, StoreError::Full { .. } | StoreError::BelowFloor { .. } | StoreError::Corrupt { .. })
+    !matches!(
+        error,
+        StoreError::Full { .. } | StoreError::BelowFloor { .. } | StoreError::Corrupt { .. }
+    )
 }

@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aurora_proto::{Job, Manifest, ManifestError, MetaError, MetaStore, NodeInfo, NodeSet, WriterStart};
-use aurora_store::{Disk, LogConfig, LogDevice, LogEntry, LogError, MemDisk, NodeConfig, NodeIdentity};
+use aurora_proto::{
+    Job, Manifest, ManifestError, MetaError, MetaStore, NodeInfo, NodeSet, WriterStart,
+};
+use aurora_store::{
+    Disk, LogConfig, LogDevice, LogEntry, LogError, MemDisk, NodeConfig, NodeIdentity,
+};
 
 use crate::Error;
 use crate::create::create;
@@ -75,14 +79,22 @@ pub(crate) fn open_on(options: &OpenOptions, disk: Arc<dyn Disk>) -> Result<Open
         }
         layout::make_dir(&*disk, &dir).map_err(|source| Error::io(&dir, source))?;
     }
-    open_site(Site { disk, dir, lock: None }, options)
+    open_site(
+        Site {
+            disk,
+            dir,
+            lock: None,
+        },
+        options,
+    )
 }
 
 fn open_site(mut site: Site, options: &OpenOptions) -> Result<Opened, Error> {
     if options.read_only {
         site.disk = Arc::new(ReadOnlyDisk(site.disk));
     }
-    let known = DirMetaStore::discover(&site.disk, &site.dir).map_err(|error| manifest_error(&site.dir, error))?;
+    let known = DirMetaStore::discover(&site.disk, &site.dir)
+        .map_err(|error| manifest_error(&site.dir, error))?;
     match known {
         Some(known) => open_existing(site, known, options),
         None => {
@@ -97,8 +109,13 @@ fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
     let Some(path) = &options.path else {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         let dir = PathBuf::from(MEMORY_DIR);
-        disk.create_dir_all(&dir).map_err(|source| Error::io(&dir, source))?;
-        return Ok(Site { disk, dir, lock: None });
+        disk.create_dir_all(&dir)
+            .map_err(|source| Error::io(&dir, source))?;
+        return Ok(Site {
+            disk,
+            dir,
+            lock: None,
+        });
     };
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     if path.exists() && !path.is_dir() {
@@ -110,7 +127,9 @@ fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
         }
         layout::make_dir(&*disk, path).map_err(|source| Error::io(path, source))?;
     }
-    let dir = path.canonicalize().map_err(|source| Error::io(path, source))?;
+    let dir = path
+        .canonicalize()
+        .map_err(|source| Error::io(path, source))?;
     if !dir.join(crate::lock::LOCK_FILE).exists() {
         refuse_foreign(&disk, &dir, options)?;
     }
@@ -123,14 +142,26 @@ fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
 
 fn not_a_cluster(path: &Path, got: &str) -> Error {
     let expected = "a directory with a manifest, as au.open() makes".into();
-    Error::NotACluster { path: path.to_path_buf(), expected, got: got.into() }
+    Error::NotACluster {
+        path: path.to_path_buf(),
+        expected,
+        got: got.into(),
+    }
 }
 
 fn manifest_error(dir: &Path, error: ManifestError) -> Error {
     match error {
-        ManifestError::NewerFormat { expected, got } => Error::NewerFormat { path: dir.to_path_buf(), expected, got },
-        ManifestError::Magic { .. } => not_a_cluster(dir, &format!("a file named like a manifest ({error})")),
-        other => Error::Corrupt { detail: format!("every manifest in {}: {other}", dir.display()) },
+        ManifestError::NewerFormat { expected, got } => Error::NewerFormat {
+            path: dir.to_path_buf(),
+            expected,
+            got,
+        },
+        ManifestError::Magic { .. } => {
+            not_a_cluster(dir, &format!("a file named like a manifest ({error})"))
+        }
+        other => Error::Corrupt {
+            detail: format!("every manifest in {}: {other}", dir.display()),
+        },
     }
 }
 
@@ -145,12 +176,22 @@ fn refuse_foreign(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Re
 /// A new cluster is only made where nothing is that it could hide or destroy.
 fn check_empty(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<(), Error> {
     let names = disk.list(dir).map_err(|source| Error::io(dir, source))?;
-    let unfinished = unfinished::marked(&**disk, dir).map_err(|source| Error::io(dir, source))?.is_some();
+    let unfinished = unfinished::marked(&**disk, dir)
+        .map_err(|source| Error::io(dir, source))?
+        .is_some();
     let ours = |name: &str| [crate::lock::LOCK_FILE, unfinished::TEMP].contains(&name);
     let foreign: Vec<String> = names.into_iter().filter(|name| !ours(name)).collect();
     if !foreign.is_empty() && !unfinished {
-        let shown = foreign.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(not_a_cluster(dir, &format!("a directory with {} entries: {shown}", foreign.len())));
+        let shown = foreign
+            .iter()
+            .take(3)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(not_a_cluster(
+            dir,
+            &format!("a directory with {} entries: {shown}", foreign.len()),
+        ));
     }
     if !options.create || options.read_only {
         return Err(not_a_cluster(dir, "an empty directory"));
@@ -171,10 +212,17 @@ fn clear_unfinished(site: &Site) -> Result<(), Error> {
 fn open_existing(site: Site, known: Manifest, options: &OpenOptions) -> Result<Opened, Error> {
     check_against(&known, options)?;
     let meta = DirMetaStore::new(site.disk.clone(), layout::places(&site.dir, &known.nodes));
-    let latest = if options.read_only { meta.peek_latest() } else { meta.read_latest() };
-    let manifest = latest.map_err(|error| too_few_places(&site, &known, error))?.unwrap_or(known);
+    let latest = if options.read_only {
+        meta.peek_latest()
+    } else {
+        meta.read_latest()
+    };
+    let manifest = latest
+        .map_err(|error| too_few_places(&site, &known, error))?
+        .unwrap_or(known);
     if !options.read_only {
-        unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
+        unfinished::unmark(&*site.disk, &site.dir)
+            .map_err(|source| Error::io(&site.dir, source))?;
     }
     let mut logs = Vec::new();
     for (path, nodes) in layout::logs(&site.dir, &manifest) {
@@ -189,17 +237,47 @@ fn too_few_places(site: &Site, known: &Manifest, error: MetaError) -> Error {
         return error.into();
     }
     let here = |info: &&NodeInfo| site.disk.list(&layout::node_dir(&site.dir, info)).is_ok();
-    let living: NodeSet = known.nodes.iter().filter(here).map(|info| info.id).collect();
-    if living.len() == known.nodes.len() { error.into() } else { recover::too_few(known, living) }
+    let living: NodeSet = known
+        .nodes
+        .iter()
+        .filter(here)
+        .map(|info| info.id)
+        .collect();
+    if living.len() == known.nodes.len() {
+        error.into()
+    } else {
+        recover::too_few(known, living)
+    }
 }
 
 /// A log with what its nodes had accepted; `None` where it is gone or beyond reading, and its nodes with it.
-fn open_log(site: &Site, manifest: &Manifest, path: PathBuf, nodes: NodeSet) -> Result<OpenLog, Error> {
-    match LogDevice::open(site.disk.clone(), &path, nodes, salt(manifest), LogConfig::default()) {
-        Ok((log, replay)) => Ok(OpenLog { path, nodes, log: Some(log), entries: replay.entries }),
+fn open_log(
+    site: &Site,
+    manifest: &Manifest,
+    path: PathBuf,
+    nodes: NodeSet,
+) -> Result<OpenLog, Error> {
+    match LogDevice::open(
+        site.disk.clone(),
+        &path,
+        nodes,
+        salt(manifest),
+        LogConfig::default(),
+    ) {
+        Ok((log, replay)) => Ok(OpenLog {
+            path,
+            nodes,
+            log: Some(log),
+            entries: replay.entries,
+        }),
         Err(error @ LogError::NewerFormat { .. }) => Err(error.into()),
         // The log of a device goes with its nodes, as long as there are others; the only log may not.
-        Err(_) if nodes.len() < manifest.nodes.len() => Ok(OpenLog { path, nodes, log: None, entries: Vec::new() }),
+        Err(_) if nodes.len() < manifest.nodes.len() => Ok(OpenLog {
+            path,
+            nodes,
+            log: None,
+            entries: Vec::new(),
+        }),
         Err(LogError::Missing { path }) => Err(Error::Corrupt {
             detail: format!(
                 "{}: expected the hot log, found none; what was committed last is in it alone: bring it back",
@@ -215,14 +293,26 @@ fn check_against(manifest: &Manifest, options: &OpenOptions) -> Result<(), Error
     let fixed = |option: &'static str, expected: String, got: Option<String>| match got {
         Some(got) if got != expected => {
             let expected = format!("{expected}, fixed when the cluster was made");
-            Err(Error::InvalidOption { option, expected, got })
+            Err(Error::InvalidOption {
+                option,
+                expected,
+                got,
+            })
         }
         _ => Ok(()),
     };
     let segment_bytes = manifest.segment_pages * u64::from(manifest.page_bytes);
     fixed("region", manifest.region.clone(), options.region.clone())?;
-    fixed("page_bytes", manifest.page_bytes.to_string(), options.page_bytes.map(|bytes| bytes.to_string()))?;
-    fixed("segment_bytes", segment_bytes.to_string(), options.segment_bytes.map(|bytes| bytes.to_string()))
+    fixed(
+        "page_bytes",
+        manifest.page_bytes.to_string(),
+        options.page_bytes.map(|bytes| bytes.to_string()),
+    )?;
+    fixed(
+        "segment_bytes",
+        segment_bytes.to_string(),
+        options.segment_bytes.map(|bytes| bytes.to_string()),
+    )
 }
 
 /// Sizes and thresholds of every node of the volume.
@@ -232,7 +322,11 @@ pub(crate) fn node_config(manifest: &Manifest) -> NodeConfig {
 
 /// Whose directory a node's directory is.
 pub(crate) fn identity(manifest: &Manifest, info: &NodeInfo) -> NodeIdentity {
-    NodeIdentity { cluster: manifest.cluster, node: info.id, incarnation: info.incarnation }
+    NodeIdentity {
+        cluster: manifest.cluster,
+        node: info.id,
+        incarnation: info.incarnation,
+    }
 }
 
 /// The seed of the log's checksums: blocks of another cluster do not pass.

@@ -72,7 +72,10 @@ impl OpenOptions {
 
     /// Options of a cluster in a directory, made if it is missing.
     pub fn at(path: impl Into<PathBuf>) -> OpenOptions {
-        OpenOptions { path: Some(path.into()), ..OpenOptions::memory() }
+        OpenOptions {
+            path: Some(path.into()),
+            ..OpenOptions::memory()
+        }
     }
 
     /// Checks what can be checked without looking at a disk.
@@ -81,18 +84,28 @@ impl OpenOptions {
     /// [`Error::InvalidOption`] naming the option, what it accepts and what it got.
     pub fn check(&self) -> Result<(), Error> {
         if self.cache_bytes < CACHE_BYTES_MIN {
-            return Err(invalid("cache_bytes", format!("at least {CACHE_BYTES_MIN}"), self.cache_bytes));
+            return Err(invalid(
+                "cache_bytes",
+                format!("at least {CACHE_BYTES_MIN}"),
+                self.cache_bytes,
+            ));
         }
         if let Some(page_bytes) = self.page_bytes
             && !PAGE_BYTES_ALLOWED.contains(&page_bytes)
         {
-            return Err(invalid("page_bytes", "16384, 32768 or 65536".into(), page_bytes));
+            return Err(invalid(
+                "page_bytes",
+                "16384, 32768 or 65536".into(),
+                page_bytes,
+            ));
         }
         let page_bytes = self.page_bytes.unwrap_or(32 << 10) as u64;
         if let Some(bytes) = self.segment_bytes {
             let least = SEGMENT_PAGES_MIN * page_bytes;
             if bytes < least || bytes % page_bytes != 0 || bytes > SEGMENT_BYTES_DEFAULT {
-                let accepts = format!("a multiple of page_bytes ({page_bytes}) from {least} to {SEGMENT_BYTES_DEFAULT}");
+                let accepts = format!(
+                    "a multiple of page_bytes ({page_bytes}) from {least} to {SEGMENT_BYTES_DEFAULT}"
+                );
                 return Err(invalid("segment_bytes", accepts, bytes));
             }
         }
@@ -104,17 +117,31 @@ impl OpenOptions {
 
     /// Six copies, two in each of three zones, each in a directory of its own [10].
     fn check_nodes(&self) -> Result<(), Error> {
-        let Some(nodes) = &self.nodes else { return Ok(()) };
+        let Some(nodes) = &self.nodes else {
+            return Ok(());
+        };
         if nodes.len() != 6 {
-            return Err(invalid("nodes", "6 placements, two in each of 3 zones".into(), nodes.len()));
+            return Err(invalid(
+                "nodes",
+                "6 placements, two in each of 3 zones".into(),
+                nodes.len(),
+            ));
         }
         for node in nodes {
             let in_zone = nodes.iter().filter(|other| other.az == node.az).count();
             if in_zone != 2 {
-                return Err(invalid("nodes", "two placements in each zone".into(), format!("{in_zone} in {}", node.az)));
+                return Err(invalid(
+                    "nodes",
+                    "two placements in each zone".into(),
+                    format!("{in_zone} in {}", node.az),
+                ));
             }
             if nodes.iter().filter(|other| other.path == node.path).count() > 1 {
-                return Err(invalid("nodes", "six different directories".into(), format!("{} twice", node.path.display())));
+                return Err(invalid(
+                    "nodes",
+                    "six different directories".into(),
+                    format!("{} twice", node.path.display()),
+                ));
             }
         }
         Ok(())
@@ -122,7 +149,11 @@ impl OpenOptions {
 }
 
 fn invalid(option: &'static str, expected: String, got: impl ToString) -> Error {
-    Error::InvalidOption { option, expected, got: got.to_string() }
+    Error::InvalidOption {
+        option,
+        expected,
+        got: got.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -139,13 +170,46 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         assert!(OpenOptions::memory().check().is_ok());
-        assert_eq!(refused(OpenOptions { cache_bytes: 1, ..OpenOptions::memory() }), "cache_bytes");
-        assert_eq!(refused(OpenOptions { page_bytes: Some(4096), ..OpenOptions::memory() }), "page_bytes");
-        assert_eq!(refused(OpenOptions { segment_bytes: Some(32768), ..OpenOptions::memory() }), "segment_bytes");
-        let node = |az: &str, path: &str| NodePlacement { az: az.into(), path: path.into() };
+        assert_eq!(
+            refused(OpenOptions {
+                cache_bytes: 1,
+                ..OpenOptions::memory()
+            }),
+            "cache_bytes"
+        );
+        assert_eq!(
+            refused(OpenOptions {
+                page_bytes: Some(4096),
+                ..OpenOptions::memory()
+            }),
+            "page_bytes"
+        );
+        assert_eq!(
+            refused(OpenOptions {
+                segment_bytes: Some(32768),
+                ..OpenOptions::memory()
+            }),
+            "segment_bytes"
+        );
+        let node = |az: &str, path: &str| NodePlacement {
+            az: az.into(),
+            path: path.into(),
+        };
         let same = vec![node("a", "x"); 6];
-        assert_eq!(refused(OpenOptions { nodes: Some(same), ..OpenOptions::memory() }), "nodes");
+        assert_eq!(
+            refused(OpenOptions {
+                nodes: Some(same),
+                ..OpenOptions::memory()
+            }),
+            "nodes"
+        );
         let five = (0..5).map(|n| node("a", &n.to_string())).collect();
-        assert_eq!(refused(OpenOptions { nodes: Some(five), ..OpenOptions::memory() }), "nodes");
+        assert_eq!(
+            refused(OpenOptions {
+                nodes: Some(five),
+                ..OpenOptions::memory()
+            }),
+            "nodes"
+        );
     }
 }

@@ -24,7 +24,9 @@ impl Disk for ReadOnlyDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         match mode {
             OpenMode::Create => Err(refused()),
-            OpenMode::Read | OpenMode::ReadWrite => Ok(Arc::new(ReadOnlyFile(self.0.open(path, OpenMode::Read)?))),
+            OpenMode::Read | OpenMode::ReadWrite => {
+                Ok(Arc::new(ReadOnlyFile(self.0.open(path, OpenMode::Read)?)))
+            }
         }
     }
 

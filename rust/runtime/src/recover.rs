@@ -8,8 +8,8 @@ use std::sync::Arc;
 use aurora_control::{Opening, Policy, Seen, opening};
 use aurora_page::Lsn;
 use aurora_proto::{
-    Ack, Inventory, Job, Manifest, MetaStore, NodeId, NodeInfo, NodeSet, Plan, Recovery, RecoveryError, Replacement,
-    Writer,
+    Ack, Inventory, Job, Manifest, MetaStore, NodeId, NodeInfo, NodeSet, Plan, Recovery,
+    RecoveryError, Replacement, Writer,
 };
 use aurora_redo::{History, PgId};
 use aurora_store::{LogConfig, LogDevice, LogEntry, NodeIdentity, NodeStore, Ticket};
@@ -24,7 +24,9 @@ use crate::open::{BYTES_IN_FLIGHT_MAX, OpenLog, Opened, Site, identity, node_con
 use crate::restore::{anew, restore_copies};
 
 /// Six directories of one machine are rebuilt as soon as a read quorum is there: waiting would not bring them back.
-const REBUILD: Policy = Policy { rebuild_from_read_quorum: true };
+const REBUILD: Policy = Policy {
+    rebuild_from_read_quorum: true,
+};
 
 /// Brings the cluster of a manifest to work again, or opens it for reading where too few copies are left to write.
 pub(crate) fn recover(
@@ -40,7 +42,11 @@ pub(crate) fn recover(
         return open_for_reading(site, meta, manifest, found, logs, reason);
     }
     // Decided before anything is changed: a cluster that cannot open is left as it was found.
-    let seen: Vec<_> = manifest.nodes.iter().map(|info| (info.id, look(&site, info, &found))).collect();
+    let seen: Vec<_> = manifest
+        .nodes
+        .iter()
+        .map(|info| (info.id, look(&site, info, &found)))
+        .collect();
     let replace = match opening(&manifest, &seen, REBUILD) {
         Opening::RecreateAndHydrate { replace, .. } => replace,
         Opening::ReadOnly { .. } => {
@@ -53,12 +59,20 @@ pub(crate) fn recover(
     meta.cas(manifest.version, &recovering)?;
     let (nodes, replace, failed) = all_nodes(&site, &recovering, found, replace);
     let devices = make_devices(&site, &recovering, logs, &replace)?;
-    nodes.iter().filter(|node| device_of(&devices, node.id()).is_none()).for_each(|node| node.silence());
-    let mut recovery = Recovery::new(&recovering, &replace).map_err(|error| refused(&recovering, &nodes, error))?;
+    nodes
+        .iter()
+        .filter(|node| device_of(&devices, node.id()).is_none())
+        .for_each(|node| node.silence());
+    let mut recovery = Recovery::new(&recovering, &replace)
+        .map_err(|error| refused(&recovering, &nodes, error))?;
     for inventory in fence(&recovering, &nodes, &devices)? {
-        recovery.on_inventory(inventory).map_err(|error| refused(&recovering, &nodes, error))?;
+        recovery
+            .on_inventory(inventory)
+            .map_err(|error| refused(&recovering, &nodes, error))?;
     }
-    let mut plan = recovery.plan().map_err(|error| refused(&recovering, &nodes, error))?;
+    let mut plan = recovery
+        .plan()
+        .map_err(|error| refused(&recovering, &nodes, error))?;
     let Site { dir, lock, .. } = site;
     if !plan.can_open() {
         if let Some(error) = failed {
@@ -67,21 +81,45 @@ pub(crate) fn recover(
         let reason = too_few(&recovering, ids(&nodes)).to_string();
         let writer = plan.writer_start(&recovering, BYTES_IN_FLIGHT_MAX);
         let manifest = recovering;
-        return Ok(Opened { dir, lock, meta, manifest, writer, nodes, devices, jobs: vec![], read_only: Some(reason) });
+        return Ok(Opened {
+            dir,
+            lock,
+            meta,
+            manifest,
+            writer,
+            nodes,
+            devices,
+            jobs: vec![],
+            read_only: Some(reason),
+        });
     }
     let jobs = replicate(&recovering, &nodes, &devices, &mut plan)?;
-    let opened = plan.opened().map_err(|error| Error::Corrupt { detail: error.to_string() })?;
+    let opened = plan.opened().map_err(|error| Error::Corrupt {
+        detail: error.to_string(),
+    })?;
     meta.cas(recovering.version, &opened)?;
     install(&opened, &nodes, &devices)?;
     let writer = plan.writer_start(&opened, BYTES_IN_FLIGHT_MAX);
-    Ok(Opened { dir, lock, meta, manifest: opened, writer, nodes, devices, jobs, read_only: None })
+    Ok(Opened {
+        dir,
+        lock,
+        meta,
+        manifest: opened,
+        writer,
+        nodes,
+        devices,
+        jobs,
+        read_only: None,
+    })
 }
 
 /// The nodes whose directories are there and theirs, each with its copies.
 fn survey(site: &Site, manifest: &Manifest, logs: &[OpenLog]) -> Result<Vec<Arc<Node>>, Error> {
     let mut nodes = Vec::new();
     for info in &manifest.nodes {
-        let Some(log) = logs.iter().find(|log| log.nodes.contains(info.id)) else { continue };
+        let Some(log) = logs.iter().find(|log| log.nodes.contains(info.id)) else {
+            continue;
+        };
         if log.log.is_none() {
             continue;
         }
@@ -93,25 +131,57 @@ fn survey(site: &Site, manifest: &Manifest, logs: &[OpenLog]) -> Result<Vec<Arc<
 }
 
 /// A node as its directory has it; `None` when the directory is gone, damaged, or of another node or making of it: a lost copy.
-fn open_node(site: &Site, manifest: &Manifest, info: &NodeInfo, entries: &[LogEntry]) -> Result<Option<Node>, Error> {
+fn open_node(
+    site: &Site,
+    manifest: &Manifest,
+    info: &NodeInfo,
+    entries: &[LogEntry],
+) -> Result<Option<Node>, Error> {
     let dir = layout::node_dir(&site.dir, info);
     match NodeIdentity::read(&*site.disk, &dir) {
         Ok(found) if found == identity(manifest, info) => {}
-        Err(aurora_store::StoreError::NewerFormat { path, expected, got }) => {
-            return Err(Error::NewerFormat { path, expected: expected.into(), got: got.into() });
+        Err(aurora_store::StoreError::NewerFormat {
+            path,
+            expected,
+            got,
+        }) => {
+            return Err(Error::NewerFormat {
+                path,
+                expected: expected.into(),
+                got: got.into(),
+            });
         }
         Ok(_) | Err(_) => return Ok(None),
     }
-    let opened = NodeStore::open(site.disk.clone(), &dir, manifest.cluster, info.id, node_config(manifest));
+    let opened = NodeStore::open(
+        site.disk.clone(),
+        &dir,
+        manifest.cluster,
+        info.id,
+        node_config(manifest),
+    );
     let store = match opened {
         Ok(store) => store,
-        Err(aurora_store::StoreError::NewerFormat { path, expected, got }) => {
-            return Err(Error::NewerFormat { path, expected: expected.into(), got: got.into() });
+        Err(aurora_store::StoreError::NewerFormat {
+            path,
+            expected,
+            got,
+        }) => {
+            return Err(Error::NewerFormat {
+                path,
+                expected: expected.into(),
+                got: got.into(),
+            });
         }
         Err(_) => return Ok(None),
     };
-    let Ok(copies) = restore_copies(manifest, info.id, &store, entries) else { return Ok(None) };
-    let device = site.disk.device_of(&dir).map_err(|source| Error::io(&dir, source))?;
+    let Ok(copies) = restore_copies(manifest, info.id, &store, entries) else {
+        return Ok(None);
+    };
+    let device = site
+        .disk
+        .device_of(&dir)
+        .map_err(|source| Error::io(&dir, source))?;
     Ok(Some(Node::new(info.clone(), dir, device, store, copies)))
 }
 
@@ -123,11 +193,18 @@ fn look(site: &Site, info: &NodeInfo, found: &[Arc<Node>]) -> Seen {
     }
     let dir = layout::node_dir(&site.dir, info);
     let standing = dir.ancestors().find(|path| site.disk.exists(path));
-    let Some(device) = standing.and_then(|path| site.disk.device_of(path).ok()) else { return Seen::Unknown };
-    let mut neighbours = found.iter().filter(|node| node.info.device == info.device).peekable();
+    let Some(device) = standing.and_then(|path| site.disk.device_of(path).ok()) else {
+        return Seen::Unknown;
+    };
+    let mut neighbours = found
+        .iter()
+        .filter(|node| node.info.device == info.device)
+        .peekable();
     let renumbered = neighbours.peek().is_some();
     match neighbours.any(|node| node.device == device) {
-        true => Seen::Lost { device: info.device },
+        true => Seen::Lost {
+            device: info.device,
+        },
         false if renumbered => Seen::Unknown,
         false => Seen::Lost { device },
     }
@@ -135,7 +212,11 @@ fn look(site: &Site, info: &NodeInfo, found: &[Arc<Node>]) -> Seen {
 
 /// The nodes that answer.
 fn ids(nodes: &[Arc<Node>]) -> NodeSet {
-    nodes.iter().filter(|node| node.acknowledges()).map(|node| node.id()).collect()
+    nodes
+        .iter()
+        .filter(|node| node.acknowledges())
+        .map(|node| node.id())
+        .collect()
 }
 
 /// The nodes found, and empty ones in the place of those to be rebuilt; which those are, and what kept the others from being made:
@@ -170,7 +251,12 @@ fn make_anew(site: &Site, manifest: &Manifest, info: &NodeInfo) -> Result<Node, 
     }
     let io = |source| Error::io(&dir, source);
     site.disk.create_dir_all(&dir).map_err(io)?;
-    let made = NodeStore::create(site.disk.clone(), &dir, identity(manifest, info), node_config(manifest));
+    let made = NodeStore::create(
+        site.disk.clone(),
+        &dir,
+        identity(manifest, info),
+        node_config(manifest),
+    );
     let begun = made.and_then(|store| store.flush(&anew(manifest, info.id)).map(|_| store));
     let store = begun.inspect_err(|_| {
         // Half a node would be set aside as if it had been one; when it cannot even be removed, it is.
@@ -186,7 +272,8 @@ fn make_anew(site: &Site, manifest: &Manifest, info: &NodeInfo) -> Result<Node, 
 fn set_aside(site: &Site, manifest: &Manifest, info: &NodeInfo, dir: &Path) -> Result<(), Error> {
     let io = |source| Error::io(dir, source);
     let attempt = |found: NodeIdentity| {
-        (found.cluster, found.node) == (manifest.cluster, info.id) && found.incarnation >= info.incarnation
+        (found.cluster, found.node) == (manifest.cluster, info.id)
+            && found.incarnation >= info.incarnation
     };
     if NodeIdentity::read(&*site.disk, dir).is_ok_and(attempt) {
         return site.disk.remove_dir_all(dir).map_err(io);
@@ -197,7 +284,8 @@ fn set_aside(site: &Site, manifest: &Manifest, info: &NodeInfo, dir: &Path) -> R
         PathBuf::from(name)
     };
     let free = (1..).map(name).find(|kept| !site.disk.exists(kept));
-    free.map_or(Ok(()), |kept| site.disk.rename(dir, &kept)).map_err(io)
+    free.map_or(Ok(()), |kept| site.disk.rename(dir, &kept))
+        .map_err(io)
 }
 
 fn make_devices(
@@ -206,15 +294,27 @@ fn make_devices(
     logs: Vec<OpenLog>,
     replace: &[Replacement],
 ) -> Result<Vec<Arc<Device>>, Error> {
-    let rebuilt: Vec<PathBuf> = replace.iter().map(|r| layout::node_dir(&site.dir, &r.with)).collect();
+    let rebuilt: Vec<PathBuf> = replace
+        .iter()
+        .map(|r| layout::node_dir(&site.dir, &r.with))
+        .collect();
     let mut devices = Vec::new();
-    for OpenLog { path, nodes, log, .. } in logs {
+    for OpenLog {
+        path, nodes, log, ..
+    } in logs
+    {
         let others = nodes.len() < manifest.nodes.len();
         // A log within a directory that was set aside or is gone went with it.
         let log = match log.filter(|_| rebuilt.iter().all(|dir| !path.starts_with(dir))) {
             Some(log) => log,
             None if path.parent().is_some_and(|node| site.disk.exists(node)) => {
-                match LogDevice::create(site.disk.clone(), &path, nodes, salt(manifest), LogConfig::default()) {
+                match LogDevice::create(
+                    site.disk.clone(),
+                    &path,
+                    nodes,
+                    salt(manifest),
+                    LogConfig::default(),
+                ) {
                     Ok(log) => log,
                     Err(_) if others => continue,
                     Err(error) => return Err(error.into()),
@@ -233,11 +333,18 @@ pub(crate) fn device_of(devices: &[Arc<Device>], node: NodeId) -> Option<&Arc<De
 }
 
 /// Fences every copy, and gives the inventories that came in answer: one append for each device.
-fn fence(manifest: &Manifest, nodes: &[Arc<Node>], devices: &[Arc<Device>]) -> Result<Vec<Inventory>, Error> {
+fn fence(
+    manifest: &Manifest,
+    nodes: &[Arc<Node>],
+    devices: &[Arc<Device>],
+) -> Result<Vec<Inventory>, Error> {
     let history = Arc::new(manifest.history.clone());
     let mut inventories = Vec::new();
     for device in devices {
-        let here: Vec<_> = nodes.iter().filter(|node| device.nodes.contains(node.id())).collect();
+        let here: Vec<_> = nodes
+            .iter()
+            .filter(|node| device.nodes.contains(node.id()))
+            .collect();
         match fence_device(manifest, &history, &here, device) {
             Ok(answers) => inventories.extend(answers),
             Err(error) => give_up(&here, devices, error)?,
@@ -264,9 +371,14 @@ fn fence_device(
     let mut tickets = Vec::new();
     for node in nodes {
         let fenced = node.with_copies(|copies| {
-            copies.iter_mut().map(|copy| copy.fence(manifest.epoch, history)).collect::<Result<Vec<_>, _>>()
+            copies
+                .iter_mut()
+                .map(|copy| copy.fence(manifest.epoch, history))
+                .collect::<Result<Vec<_>, _>>()
         });
-        let fenced = fenced.map_err(|refuse| Error::Corrupt { detail: format!("{}: {refuse}", node.id()) })?;
+        let fenced = fenced.map_err(|refuse| Error::Corrupt {
+            detail: format!("{}: {refuse}", node.id()),
+        })?;
         let ticket = |(pg, fence): (usize, &aurora_proto::FenceTicket)| Ticket {
             node: node.id(),
             pg: PgId(pg as u32),
@@ -276,11 +388,20 @@ fn fence_device(
     }
     let of: NodeSet = nodes.iter().map(|node| node.id()).collect();
     let tickets = tickets.into();
-    let entry = LogEntry::Fence { nodes: of, tickets, epoch: manifest.epoch, history: manifest.history.clone() };
+    let entry = LogEntry::Fence {
+        nodes: of,
+        tickets,
+        epoch: manifest.epoch,
+        history: manifest.history.clone(),
+    };
     let tokens = device.append(&[entry])?.tokens;
     let answers = tokens.into_iter().filter_map(|token| {
         let node = nodes.iter().find(|node| node.id() == token.node())?;
-        node.with_copies(|copies| copies.get_mut(token.pg().0 as usize).and_then(|copy| copy.fenced(token)))
+        node.with_copies(|copies| {
+            copies
+                .get_mut(token.pg().0 as usize)
+                .and_then(|copy| copy.fenced(token))
+        })
     });
     Ok(answers.collect())
 }
@@ -336,18 +457,33 @@ pub(crate) fn hydration<'a>(
     fenced: bool,
 ) -> Result<Hydration<'a>, Error> {
     let find = |id: NodeId| nodes.iter().find(|node| node.id() == id);
-    let (Some(from), Some(to), Some(device)) = (find(job.from), find(job.to), device_of(devices, job.to)) else {
-        return Err(Error::Corrupt { detail: format!("no way from {} to {}", job.from, job.to) });
+    let (Some(from), Some(to), Some(device)) =
+        (find(job.from), find(job.to), device_of(devices, job.to))
+    else {
+        return Err(Error::Corrupt {
+            detail: format!("no way from {} to {}", job.from, job.to),
+        });
     };
     let epoch = manifest.epoch;
-    Ok(Hydration { from, to, device, epoch, vdl, segment_pages: manifest.segment_pages, fenced })
+    Ok(Hydration {
+        from,
+        to,
+        device,
+        epoch,
+        vdl,
+        segment_pages: manifest.segment_pages,
+        fenced,
+    })
 }
 
 /// Every copy takes the epoch with its History, and logs it, before it takes anything of the epoch.
 fn install(manifest: &Manifest, nodes: &[Arc<Node>], devices: &[Arc<Device>]) -> Result<(), Error> {
     let history = Arc::new(manifest.history.clone());
     for device in devices {
-        let here: Vec<_> = nodes.iter().filter(|node| device.nodes.contains(node.id())).collect();
+        let here: Vec<_> = nodes
+            .iter()
+            .filter(|node| device.nodes.contains(node.id()))
+            .collect();
         let of: NodeSet = here.iter().map(|node| node.id()).collect();
         let entry = LogEntry::Install {
             nodes: of,
@@ -355,11 +491,20 @@ fn install(manifest: &Manifest, nodes: &[Arc<Node>], devices: &[Arc<Device>]) ->
             epoch: manifest.epoch,
             history: manifest.history.clone(),
         };
-        device.append(&[entry]).map(drop).or_else(|error| give_up(&here, devices, error.into()))?;
+        device
+            .append(&[entry])
+            .map(drop)
+            .or_else(|error| give_up(&here, devices, error.into()))?;
     }
     for node in nodes {
-        let installed = node.with_copies(|copies| copies.iter_mut().try_for_each(|c| c.install(manifest.epoch, &history)));
-        installed.map_err(|refuse| Error::Corrupt { detail: format!("{}: {refuse}", node.id()) })?;
+        let installed = node.with_copies(|copies| {
+            copies
+                .iter_mut()
+                .try_for_each(|c| c.install(manifest.epoch, &history))
+        });
+        installed.map_err(|refuse| Error::Corrupt {
+            detail: format!("{}: {refuse}", node.id()),
+        })?;
     }
     Ok(())
 }
@@ -374,24 +519,59 @@ fn open_for_reading(
     reason: String,
 ) -> Result<Opened, Error> {
     let recovering = manifest.recovering();
-    let mut recovery = Recovery::new(&recovering, &[]).map_err(|error| refused(&manifest, &nodes, error))?;
+    let mut recovery =
+        Recovery::new(&recovering, &[]).map_err(|error| refused(&manifest, &nodes, error))?;
     for node in &nodes {
-        for inventory in node.with_copies(|copies| copies.iter().map(|copy| copy.survey(recovering.epoch)).collect::<Vec<_>>()) {
-            recovery.on_inventory(inventory).map_err(|error| refused(&manifest, &nodes, error))?;
+        for inventory in node.with_copies(|copies| {
+            copies
+                .iter()
+                .map(|copy| copy.survey(recovering.epoch))
+                .collect::<Vec<_>>()
+        }) {
+            recovery
+                .on_inventory(inventory)
+                .map_err(|error| refused(&manifest, &nodes, error))?;
         }
     }
-    let plan = recovery.plan().map_err(|error| refused(&manifest, &nodes, error))?;
+    let plan = recovery
+        .plan()
+        .map_err(|error| refused(&manifest, &nodes, error))?;
     let writer = plan.writer_start(&manifest, BYTES_IN_FLIGHT_MAX);
-    let devices = logs.into_iter().filter_map(|log| log.log).map(|log| Arc::new(Device::new(log))).collect();
+    let devices = logs
+        .into_iter()
+        .filter_map(|log| log.log)
+        .map(|log| Arc::new(Device::new(log)))
+        .collect();
     let Site { dir, lock, .. } = site;
-    Ok(Opened { dir, lock, meta, manifest, writer, nodes, devices, jobs: Vec::new(), read_only: Some(reason) })
+    Ok(Opened {
+        dir,
+        lock,
+        meta,
+        manifest,
+        writer,
+        nodes,
+        devices,
+        jobs: Vec::new(),
+        read_only: Some(reason),
+    })
 }
 
 /// The first acknowledgements of a writer: what every copy has, so that reads find their copies.
 pub(crate) fn first_acks(writer: &mut Writer, nodes: &[Arc<Node>]) {
     for node in nodes.iter().filter(|node| node.acknowledges()) {
-        for ack in node.with_copies(|copies| copies.iter().map(aurora_proto::Copy::ack).collect::<Vec<_>>()) {
-            writer.on_ack(ack.node, &Ack { epoch: writer.epoch(), ..ack });
+        for ack in node.with_copies(|copies| {
+            copies
+                .iter()
+                .map(aurora_proto::Copy::ack)
+                .collect::<Vec<_>>()
+        }) {
+            writer.on_ack(
+                ack.node,
+                &Ack {
+                    epoch: writer.epoch(),
+                    ..ack
+                },
+            );
         }
     }
 }
@@ -399,7 +579,9 @@ pub(crate) fn first_acks(writer: &mut Writer, nodes: &[Arc<Node>]) {
 fn refused(manifest: &Manifest, nodes: &[Arc<Node>], error: RecoveryError) -> Error {
     match error {
         RecoveryError::NotEnough { .. } => too_few(manifest, ids(nodes)),
-        other => Error::Corrupt { detail: other.to_string() },
+        other => Error::Corrupt {
+            detail: other.to_string(),
+        },
     }
 }
 

@@ -28,7 +28,12 @@ pub(crate) struct Repair {
 
 impl Repair {
     pub(crate) fn new(job: Job) -> Repair {
-        Repair { job, progress: None, failures: 0, after: None }
+        Repair {
+            job,
+            progress: None,
+            failures: 0,
+            after: None,
+        }
     }
 
     fn is_ready(&self, now: Instant) -> bool {
@@ -37,12 +42,17 @@ impl Repair {
 
     /// It waits, and begins again from the next of these sources; where there is none, it goes on with the one that it has.
     fn failed(&mut self, sources: &[NodeId], now: Instant) {
-        let next = sources.iter().find(|id| **id > self.job.from).or(sources.first());
+        let next = sources
+            .iter()
+            .find(|id| **id > self.job.from)
+            .or(sources.first());
         if let Some(next) = next.filter(|next| **next != self.job.from) {
             self.job.from = *next;
             self.progress = None;
         }
-        let wait = BACK_OFF.saturating_mul(1 << self.failures.min(16)).min(BACK_OFF_MAX);
+        let wait = BACK_OFF
+            .saturating_mul(1 << self.failures.min(16))
+            .min(BACK_OFF_MAX);
         self.failures += 1;
         self.after = Some(now + wait);
     }
@@ -55,7 +65,12 @@ impl Shared {
         let begun = Instant::now();
         let mut moved = 0;
         while moved < budget && begun.elapsed() < TICK && !self.is_closed() {
-            let ready = self.maintenance.jobs.lock().iter().position(|repair| repair.is_ready(begun));
+            let ready = self
+                .maintenance
+                .jobs
+                .lock()
+                .iter()
+                .position(|repair| repair.is_ready(begun));
             let Some(index) = ready else { break };
             match self.repair_step(index) {
                 Ok(bytes) => moved += bytes,
@@ -67,14 +82,23 @@ impl Shared {
 
     /// Does every repair that is pending, without waiting; an error when one has failed with as many sources as there are nodes.
     pub(crate) fn repair_pending(&self) -> Result<(), Error> {
-        self.maintenance.jobs.lock().iter_mut().for_each(|repair| repair.failures = 0);
+        self.maintenance
+            .jobs
+            .lock()
+            .iter_mut()
+            .for_each(|repair| repair.failures = 0);
         let attempts = self.volume.nodes.len() as u32;
         while !self.maintenance.jobs.lock().is_empty() {
             if self.is_closed() {
                 return Err(Error::Closed);
             }
             if let Err(error) = self.repair_step(0)
-                && self.maintenance.jobs.lock().iter().any(|repair| repair.failures >= attempts)
+                && self
+                    .maintenance
+                    .jobs
+                    .lock()
+                    .iter()
+                    .any(|repair| repair.failures >= attempts)
             {
                 return Err(error);
             }
@@ -86,9 +110,15 @@ impl Shared {
     /// Moves one chunk of a job; gives its bytes. A job that is done is off the list, one that failed is at its end. The caller
     /// does the background's work, so nobody else changes the list.
     fn repair_step(&self, index: usize) -> Result<u64, Error> {
-        let Some(mut repair) = self.maintenance.jobs.lock().get(index).copied() else { return Ok(0) };
+        let Some(mut repair) = self.maintenance.jobs.lock().get(index).copied() else {
+            return Ok(0);
+        };
         let job = repair.job;
-        if self.volume.node(job.to).is_none_or(|node| !node.acknowledges()) {
+        if self
+            .volume
+            .node(job.to)
+            .is_none_or(|node| !node.acknowledges())
+        {
             // A node that was lost since is rebuilt when the cluster is opened again.
             self.maintenance.jobs.lock().remove(index);
             return Ok(0);
@@ -96,7 +126,14 @@ impl Shared {
         let volume = &self.volume;
         let hydration = {
             let meta = self.meta.lock();
-            recover::hydration(&meta.manifest, &volume.nodes, &volume.devices, &job, volume.vdl(), false)
+            recover::hydration(
+                &meta.manifest,
+                &volume.nodes,
+                &volume.devices,
+                &job,
+                volume.vdl(),
+                false,
+            )
         };
         let stepped = hydration.and_then(|hydration| {
             let mut progress = repair.progress.unwrap_or_else(|| hydration.begin(&job));
@@ -120,7 +157,11 @@ impl Shared {
             Err(error) => {
                 // For a receiver without room, another source is no better.
                 let elsewhere = !matches!(error, Error::DiskFull { .. });
-                let sources = if elsewhere { self.sources(&job) } else { Vec::new() };
+                let sources = if elsewhere {
+                    self.sources(&job)
+                } else {
+                    Vec::new()
+                };
                 repair.failed(&sources, Instant::now());
                 jobs.remove(index);
                 jobs.push_back(repair);
@@ -132,7 +173,9 @@ impl Shared {
     /// The nodes that have all of what a job brings.
     fn sources(&self, job: &Job) -> Vec<NodeId> {
         let has = |id: &NodeId| *id != job.to;
-        let living = self.living().filter(|node| self.scl(node, job.pg) >= job.upto);
+        let living = self
+            .living()
+            .filter(|node| self.scl(node, job.pg) >= job.upto);
         living.map(|node| node.id()).filter(has).collect()
     }
 }
@@ -152,7 +195,14 @@ mod tests {
 
     #[test]
     fn what_failed_waits_longer_each_time_and_asks_another_source() {
-        let job = Job { pg: PgId(0), from: NodeId(5), to: NodeId(0), after: Lsn(0), upto: Lsn(9), pages: true };
+        let job = Job {
+            pg: PgId(0),
+            from: NodeId(5),
+            to: NodeId(0),
+            after: Lsn(0),
+            upto: Lsn(9),
+            pages: true,
+        };
         let (mut repair, now) = (Repair::new(job), Instant::now());
         assert!(repair.is_ready(now));
         let sources = [NodeId(2), NodeId(4), NodeId(5)];

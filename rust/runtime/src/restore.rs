@@ -17,25 +17,46 @@ pub(crate) fn restore_copies(
     store: &NodeStore,
     entries: &[LogEntry],
 ) -> Result<Vec<Copy>, Error> {
-    let mut states: BTreeMap<PgId, CopyState> = store.states().into_iter().map(|state| (state.pg, state)).collect();
+    let mut states: BTreeMap<PgId, CopyState> = store
+        .states()
+        .into_iter()
+        .map(|state| (state.pg, state))
+        .collect();
     // A group that the volume got after the last flush began under what the node had promised and installed for the others: the
     // entries that say so may be trimmed off the log.
-    let newest = states.values().max_by_key(|state| (state.epoch, state.installed));
+    let newest = states
+        .values()
+        .max_by_key(|state| (state.epoch, state.installed));
     let (epoch, installed, history) = match newest {
         Some(state) => (state.epoch, state.installed, state.history.clone()),
         None => (0, 0, Arc::new(History::new(manifest.origin))),
     };
     for pg in (0..manifest.pgs.len() as u32).map(PgId) {
         let history = history.clone();
-        let begun = || CopyState { pg, node, epoch, installed, history, scl: Lsn::NONE, vdl_hint: Lsn::NONE };
+        let begun = || CopyState {
+            pg,
+            node,
+            epoch,
+            installed,
+            history,
+            scl: Lsn::NONE,
+            vdl_hint: Lsn::NONE,
+        };
         states.entry(pg).or_insert_with(begun);
     }
-    for entry in since(entries, node, epoch).iter().filter(|entry| entry.nodes().contains(node)) {
+    for entry in since(entries, node, epoch)
+        .iter()
+        .filter(|entry| entry.nodes().contains(node))
+    {
         replay(entry, &mut states, store);
     }
     let states: Vec<CopyState> = states.into_values().take(manifest.pgs.len()).collect();
     let links = store.links_of_all(&states)?;
-    let copies = states.into_iter().zip(links).map(|(state, links)| Copy::restore(state, links)).collect();
+    let copies = states
+        .into_iter()
+        .zip(links)
+        .map(|(state, links)| Copy::restore(state, links))
+        .collect();
     Ok(copies)
 }
 
@@ -59,7 +80,10 @@ pub(crate) fn anew(manifest: &Manifest, node: NodeId) -> Vec<CopyState> {
         scl: Lsn::NONE,
         vdl_hint: Lsn::NONE,
     };
-    (0..manifest.pgs.len() as u32).map(PgId).map(state).collect()
+    (0..manifest.pgs.len() as u32)
+        .map(PgId)
+        .map(state)
+        .collect()
 }
 
 fn replay(entry: &LogEntry, states: &mut BTreeMap<PgId, CopyState>, store: &NodeStore) {
@@ -113,10 +137,29 @@ mod tests {
     fn batch(lsn: u64, epoch: u64) -> LogEntry {
         let (lsn, prev_pg) = (Lsn(lsn), Lsn(lsn - 1));
         let op = Op::Free.encode();
-        let record =
-            Record { lsn, origin: VolumeId(1), prev_pg, prev_page: Lsn::NONE, page: PageId(lsn.0), cpl: Some(1), op };
-        let batch = Arc::new(PgBatch { pg: PgId(0), epoch, vdl: prev_pg, records: vec![record] });
-        LogEntry::batch(batch, [Ticket { node: NODE, pg: PgId(0), number: lsn.0 }])
+        let record = Record {
+            lsn,
+            origin: VolumeId(1),
+            prev_pg,
+            prev_page: Lsn::NONE,
+            page: PageId(lsn.0),
+            cpl: Some(1),
+            op,
+        };
+        let batch = Arc::new(PgBatch {
+            pg: PgId(0),
+            epoch,
+            vdl: prev_pg,
+            records: vec![record],
+        });
+        LogEntry::batch(
+            batch,
+            [Ticket {
+                node: NODE,
+                pg: PgId(0),
+                number: lsn.0,
+            }],
+        )
     }
 
     /// The log of a device outlives its nodes. A node that was made anew took what the one before it had written for its own when
@@ -141,23 +184,52 @@ mod tests {
             config: Default::default(),
             created_us: 0,
         });
-        let identity = NodeIdentity { cluster: manifest.cluster, node: NODE, incarnation: 2 };
+        let identity = NodeIdentity {
+            cluster: manifest.cluster,
+            node: NODE,
+            incarnation: 2,
+        };
         let disk = Arc::new(MemDisk::new());
-        let store = NodeStore::create(disk, Path::new("node0"), identity, NodeConfig::new(16 << 10, 64)).unwrap();
+        let store = NodeStore::create(
+            disk,
+            Path::new("node0"),
+            identity,
+            NodeConfig::new(16 << 10, 64),
+        )
+        .unwrap();
         let fence = |epoch| {
             let (nodes, history) = (NodeSet::EMPTY.with(NODE), History::new(VolumeId(1)));
-            LogEntry::Fence { nodes, tickets: Default::default(), epoch, history }
+            LogEntry::Fence {
+                nodes,
+                tickets: Default::default(),
+                epoch,
+                history,
+            }
         };
         manifest.epoch = 5;
         store.flush(&anew(&manifest, NODE)).unwrap();
         let entries = [batch(1, 1), fence(3), batch(2, 3), fence(5), batch(4, 5)];
         let copies = restore_copies(&manifest, NODE, &store, &entries).unwrap();
         assert_eq!((copies[0].scl(), copies[0].highest()), (Lsn::NONE, Lsn(4)));
-        assert!(store.records(PgId(0), Lsn::NONE, Lsn(3), 1 << 20).unwrap().is_empty());
+        assert!(
+            store
+                .records(PgId(0), Lsn::NONE, Lsn(3), 1 << 20)
+                .unwrap()
+                .is_empty()
+        );
         // The same log is all that there is of a node that was always there.
-        let identity = NodeIdentity { incarnation: 1, ..identity };
+        let identity = NodeIdentity {
+            incarnation: 1,
+            ..identity
+        };
         let disk = Arc::new(MemDisk::new());
-        let store = NodeStore::create(disk, Path::new("node0"), identity, NodeConfig::new(16 << 10, 64)).unwrap();
+        let store = NodeStore::create(
+            disk,
+            Path::new("node0"),
+            identity,
+            NodeConfig::new(16 << 10, 64),
+        )
+        .unwrap();
         let copies = restore_copies(&manifest, NODE, &store, &entries).unwrap();
         assert_eq!((copies[0].scl(), copies[0].highest()), (Lsn(2), Lsn(4)));
     }

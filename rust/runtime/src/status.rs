@@ -58,7 +58,11 @@ impl CacheStatus {
     /// Share of look-ups that found their page, from 0 to 1; 1 before the first look-up.
     pub fn hit_ratio(&self) -> f64 {
         let looked = self.hits + self.misses;
-        if looked == 0 { 1.0 } else { self.hits as f64 / looked as f64 }
+        if looked == 0 {
+            1.0
+        } else {
+            self.hits as f64 / looked as f64
+        }
     }
 }
 
@@ -115,16 +119,24 @@ pub struct Status {
 impl Status {
     /// What the loss of one device, or of one zone, would do, in a sentence.
     pub fn fault_domains(&self) -> String {
-        let zones: std::collections::BTreeSet<&str> = self.nodes.iter().map(|node| node.az.as_str()).collect();
+        let zones: std::collections::BTreeSet<&str> =
+            self.nodes.iter().map(|node| node.az.as_str()).collect();
         match (self.path.is_some(), self.devices) {
-            (false, _) => format!("{} directories on memory disks: nothing survives this process", self.nodes.len()),
+            (false, _) => format!(
+                "{} directories on memory disks: nothing survives this process",
+                self.nodes.len()
+            ),
             (true, 1) => format!(
                 "{} directories in {} zones on 1 device: the device is a single point of failure",
                 self.nodes.len(),
                 zones.len()
             ),
             (true, devices) => {
-                format!("{} directories in {} zones on {devices} devices", self.nodes.len(), zones.len())
+                format!(
+                    "{} directories in {} zones on {devices} devices",
+                    self.nodes.len(),
+                    zones.len()
+                )
             }
         }
     }
@@ -139,8 +151,13 @@ impl Cluster {
         let vdl = volume.vdl();
         let meta = shared.meta.lock();
         let manifest = &meta.manifest;
-        let nodes: Vec<NodeStatus> = manifest.nodes.iter().map(|info| node_status(shared, info, vdl)).collect();
-        let devices: std::collections::BTreeSet<u64> = nodes.iter().map(|node| node.device).collect();
+        let nodes: Vec<NodeStatus> = manifest
+            .nodes
+            .iter()
+            .map(|info| node_status(shared, info, vdl))
+            .collect();
+        let devices: std::collections::BTreeSet<u64> =
+            nodes.iter().map(|node| node.device).collect();
         let cache = shared.engine.cache_stats();
         Status {
             cluster: manifest.cluster.to_string(),
@@ -155,8 +172,17 @@ impl Cluster {
             page_bytes: manifest.page_bytes as usize,
             nodes,
             devices: devices.len(),
-            log_bytes: volume.devices.iter().map(|device| device.log.used_bytes()).sum(),
-            cache: CacheStatus { hits: cache.hits, misses: cache.misses, bytes: cache.bytes, bytes_max: cache.bytes_max },
+            log_bytes: volume
+                .devices
+                .iter()
+                .map(|device| device.log.used_bytes())
+                .sum(),
+            cache: CacheStatus {
+                hits: cache.hits,
+                misses: cache.misses,
+                bytes: cache.bytes,
+                bytes_max: cache.bytes_max,
+            },
             background: shared.maintenance.status(),
         }
     }
@@ -187,13 +213,37 @@ fn node_status(shared: &Shared, info: &NodeInfo, vdl: Lsn) -> NodeStatus {
         layers,
         complete_to,
     };
-    let Some(node) = shared.volume.node(info.id).filter(|node| node.acknowledges()) else {
+    let Some(node) = shared
+        .volume
+        .node(info.id)
+        .filter(|node| node.acknowledges())
+    else {
         return status(NodeState::Lost, info.device, 0, 0, Lsn::NONE);
     };
-    let scls = node.with_copies(|copies| copies.iter().map(aurora_proto::Copy::scl).collect::<Vec<_>>());
-    let behind = (0_u32..).zip(scls).filter(|(pg, scl)| *scl < shared.volume.pgcl(PgId(*pg)).min(vdl)).map(|(_, scl)| scl);
+    let scls = node.with_copies(|copies| {
+        copies
+            .iter()
+            .map(aurora_proto::Copy::scl)
+            .collect::<Vec<_>>()
+    });
+    let behind = (0_u32..)
+        .zip(scls)
+        .filter(|(pg, scl)| *scl < shared.volume.pgcl(PgId(*pg)).min(vdl))
+        .map(|(_, scl)| scl);
     let complete_to = behind.min().unwrap_or(vdl);
-    let repairing = shared.maintenance.repairs(info.id) || vdl.0 - complete_to.0 > LAG_MAX || !node.store.damage().is_empty();
-    let state = if repairing { NodeState::Repairing } else { NodeState::Healthy };
-    status(state, node.device, node.store.used_bytes(), node.store.layers().len(), complete_to)
+    let repairing = shared.maintenance.repairs(info.id)
+        || vdl.0 - complete_to.0 > LAG_MAX
+        || !node.store.damage().is_empty();
+    let state = if repairing {
+        NodeState::Repairing
+    } else {
+        NodeState::Healthy
+    };
+    status(
+        state,
+        node.device,
+        node.store.used_bytes(),
+        node.store.layers().len(),
+        complete_to,
+    )
 }

@@ -21,13 +21,19 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, Error> 
 fn bodies(shared: &Arc<Shared>) -> Vec<(&'static str, Body)> {
     let (log, maintained) = (shared.clone(), shared.clone());
     let mut bodies: Vec<(&'static str, Body)> = vec![
-        ("aurora-log", Box::new(move || log.volume.run_log_thread(&log.stop))),
+        (
+            "aurora-log",
+            Box::new(move || log.volume.run_log_thread(&log.stop)),
+        ),
         ("aurora-maint", Box::new(move || maintained.maintain())),
     ];
     if shared.volume.devices.len() > 1 {
         for device in &shared.volume.devices {
             let (device, shared) = (device.clone(), shared.clone());
-            bodies.push(("aurora-device", Box::new(move || device.run(&shared.volume, &shared.stop))));
+            bodies.push((
+                "aurora-device",
+                Box::new(move || device.run(&shared.volume, &shared.stop)),
+            ));
         }
     }
     bodies
@@ -71,7 +77,10 @@ mod tests {
 
     #[test]
     fn threads_before_one_that_does_not_start_have_ended() {
-        let (stopped, running) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, running) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let body = || -> Body {
             let (stopped, running) = (stopped.clone(), running.clone());
             running.fetch_add(1, Ordering::AcqRel);
@@ -89,6 +98,10 @@ mod tests {
         };
         let started = start_all(bodies, spawn, || stopped.store(true, Ordering::Release));
         assert!(matches!(started, Err(Error::Io { path, .. }) if path == Path::new("third")));
-        assert_eq!(running.load(Ordering::Acquire), 1, "only the third, which never ran");
+        assert_eq!(
+            running.load(Ordering::Acquire),
+            1,
+            "only the third, which never ran"
+        );
     }
 }

@@ -21,7 +21,11 @@ pub(crate) const TEMP: &str = "creating.new";
 const FIRST: &str = "aurora-engine: a cluster is being made in these directories";
 
 /// Says that directories, which are empty or not there yet, are about to be filled. `places` are relative to `dir`, or absolute.
-pub(crate) fn mark<'a>(disk: &dyn Disk, dir: &Path, places: impl Iterator<Item = &'a str>) -> io::Result<()> {
+pub(crate) fn mark<'a>(
+    disk: &dyn Disk,
+    dir: &Path,
+    places: impl Iterator<Item = &'a str>,
+) -> io::Result<()> {
     let mut text = FIRST.to_owned();
     for place in places {
         text.push('\0');
@@ -58,17 +62,24 @@ pub(crate) fn marked(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Vec<Strin
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;
     // A file of that name which is none of ours names nothing that could be emptied.
-    let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };
+    let Ok(text) = String::from_utf8(bytes) else {
+        return Ok(None);
+    };
     let mut parts = text.split('\0');
     Ok((parts.next() == Some(FIRST)).then(|| parts.map(str::to_owned).collect()))
 }
 
 /// Empties the directories that a mark names. They themselves stay: they may be mount points, or links that somebody made.
 pub(crate) fn clear(disk: &dyn Disk, dir: &Path, places: &[String]) -> io::Result<()> {
-    for place in places.iter().map(|place| dir.join(place)).filter(|place| disk.exists(place)) {
+    for place in places
+        .iter()
+        .map(|place| dir.join(place))
+        .filter(|place| disk.exists(place))
+    {
         for name in disk.list(&place)? {
             let entry = place.join(name);
-            disk.remove_file(&entry).or_else(|_| disk.remove_dir_all(&entry))?;
+            disk.remove_file(&entry)
+                .or_else(|_| disk.remove_dir_all(&entry))?;
         }
     }
     Ok(())

@@ -9,12 +9,14 @@
 //! With one log device the leader writes it itself: a commit then costs one write and one sync, and no thread hop. With several,
 //! each has a thread, and the commit waits for the quorum and not for the slowest [9].
 
-use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use aurora_page::{Geometry, Lsn, VolumeId};
-use aurora_proto::{Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer};
+use aurora_proto::{
+    Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer,
+};
 use aurora_redo::{History, Mtr, PgBatch, PgId};
 use aurora_store::{LogEntry, LogError, Ticket};
 use parking_lot::{Mutex, RwLock};
@@ -83,7 +85,8 @@ impl EmbeddedVolume {
         devices: Vec<Arc<Device>>,
         members: &[NodeInfo],
     ) -> Result<EmbeddedVolume, Error> {
-        let completions = CompletionQueue::new().map_err(|source| Error::io("eventfd".as_ref(), source))?;
+        let completions =
+            CompletionQueue::new().map_err(|source| Error::io("eventfd".as_ref(), source))?;
         Ok(EmbeddedVolume {
             origin: writer.origin(),
             epoch: writer.epoch(),
@@ -128,7 +131,10 @@ impl EmbeddedVolume {
 
     /// Whether these nodes are a write quorum of a group.
     pub(crate) fn is_write_quorum(&self, pg: PgId, nodes: NodeSet) -> bool {
-        self.writer.lock().membership(pg).is_some_and(|members| members.write_quorum().satisfied(nodes))
+        self.writer
+            .lock()
+            .membership(pg)
+            .is_some_and(|members| members.write_quorum().satisfied(nodes))
     }
 
     /// Up to where a write quorum of a group has everything.
@@ -153,7 +159,11 @@ impl EmbeddedVolume {
 
     fn without(&self, holds: impl Fn(&Node) -> bool) -> NodeSet {
         let here = |id: NodeId| self.node(id).is_some_and(|node| holds(node));
-        self.members.iter().map(|info| info.id).filter(|id| !here(*id)).collect()
+        self.members
+            .iter()
+            .map(|info| info.id)
+            .filter(|id| !here(*id))
+            .collect()
     }
 
     /// The volume grew: the manifest with the new group is written.
@@ -170,7 +180,11 @@ impl EmbeddedVolume {
 
     /// Why the volume takes no commits, if it does not.
     pub(crate) fn failure(&self) -> Option<Failure> {
-        if self.failed.load(Ordering::Acquire) { self.failure.read().clone() } else { None }
+        if self.failed.load(Ordering::Acquire) {
+            self.failure.read().clone()
+        } else {
+            None
+        }
     }
 
     fn is_read_only(&self) -> bool {
@@ -190,8 +204,12 @@ impl EmbeddedVolume {
             Failure::Fenced { by } => Error::Fenced { by: *by },
             Failure::QuorumLost => self.quorum_lost(),
             Failure::DiskFull { path } => Error::DiskFull { path: path.clone() },
-            Failure::LogFailed { detail } => Error::LogFailed { detail: detail.clone() },
-            Failure::ReadOnly { reason } => Error::ReadOnly { reason: reason.clone() },
+            Failure::LogFailed { detail } => Error::LogFailed {
+                detail: detail.clone(),
+            },
+            Failure::ReadOnly { reason } => Error::ReadOnly {
+                reason: reason.clone(),
+            },
             Failure::Closed => Error::Closed,
         }
     }
@@ -234,7 +252,12 @@ impl EmbeddedVolume {
     }
 
     /// Waits a little for the VDL to pass `vdl`, leading if it must: how back-pressure is waited out.
-    pub(crate) fn wait_past(&self, vdl: Lsn, limit: Duration, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+    pub(crate) fn wait_past(
+        &self,
+        vdl: Lsn,
+        limit: Duration,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         self.check()?;
         if self.vdl() > vdl || self.try_lead() {
             return Ok(());
@@ -245,7 +268,11 @@ impl EmbeddedVolume {
             parker.park(limit);
         }
         self.waiters.unregister(&parker);
-        if interrupt() { Err(Error::Interrupted) } else { Ok(()) }
+        if interrupt() {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     /// One of several devices is full. Commits go on while the others make a write quorum.
@@ -312,7 +339,8 @@ impl EmbeddedVolume {
         if self.vdl() >= lsn {
             self.completions.advance(self.vdl());
         } else if let Some(failure) = self.failure() {
-            self.completions.fail(self.vdl(), || self.error_of(&failure));
+            self.completions
+                .fail(self.vdl(), || self.error_of(&failure));
         } else if let Some(thread) = self.log_thread.lock().as_ref() {
             thread.wake();
         }
@@ -323,7 +351,10 @@ impl EmbeddedVolume {
         let parker = Parker::current();
         *self.log_thread.lock() = Some(parker.clone());
         while !stop.load(Ordering::Acquire) {
-            if !self.completions.is_waiting() || self.failure().is_some() || self.numbered() <= self.vdl() {
+            if !self.completions.is_waiting()
+                || self.failure().is_some()
+                || self.numbered() <= self.vdl()
+            {
                 parker.park(INTERRUPT_EVERY);
                 continue;
             }
@@ -360,7 +391,9 @@ impl EmbeddedVolume {
 
     /// Leads one round if no other thread does; true when something was sent.
     fn try_lead(&self) -> bool {
-        let Some(lead) = self.lead.try_lock() else { return false };
+        let Some(lead) = self.lead.try_lock() else {
+            return false;
+        };
         let sent = self.round();
         drop(lead);
         self.waiters.advance(self.vdl());
@@ -391,7 +424,9 @@ impl EmbeddedVolume {
             },
             devices => {
                 let vdl = self.vdl();
-                devices.iter().for_each(|device| device.enqueue(&batches, vdl));
+                devices
+                    .iter()
+                    .for_each(|device| device.enqueue(&batches, vdl));
                 !batches.is_empty()
             }
         }
@@ -448,9 +483,14 @@ impl EmbeddedVolume {
 
     /// Whether this process still owns the directory; if not, nothing is acknowledged from now on.
     fn is_owner(&self) -> bool {
-        let held = self.owner.get().is_none_or(|lock| lock.upgrade().is_some_and(|lock| lock.is_held()));
+        let held = self
+            .owner
+            .get()
+            .is_none_or(|lock| lock.upgrade().is_some_and(|lock| lock.is_held()));
         if !held {
-            let reason = format!("{LOCK_FILE} was removed while the cluster was open, so another process may own the directory");
+            let reason = format!(
+                "{LOCK_FILE} was removed while the cluster was open, so another process may own the directory"
+            );
             self.fail(Failure::ReadOnly { reason });
         }
         held
@@ -460,27 +500,44 @@ impl EmbeddedVolume {
     fn offer(&self, device: &Device, batches: &[Arc<PgBatch>], offered: &mut Offered) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| node.acknowledges()) {
+            for node in device
+                .nodes
+                .iter()
+                .filter_map(|id| self.node(id))
+                .filter(|node| node.acknowledges())
+            {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}
                     Ok(accepted) => {
-                        tickets.push(Ticket { node: node.id(), pg: batch.pg, number: accepted.ticket });
-                        offered.taken.push((batch.clone(), node.clone(), accepted.fresh));
+                        tickets.push(Ticket {
+                            node: node.id(),
+                            pg: batch.pg,
+                            number: accepted.ticket,
+                        });
+                        offered
+                            .taken
+                            .push((batch.clone(), node.clone(), accepted.fresh));
                     }
                     Err(Refuse::StaleEpoch { have, .. }) => self.fenced(have),
                     Err(_) => self.lose(node),
                 }
             }
             if !tickets.is_empty() {
-                offered.entries.push(LogEntry::batch(batch.clone(), tickets));
+                offered
+                    .entries
+                    .push(LogEntry::batch(batch.clone(), tickets));
             }
         }
     }
 
     /// The nodes of a device whose directories are still there; those found gone are lost from now on.
     fn living<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
-        let nodes = device.nodes.iter().filter_map(|id| self.node(id)).filter(|node| node.acknowledges());
+        let nodes = device
+            .nodes
+            .iter()
+            .filter_map(|id| self.node(id))
+            .filter(|node| node.acknowledges());
         nodes.filter(|node| {
             let alive = node.is_alive();
             if !alive {
@@ -527,7 +584,9 @@ impl EmbeddedVolume {
             node.silence();
         }
         if self.update_lost() {
-            self.fail(Failure::LogFailed { detail: error.to_string() });
+            self.fail(Failure::LogFailed {
+                detail: error.to_string(),
+            });
         }
     }
 
@@ -574,7 +633,9 @@ impl Volume for EmbeddedVolume {
     fn append(&self, mtr: Mtr) -> Result<Numbered, Refused> {
         // A reader has fenced nobody: it would number what the owner numbers. Asked why, the volume says that it is read-only.
         if self.is_read_only() {
-            return Err(Refused::QuorumLost { missing: NodeSet::EMPTY });
+            return Err(Refused::QuorumLost {
+                missing: NodeSet::EMPTY,
+            });
         }
         let mut writer = self.writer.lock();
         let numbered = writer.append(mtr)?;

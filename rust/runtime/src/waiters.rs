@@ -30,7 +30,10 @@ impl Parker {
         PARKER.with_borrow_mut(|place| {
             place
                 .get_or_insert_with(|| {
-                    Arc::new(Parker { thread: std::thread::current(), woken: AtomicBool::new(false) })
+                    Arc::new(Parker {
+                        thread: std::thread::current(),
+                        woken: AtomicBool::new(false),
+                    })
                 })
                 .clone()
         })
@@ -64,7 +67,9 @@ impl Waiters {
     }
 
     pub(crate) fn unregister(&self, parker: &Arc<Parker>) {
-        self.parked.lock().retain(|(_, other)| !Arc::ptr_eq(other, parker));
+        self.parked
+            .lock()
+            .retain(|(_, other)| !Arc::ptr_eq(other, parker));
     }
 
     /// Wakes every thread whose LSN is durable, and before them one of the others, so that it may lead: the device should not
@@ -109,13 +114,20 @@ mod tests {
     fn an_advance_wakes_the_durable_ones_and_one_leader() {
         let waiters = Waiters::default();
         let places: Vec<_> = (0..4)
-            .map(|_| std::thread::spawn(Parker::current).join().expect("the thread only makes its place"))
+            .map(|_| {
+                std::thread::spawn(Parker::current)
+                    .join()
+                    .expect("the thread only makes its place")
+            })
             .collect();
         for (place, lsn) in places.iter().zip([5, 9, 7, 10]) {
             waiters.register(Lsn(lsn), place);
         }
         waiters.advance(Lsn(7));
-        let woken: Vec<bool> = places.iter().map(|p| p.woken.load(Ordering::Acquire)).collect();
+        let woken: Vec<bool> = places
+            .iter()
+            .map(|p| p.woken.load(Ordering::Acquire))
+            .collect();
         assert_eq!(woken, [true, true, true, false]);
         assert_eq!(waiters.parked.lock().len(), 2);
     }

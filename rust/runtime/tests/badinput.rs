@@ -41,7 +41,11 @@ fn listing(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 /// The files of the manifest's versions, in all places.
 fn manifests(dir: &TempDir) -> Vec<std::path::PathBuf> {
     let all = listing(&dir.0).into_iter().map(|(path, _)| path);
-    all.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))).collect()
+    all.filter(|path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))
+    })
+    .collect()
 }
 
 #[test]
@@ -51,9 +55,18 @@ fn a_place_that_is_no_cluster_is_named_and_left_alone() {
         Error::NotACluster { got, .. } => assert!(got.contains(what), "{got}"),
         other => panic!("expected NotACluster, got {other}"),
     };
-    let missing = OpenOptions { create: false, ..small(&dir) };
+    let missing = OpenOptions {
+        create: false,
+        ..small(&dir)
+    };
     not_a_cluster(missing.clone(), "nothing");
-    not_a_cluster(OpenOptions { read_only: true, ..small(&dir) }, "nothing");
+    not_a_cluster(
+        OpenOptions {
+            read_only: true,
+            ..small(&dir)
+        },
+        "nothing",
+    );
     assert!(!dir.0.exists());
     fs::create_dir_all(&dir.0).unwrap();
     not_a_cluster(missing, "an empty directory");
@@ -61,7 +74,11 @@ fn a_place_that_is_no_cluster_is_named_and_left_alone() {
     let before = listing(&dir.0);
     not_a_cluster(small(&dir), "letters.txt");
     not_a_cluster(OpenOptions::at(dir.0.join("letters.txt")), "a file");
-    assert_eq!(listing(&dir.0), before, "not even a lock file is left behind");
+    assert_eq!(
+        listing(&dir.0),
+        before,
+        "not even a lock file is left behind"
+    );
 }
 
 #[test]
@@ -96,9 +113,14 @@ fn a_manifest_damaged_in_every_place_is_corrupt_and_in_three_is_healed() {
             Error::Corrupt { detail } => assert!(detail.contains("manifest"), "{detail}"),
             other => panic!("expected Corrupt, got {other}"),
         }
-        files.iter().zip(&kept).for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        files
+            .iter()
+            .zip(&kept)
+            .for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
     }
-    for path in files.iter().filter(|path| path.starts_with(dir.0.join("az1")) || path.starts_with(dir.0.join("az2/node3"))) {
+    for path in files.iter().filter(|path| {
+        path.starts_with(dir.0.join("az1")) || path.starts_with(dir.0.join("az2/node3"))
+    }) {
         fs::write(path, "?").unwrap();
     }
     let cluster = Cluster::open(small(&dir)).unwrap();
@@ -120,7 +142,9 @@ fn a_newer_format_is_refused_with_both_numbers() {
     }
     let before = listing(&dir.0);
     match error_of(small(&dir)) {
-        Error::NewerFormat { got, expected, .. } => assert!(got > expected, "expected {expected}, got {got}"),
+        Error::NewerFormat { got, expected, .. } => {
+            assert!(got > expected, "expected {expected}, got {got}")
+        }
         other => panic!("expected NewerFormat, got {other}"),
     }
     assert_eq!(listing(&dir.0), before);
@@ -129,19 +153,50 @@ fn a_newer_format_is_refused_with_both_numbers() {
 #[test]
 fn options_that_contradict_the_cluster_are_named() {
     let dir = TempDir::new();
-    let made = OpenOptions { region: Some("eu-central-1".into()), ..small(&dir) };
+    let made = OpenOptions {
+        region: Some("eu-central-1".into()),
+        ..small(&dir)
+    };
     drop(Cluster::open(made.clone()).unwrap());
     let refused = |options, name: &str| match error_of(options) {
-        Error::InvalidOption { option, expected, got } => {
+        Error::InvalidOption {
+            option,
+            expected,
+            got,
+        } => {
             assert_eq!(option, name);
             assert_ne!(expected, got);
         }
         other => panic!("expected InvalidOption, got {other}"),
     };
-    refused(OpenOptions { region: Some("us-east-1".into()), ..made.clone() }, "region");
-    refused(OpenOptions { page_bytes: Some(16 << 10), ..made.clone() }, "page_bytes");
-    refused(OpenOptions { segment_bytes: Some(8 << 20), ..made.clone() }, "segment_bytes");
-    drop(Cluster::open(OpenOptions { region: None, ..made }).unwrap());
+    refused(
+        OpenOptions {
+            region: Some("us-east-1".into()),
+            ..made.clone()
+        },
+        "region",
+    );
+    refused(
+        OpenOptions {
+            page_bytes: Some(16 << 10),
+            ..made.clone()
+        },
+        "page_bytes",
+    );
+    refused(
+        OpenOptions {
+            segment_bytes: Some(8 << 20),
+            ..made.clone()
+        },
+        "segment_bytes",
+    );
+    drop(
+        Cluster::open(OpenOptions {
+            region: None,
+            ..made
+        })
+        .unwrap(),
+    );
 }
 
 #[test]
@@ -151,16 +206,31 @@ fn a_closed_cluster_opens_for_reading_by_several_and_without_a_trace() {
     // Remains that an owner would clear away.
     fs::write(node_dir(&dir, 2).join("layers/.unfinished"), "x").unwrap();
     let before = listing(&dir.0);
-    let reading = OpenOptions { read_only: true, ..small(&dir) };
+    let reading = OpenOptions {
+        read_only: true,
+        ..small(&dir)
+    };
     let one = Cluster::open(reading.clone()).unwrap();
     let two = Cluster::open(reading).unwrap();
     for cluster in [&one, &two] {
-        let table = cluster.run(&common::never, |engine| engine.table("accounts", cluster.vdl())).unwrap().unwrap();
+        let table = cluster
+            .run(&common::never, |engine| {
+                engine.table("accounts", cluster.vdl())
+            })
+            .unwrap()
+            .unwrap();
         assert_eq!(balance(cluster, &table, 1).unwrap(), Some(11));
-        assert!(matches!(put(cluster, &table, &[(2, 2)]), Err(Error::ReadOnly { .. })));
+        assert!(matches!(
+            put(cluster, &table, &[(2, 2)]),
+            Err(Error::ReadOnly { .. })
+        ));
         assert!(matches!(cluster.repair_now(), Err(Error::ReadOnly { .. })));
         assert!(matches!(cluster.flush_now(), Err(Error::ReadOnly { .. })));
-        assert!(cluster.status().state.starts_with("read-only"), "{}", cluster.status().state);
+        assert!(
+            cluster.status().state.starts_with("read-only"),
+            "{}",
+            cluster.status().state
+        );
     }
     match error_of(small(&dir)) {
         Error::AlreadyOpen { .. } => {}
@@ -176,12 +246,21 @@ fn a_closed_cluster_opens_for_reading_by_several_and_without_a_trace() {
 fn a_live_cluster_is_not_opened_for_reading_beside_its_owner() {
     let dir = TempDir::new();
     let owner = Cluster::open(small(&dir)).unwrap();
-    match error_of(OpenOptions { read_only: true, ..small(&dir) }) {
+    match error_of(OpenOptions {
+        read_only: true,
+        ..small(&dir)
+    }) {
         Error::AlreadyOpen { pid, .. } => assert_eq!(pid, Some(std::process::id())),
         other => panic!("expected AlreadyOpen, got {other}"),
     }
     // Not even with takeover: it would end the process that asks.
-    assert!(matches!(error_of(OpenOptions { takeover: true, ..small(&dir) }), Error::AlreadyOpen { .. }));
+    assert!(matches!(
+        error_of(OpenOptions {
+            takeover: true,
+            ..small(&dir)
+        }),
+        Error::AlreadyOpen { .. }
+    ));
     put(&owner, &accounts(&owner), &[(1, 1)]).unwrap();
 }
 
@@ -190,12 +269,19 @@ fn a_live_cluster_is_not_opened_for_reading_beside_its_owner() {
 fn a_takeover_ends_the_owner_and_has_its_commits() {
     let dir = TempDir::new();
     if let Ok(path) = std::env::var("AURORA_TEST_OWNER") {
-        let cluster = Cluster::open(OpenOptions { segment_bytes: Some(4 << 20), ..OpenOptions::at(&path) }).unwrap();
+        let cluster = Cluster::open(OpenOptions {
+            segment_bytes: Some(4 << 20),
+            ..OpenOptions::at(&path)
+        })
+        .unwrap();
         let table = accounts(&cluster);
         for id in 0.. {
             put(&cluster, &table, &[(id, id)]).unwrap();
             // In one step: the process may be ended in the midst of it.
-            let (temp, told) = (Path::new(&path).with_extension("new"), Path::new(&path).with_extension("acknowledged"));
+            let (temp, told) = (
+                Path::new(&path).with_extension("new"),
+                Path::new(&path).with_extension("acknowledged"),
+            );
             fs::write(&temp, id.to_string()).unwrap();
             fs::rename(temp, told).unwrap();
         }
@@ -207,13 +293,21 @@ fn a_takeover_ends_the_owner_and_has_its_commits() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let read = || fs::read_to_string(&acknowledged).ok().and_then(|text| text.parse::<i64>().ok());
+    let read = || {
+        fs::read_to_string(&acknowledged)
+            .ok()
+            .and_then(|text| text.parse::<i64>().ok())
+    };
     common::eventually("the owner commits", || read().is_some_and(|id| id >= 3));
     match error_of(small(&dir)) {
         Error::AlreadyOpen { pid, .. } => assert_eq!(pid, Some(owner.id())),
         other => panic!("expected AlreadyOpen, got {other}"),
     }
-    let cluster = Cluster::open(OpenOptions { takeover: true, ..small(&dir) }).unwrap();
+    let cluster = Cluster::open(OpenOptions {
+        takeover: true,
+        ..small(&dir)
+    })
+    .unwrap();
     assert!(!owner.wait().unwrap().success(), "the owner was ended");
     let table = accounts(&cluster);
     for id in 0..=read().unwrap() {
@@ -244,7 +338,11 @@ fn a_log_that_is_gone_is_missed_and_not_replaced() {
 /// Below a read quorum nothing can be said: the missing are named, nothing is changed, and when one is back all is well.
 #[test]
 fn too_few_directories_are_named_and_nothing_is_rebuilt() {
-    for gone in [vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3, 4, 5]] {
+    for gone in [
+        vec![0, 1, 2, 3],
+        vec![0, 1, 2, 3, 4],
+        vec![0, 1, 2, 3, 4, 5],
+    ] {
         let dir = TempDir::new();
         filled(&dir);
         for &node in &gone {
@@ -252,10 +350,22 @@ fn too_few_directories_are_named_and_nothing_is_rebuilt() {
             fs::rename(&from, dir.0.join(format!("away-{node}"))).unwrap();
         }
         for read_only in [false, true] {
-            match error_of(OpenOptions { read_only, ..small(&dir) }) {
-                Error::QuorumLost { have, of: 6, missing, hint, .. } => {
+            match error_of(OpenOptions {
+                read_only,
+                ..small(&dir)
+            }) {
+                Error::QuorumLost {
+                    have,
+                    of: 6,
+                    missing,
+                    hint,
+                    ..
+                } => {
                     assert_eq!(have, 6 - gone.len());
-                    let names: Vec<_> = gone.iter().map(|n| format!("az{}/node{}", n / 2 + 1, n + 1)).collect();
+                    let names: Vec<_> = gone
+                        .iter()
+                        .map(|n| format!("az{}/node{}", n / 2 + 1, n + 1))
+                        .collect();
                     assert_eq!(missing, names);
                     assert!(hint.contains("bring"), "{hint}");
                 }
@@ -263,7 +373,10 @@ fn too_few_directories_are_named_and_nothing_is_rebuilt() {
             }
         }
         for &node in &gone {
-            assert!(!node_dir(&dir, node).exists(), "node {node} was not made anew");
+            assert!(
+                !node_dir(&dir, node).exists(),
+                "node {node} was not made anew"
+            );
         }
         for &node in &gone[..gone.len() - 3] {
             fs::rename(dir.0.join(format!("away-{node}")), node_dir(&dir, node)).unwrap();
@@ -294,14 +407,19 @@ fn damaged_directories_are_kept_beside_the_rebuilt_ones() {
         }
     }
     // Four at once are too many: they stay where they are for whoever can mend them.
-    let before: Vec<_> = (0..4).map(|node| node_dir(&dir, node).join("identity")).collect();
+    let before: Vec<_> = (0..4)
+        .map(|node| node_dir(&dir, node).join("identity"))
+        .collect();
     for identity in &before {
         let mut bytes = fs::read(identity).unwrap();
         bytes[20] ^= 1;
         fs::write(identity, bytes).unwrap();
     }
     for _ in 0..2 {
-        assert!(matches!(error_of(small(&dir)), Error::QuorumLost { have: 2, .. }));
+        assert!(matches!(
+            error_of(small(&dir)),
+            Error::QuorumLost { have: 2, .. }
+        ));
     }
     for identity in &before {
         let mut bytes = fs::read(identity).unwrap();
@@ -320,12 +438,22 @@ fn nodes_are_made_in_empty_directories_only() {
     fs::write(elsewhere.0.join("n/letters.txt"), "dear").unwrap();
     let place = |n: usize| NodePlacement {
         az: format!("az{}", n / 2),
-        path: if n == 5 { elsewhere.0.join("n") } else { format!("n{n}").into() },
+        path: if n == 5 {
+            elsewhere.0.join("n")
+        } else {
+            format!("n{n}").into()
+        },
     };
-    let options = OpenOptions { nodes: Some((0..6).map(place).collect()), ..small(&dir) };
+    let options = OpenOptions {
+        nodes: Some((0..6).map(place).collect()),
+        ..small(&dir)
+    };
     match error_of(options) {
         Error::NotACluster { path, .. } => assert_eq!(path, elsewhere.0.join("n")),
         other => panic!("expected NotACluster, got {other}"),
     }
-    assert_eq!(fs::read(elsewhere.0.join("n/letters.txt")).unwrap(), b"dear");
+    assert_eq!(
+        fs::read(elsewhere.0.join("n/letters.txt")).unwrap(),
+        b"dear"
+    );
 }

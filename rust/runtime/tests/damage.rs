@@ -17,7 +17,12 @@ fn filled(dir: &TempDir) -> (Cluster, Arc<Table>) {
     let cluster = Cluster::open(small(dir)).unwrap();
     let table = accounts(&cluster);
     for part in 0..3 {
-        put(&cluster, &table, &(0..ROWS).map(|id| (id, id + part)).collect::<Vec<_>>()).unwrap();
+        put(
+            &cluster,
+            &table,
+            &(0..ROWS).map(|id| (id, id + part)).collect::<Vec<_>>(),
+        )
+        .unwrap();
         cluster.flush_now().unwrap();
     }
     put(&cluster, &table, &[(ROWS, 7)]).unwrap();
@@ -27,13 +32,20 @@ fn filled(dir: &TempDir) -> (Cluster, Arc<Table>) {
 fn check(cluster: &Cluster, table: &Arc<Table>, about: &str) {
     cluster.engine().evict_all();
     for id in (0..ROWS).step_by(13) {
-        assert_eq!(balance(cluster, table, id).unwrap(), Some(id + 2), "{about}: row {id}");
+        assert_eq!(
+            balance(cluster, table, id).unwrap(),
+            Some(id + 2),
+            "{about}: row {id}"
+        );
     }
     assert_eq!(balance(cluster, table, ROWS).unwrap(), Some(7), "{about}");
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut found: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     found.retain(|path| path.is_file());
     found.sort();
     found
@@ -47,7 +59,12 @@ fn damage(path: &Path, every: usize) {
     }
     // In place: the file stays the one that a running cluster has open.
     use std::os::unix::fs::FileExt;
-    fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&bytes, 0).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all_at(&bytes, 0)
+        .unwrap();
 }
 
 fn reopen(dir: &TempDir) -> (Cluster, Arc<Table>) {
@@ -57,14 +74,25 @@ fn reopen(dir: &TempDir) -> (Cluster, Arc<Table>) {
 }
 
 fn all_healthy(cluster: &Cluster, about: &str) {
-    cluster.repair_now().unwrap_or_else(|error| panic!("{about}: {error}"));
-    assert_eq!(states(cluster), [NodeState::Healthy; 6], "{about}: {:?}", cluster.status().background.last_error);
+    cluster
+        .repair_now()
+        .unwrap_or_else(|error| panic!("{about}: {error}"));
+    assert_eq!(
+        states(cluster),
+        [NodeState::Healthy; 6],
+        "{about}: {:?}",
+        cluster.status().background.last_error
+    );
 }
 
 /// The other copies that a mended one was mended from go: it stands alone with two more.
 fn mended_stand_alone(dir: &TempDir, mended: &[usize], about: &str) {
-    let gone: Vec<usize> = (0..6).filter(|node| !mended.contains(node)).take(3).collect();
-    gone.iter().for_each(|&node| common::remove_dir(node_dir(dir, node)));
+    let gone: Vec<usize> = (0..6)
+        .filter(|node| !mended.contains(node))
+        .take(3)
+        .collect();
+    gone.iter()
+        .for_each(|&node| common::remove_dir(node_dir(dir, node)));
     let (cluster, table) = reopen(dir);
     check(&cluster, &table, about);
     all_healthy(&cluster, about);
@@ -80,8 +108,14 @@ fn each_kind_of_file_damaged_before_open() {
             let home = node_dir(&dir, node);
             let targets: Vec<PathBuf> = match kind {
                 "layers" => files(&home.join("layers")),
-                "everything" => files(&home.join("layers")).into_iter().chain(files(&home)).collect(),
-                name => files(&home).into_iter().filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(name)).collect(),
+                "everything" => files(&home.join("layers"))
+                    .into_iter()
+                    .chain(files(&home))
+                    .collect(),
+                name => files(&home)
+                    .into_iter()
+                    .filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(name))
+                    .collect(),
             };
             assert!(!targets.is_empty(), "{kind}");
             targets.iter().for_each(|path| damage(path, 40));
@@ -109,12 +143,19 @@ fn a_flipped_byte_in_a_layer_of_every_node_is_mended_while_running() {
         let mut bytes = fs::read(path).unwrap();
         bytes[64 + node] ^= 1;
         use std::os::unix::fs::FileExt;
-        fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&bytes, 0).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .write_all_at(&bytes, 0)
+            .unwrap();
     }
     check(&cluster, &table, "while damaged");
     // Scrub finds what no read came upon.
     let total: u64 = cluster.status().nodes.iter().map(|node| node.bytes).sum();
-    eventually("everything was read twice", || cluster.status().background.scrubbed_bytes > 2 * total);
+    eventually("everything was read twice", || {
+        cluster.status().background.scrubbed_bytes > 2 * total
+    });
     all_healthy(&cluster, "once mended");
     check(&cluster, &table, "once mended");
     cluster.close().unwrap();
@@ -129,13 +170,18 @@ fn files_damaged_while_running() {
         let home = node_dir(&dir, 3);
         let targets: Vec<PathBuf> = match kind {
             "layers" => files(&home.join("layers")),
-            name => files(&home).into_iter().filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(name)).collect(),
+            name => files(&home)
+                .into_iter()
+                .filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(name))
+                .collect(),
         };
         targets.iter().for_each(|path| damage(path, 16));
         check(&cluster, &table, kind);
         put(&cluster, &table, &[(6000, 1)]).unwrap();
         cluster.flush_now().unwrap();
-        cluster.repair_now().unwrap_or_else(|error| panic!("{kind}: {error}"));
+        cluster
+            .repair_now()
+            .unwrap_or_else(|error| panic!("{kind}: {error}"));
         cluster.close().unwrap();
         let (cluster, table) = reopen(&dir);
         check(&cluster, &table, kind);
@@ -176,17 +222,27 @@ fn a_stripe_of_the_log_damaged_in_every_block_is_an_error() {
     let dir = TempDir::new();
     let (cluster, table) = filled(&dir);
     for part in 0..10 {
-        put(&cluster, &table, &(0..ROWS).map(|id| (id, id + part)).collect::<Vec<_>>()).unwrap();
+        put(
+            &cluster,
+            &table,
+            &(0..ROWS).map(|id| (id, id + part)).collect::<Vec<_>>(),
+        )
+        .unwrap();
     }
     cluster.close().unwrap();
     let log = &files(&dir.0.join("log"))[0];
     let mut bytes = fs::read(log).unwrap();
     let stripe = 6 * 4096;
-    let used = bytes.chunks(stripe).rposition(|stripe| stripe.iter().any(|byte| *byte != 0)).unwrap();
+    let used = bytes
+        .chunks(stripe)
+        .rposition(|stripe| stripe.iter().any(|byte| *byte != 0))
+        .unwrap();
     bytes[(used - 6) * stripe..(used - 5) * stripe].fill(0x5a);
     fs::write(log, bytes).unwrap();
     match Cluster::open(small(&dir)) {
-        Err(aurora_runtime::Error::Corrupt { detail }) => assert!(detail.contains("log"), "{detail}"),
+        Err(aurora_runtime::Error::Corrupt { detail }) => {
+            assert!(detail.contains("log"), "{detail}")
+        }
         Err(other) => panic!("expected Corrupt, got {other}"),
         Ok(_) => panic!("a log without its middle was opened"),
     }
@@ -209,5 +265,8 @@ fn a_directory_that_goes_is_seen_without_a_commit() {
     check(&cluster, &table, "rebuilt");
     all_healthy(&cluster, "rebuilt");
     // On memory disks there is nothing that could go.
-    assert_eq!(states(&Cluster::open(OpenOptions::memory()).unwrap()), [NodeState::Healthy; 6]);
+    assert_eq!(
+        states(&Cluster::open(OpenOptions::memory()).unwrap()),
+        [NodeState::Healthy; 6]
+    );
 }

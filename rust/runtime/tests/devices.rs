@@ -20,7 +20,10 @@ impl ShmDir {
     fn new() -> ShmDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/dev/shm/aurora-runtime-{}-{n}", std::process::id()));
+        let path = PathBuf::from(format!(
+            "/dev/shm/aurora-runtime-{}-{n}",
+            std::process::id()
+        ));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         ShmDir(path)
@@ -37,10 +40,18 @@ impl Drop for ShmDir {
 fn options(dir: &Path, elsewhere: &Path) -> OpenOptions {
     let place = |n: usize| {
         let (az, node) = (format!("az{}", n / 2 + 1), format!("node{}", n + 1));
-        let path = if n < 2 { PathBuf::from(&az).join(node) } else { elsewhere.join(&az).join(node) };
+        let path = if n < 2 {
+            PathBuf::from(&az).join(node)
+        } else {
+            elsewhere.join(&az).join(node)
+        };
         NodePlacement { az, path }
     };
-    OpenOptions { segment_bytes: Some(4 << 20), nodes: Some((0..6).map(place).collect()), ..OpenOptions::at(dir) }
+    OpenOptions {
+        segment_bytes: Some(4 << 20),
+        nodes: Some((0..6).map(place).collect()),
+        ..OpenOptions::at(dir)
+    }
 }
 
 fn commit_some(cluster: &Cluster, from: i64, count: i64) {
@@ -62,7 +73,10 @@ fn caught_up(cluster: &Cluster) {
     eventually("every copy has everything", || {
         let status = cluster.status();
         let vdl = status.points.vdl;
-        status.nodes.iter().all(|node| node.state == NodeState::Healthy && node.complete_to == vdl)
+        status
+            .nodes
+            .iter()
+            .all(|node| node.state == NodeState::Healthy && node.complete_to == vdl)
     });
 }
 
@@ -76,7 +90,11 @@ fn commits_and_reopens_over_two_devices() {
         caught_up(&cluster);
         let status = cluster.status();
         assert_eq!(status.devices, 2);
-        assert!(status.fault_domains().contains("2 devices"), "{}", status.fault_domains());
+        assert!(
+            status.fault_domains().contains("2 devices"),
+            "{}",
+            status.fault_domains()
+        );
         if round == 1 {
             cluster.flush_now().unwrap();
             assert_eq!(cluster.status().log_bytes, 0);
@@ -134,7 +152,12 @@ fn a_device_that_is_not_there_is_left_alone() {
         device(&format!("/mnt/{zone}/node5"), 5);
         device(&format!("/mnt/{zone}/node6"), 6);
     }
-    let open = || Cluster::open_on(options(Path::new("/cluster"), Path::new("/mnt")), Arc::new(disk.clone()));
+    let open = || {
+        Cluster::open_on(
+            options(Path::new("/cluster"), Path::new("/mnt")),
+            Arc::new(disk.clone()),
+        )
+    };
     let cluster = open().unwrap();
     assert_eq!(cluster.status().devices, 5);
     commit_some(&cluster, 0, 10);
@@ -151,16 +174,33 @@ fn a_device_that_is_not_there_is_left_alone() {
     let cluster = open().unwrap();
     check(&cluster, 10);
     commit_some(&cluster, 10, 10);
-    assert_eq!(states(&cluster).iter().filter(|state| **state == NodeState::Lost).count(), 2);
+    assert_eq!(
+        states(&cluster)
+            .iter()
+            .filter(|state| **state == NodeState::Lost)
+            .count(),
+        2
+    );
     assert!(!disk.exists(Path::new("/mnt/az2/node3")));
     cluster.close().unwrap();
     unmount(&["/mnt/az3/node6"]);
     let cluster = open().unwrap();
-    let reason = cluster.read_only().expect("three copies are read").to_owned();
+    let reason = cluster
+        .read_only()
+        .expect("three copies are read")
+        .to_owned();
     assert!(reason.contains("/mnt/az3/node6"), "{reason}");
-    let table = cluster.run(&common::never, |engine| engine.table("accounts", cluster.vdl())).unwrap().unwrap();
+    let table = cluster
+        .run(&common::never, |engine| {
+            engine.table("accounts", cluster.vdl())
+        })
+        .unwrap()
+        .unwrap();
     (0..20).for_each(|id| assert_eq!(balance(&cluster, &table, id).unwrap(), Some(id)));
-    assert!(matches!(put(&cluster, &table, &[(99, 99)]), Err(Error::ReadOnly { .. })));
+    assert!(matches!(
+        put(&cluster, &table, &[(99, 99)]),
+        Err(Error::ReadOnly { .. })
+    ));
 }
 
 /// Another disk, of which what lies below some paths stands still or refuses while it is told to.
@@ -197,7 +237,11 @@ impl Disk for Moody {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let (stalled, broken) = (self.stalled.clone(), self.broken.clone());
-        Ok(Arc::new(MoodyFile { inner: self.inner.open(path, mode)?, stalled, broken }))
+        Ok(Arc::new(MoodyFile {
+            inner: self.inner.open(path, mode)?,
+            stalled,
+            broken,
+        }))
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.inner.create_dir_all(path)
@@ -258,7 +302,13 @@ impl DiskFile for MoodyFile {
 }
 
 fn moody(inner: Arc<dyn Disk>, below: PathBuf) -> Arc<Moody> {
-    Arc::new(Moody { inner, below, stalled: Arc::default(), full: Arc::default(), broken: Arc::default() })
+    Arc::new(Moody {
+        inner,
+        below,
+        stalled: Arc::default(),
+        full: Arc::default(),
+        broken: Arc::default(),
+    })
 }
 
 #[test]
@@ -272,10 +322,18 @@ fn a_device_that_stands_still_delays_no_commit_and_catches_up() {
     let started = Instant::now();
     commit_some(&cluster, 10, 60);
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(3), "60 commits beside a device that stands still took {took:?}");
+    assert!(
+        took < Duration::from_secs(3),
+        "60 commits beside a device that stands still took {took:?}"
+    );
     check(&cluster, 70);
     let vdl = cluster.vdl();
-    let behind = cluster.status().nodes.iter().filter(|node| node.complete_to < vdl).count();
+    let behind = cluster
+        .status()
+        .nodes
+        .iter()
+        .filter(|node| node.complete_to < vdl)
+        .count();
     assert_eq!(behind, 2, "{:?}", cluster.status().nodes);
     disk.stalled.store(false, Ordering::Release);
     caught_up(&cluster);
@@ -301,11 +359,16 @@ fn a_full_device_is_passed_over_and_too_many_say_so() {
         let outcome = (0..620).try_for_each(|id| put_bulk(&cluster, &large, id % 40));
         match blocked {
             false => outcome.unwrap(),
-            true => assert!(matches!(outcome, Err(Error::DiskFull { .. })), "{outcome:?}"),
+            true => assert!(
+                matches!(outcome, Err(Error::DiskFull { .. })),
+                "{outcome:?}"
+            ),
         }
         check(&cluster, 5);
         disk.full.store(false, Ordering::Release);
-        eventually("there is room again", || put_bulk(&cluster, &large, 41).is_ok());
+        eventually("there is room again", || {
+            put_bulk(&cluster, &large, 41).is_ok()
+        });
         caught_up(&cluster);
         cluster.close().unwrap();
     }
@@ -319,7 +382,9 @@ fn a_device_whose_syncs_fail_is_lost_alone() {
     commit_some(&cluster, 0, 10);
     disk.broken.store(true, Ordering::Release);
     commit_some(&cluster, 10, 10);
-    eventually("the zone is lost", || states(&cluster)[2..4] == [NodeState::Lost; 2]);
+    eventually("the zone is lost", || {
+        states(&cluster)[2..4] == [NodeState::Lost; 2]
+    });
     check(&cluster, 20);
     cluster.close().unwrap();
     // It is still broken when the cluster opens: four copies are enough.

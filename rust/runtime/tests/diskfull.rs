@@ -9,7 +9,10 @@ use aurora_store::MemDisk;
 use common::{accounts, balance, bulky, eventually, has_bulk, never, put, put_bulk, states};
 
 fn open(disk: &MemDisk) -> Cluster {
-    let options = OpenOptions { segment_bytes: Some(64 << 20), ..OpenOptions::at("/cluster") };
+    let options = OpenOptions {
+        segment_bytes: Some(64 << 20),
+        ..OpenOptions::at("/cluster")
+    };
     Cluster::open_on(options, Arc::new(disk.clone())).unwrap()
 }
 
@@ -34,13 +37,23 @@ fn a_log_that_cannot_grow_says_so_and_goes_on_when_there_is_room() {
     assert!(path.starts_with("/cluster"), "{}", path.display());
     assert!(written > 10, "only {written} rows fit");
     for _ in 0..3 {
-        assert!(matches!(put(&cluster, &table, &[(2, 2)]), Err(Error::DiskFull { .. })));
+        assert!(matches!(
+            put(&cluster, &table, &[(2, 2)]),
+            Err(Error::DiskFull { .. })
+        ));
     }
-    assert!(cluster.status().state.contains("no space left"), "{}", cluster.status().state);
+    assert!(
+        cluster.status().state.contains("no space left"),
+        "{}",
+        cluster.status().state
+    );
     // An event loop hears of it too.
     cluster.notify_durable(aurora_page::Lsn(cluster.vdl().0 + 1), 77);
     let told = cluster.completions().drain();
-    assert!(matches!(told.as_slice(), [(77, Err(Error::DiskFull { .. }))]), "{told:?}");
+    assert!(
+        matches!(told.as_slice(), [(77, Err(Error::DiskFull { .. }))]),
+        "{told:?}"
+    );
     // Reads go on, from memory and from storage.
     cluster.engine().evict_all();
     assert_eq!(balance(&cluster, &table, 1).unwrap(), Some(1));
@@ -57,7 +70,9 @@ fn a_log_that_cannot_grow_says_so_and_goes_on_when_there_is_room() {
     let (table, large) = (accounts(&cluster), bulky(&cluster));
     assert_eq!(balance(&cluster, &table, 1).unwrap(), Some(1));
     assert_eq!(balance(&cluster, &table, 3).unwrap(), Some(3));
-    (0..written).chain(written + 1..written + 100).for_each(|id| assert!(has_bulk(&cluster, &large, id), "row {id}"));
+    (0..written)
+        .chain(written + 1..written + 100)
+        .for_each(|id| assert!(has_bulk(&cluster, &large, id), "row {id}"));
 }
 
 #[test]
@@ -69,7 +84,11 @@ fn layers_that_find_no_room_stay_in_the_log() {
     (0..20).for_each(|id| put_bulk(&cluster, &large, id).unwrap());
     disk.set_capacity(Some(disk.used_bytes() + 100_000));
     assert!(matches!(cluster.flush_now(), Err(Error::DiskFull { .. })));
-    assert_eq!(states(&cluster), [NodeState::Healthy; 6], "no node is lost for lack of room");
+    assert_eq!(
+        states(&cluster),
+        [NodeState::Healthy; 6],
+        "no node is lost for lack of room"
+    );
     // There is room in the log, so commits go on.
     put(&cluster, &table, &[(1, 5)]).unwrap();
     cluster.engine().evict_all();
@@ -98,7 +117,10 @@ fn layers_that_find_no_room_stay_in_the_log() {
 #[test]
 fn a_volume_that_cannot_grow_for_lack_of_room_grows_later() {
     let disk = MemDisk::faulty();
-    let options = OpenOptions { segment_bytes: Some(1 << 20), ..OpenOptions::at("/cluster") };
+    let options = OpenOptions {
+        segment_bytes: Some(1 << 20),
+        ..OpenOptions::at("/cluster")
+    };
     let cluster = Cluster::open_on(options, Arc::new(disk.clone())).unwrap();
     let large = bulky(&cluster);
     put_bulk(&cluster, &large, 0).unwrap();
@@ -149,23 +171,48 @@ fn a_failed_sync_ends_the_log_and_opening_finds_exactly_what_was_durable() {
         assert!(matches!(error, Error::LogFailed { .. }), "{error}");
         // It is never tried again, though the disk would take it now.
         for _ in 0..2 {
-            assert!(matches!(put(&cluster, &table, &[(99, 99)]), Err(Error::LogFailed { .. })));
+            assert!(matches!(
+                put(&cluster, &table, &[(99, 99)]),
+                Err(Error::LogFailed { .. })
+            ));
         }
-        assert!(cluster.status().state.contains("the log failed"), "{}", cluster.status().state);
+        assert!(
+            cluster.status().state.contains("the log failed"),
+            "{}",
+            cluster.status().state
+        );
         cluster.notify_durable(aurora_page::Lsn(cluster.vdl().0 + 1), 5);
-        assert!(matches!(cluster.completions().drain().as_slice(), [(5, Err(Error::LogFailed { .. }))]));
+        assert!(matches!(
+            cluster.completions().drain().as_slice(),
+            [(5, Err(Error::LogFailed { .. }))]
+        ));
         cluster.engine().evict_all();
         for known in 0..id {
-            assert_eq!(balance(&cluster, &table, known).unwrap(), Some(known), "reads go on");
+            assert_eq!(
+                balance(&cluster, &table, known).unwrap(),
+                Some(known),
+                "reads go on"
+            );
         }
-        assert_eq!(balance(&cluster, &table, id).unwrap(), None, "what is not durable is not read");
+        assert_eq!(
+            balance(&cluster, &table, id).unwrap(),
+            None,
+            "what is not durable is not read"
+        );
         // The machine stops: of what was not synced some may be there and some not, and every acknowledged commit is.
         let crashed = open(&disk.crash(seed));
         let table = accounts(&crashed);
         for known in 0..id {
-            assert_eq!(balance(&crashed, &table, known).unwrap(), Some(known), "seed {seed}");
+            assert_eq!(
+                balance(&crashed, &table, known).unwrap(),
+                Some(known),
+                "seed {seed}"
+            );
         }
-        assert!(matches!(balance(&crashed, &table, id).unwrap(), None | Some(30..)), "all of it or nothing");
+        assert!(
+            matches!(balance(&crashed, &table, id).unwrap(), None | Some(30..)),
+            "all of it or nothing"
+        );
         assert_eq!(balance(&crashed, &table, 99).unwrap(), None);
         put(&crashed, &table, &[(100, 1)]).unwrap();
         cluster.close().unwrap_or(());
@@ -178,10 +225,17 @@ fn a_crash_at_any_write_loses_nothing_that_was_acknowledged() {
     let run = |disk: &MemDisk| -> Vec<i64> {
         let mut acknowledged = Vec::new();
         for round in 0..2 {
-            let options = OpenOptions { segment_bytes: Some(1 << 20), ..OpenOptions::at("/cluster") };
-            let Ok(cluster) = Cluster::open_on(options, Arc::new(disk.clone())) else { return acknowledged };
+            let options = OpenOptions {
+                segment_bytes: Some(1 << 20),
+                ..OpenOptions::at("/cluster")
+            };
+            let Ok(cluster) = Cluster::open_on(options, Arc::new(disk.clone())) else {
+                return acknowledged;
+            };
             let now = cluster.now_us();
-            let Ok((table, _)) = cluster.run(&never, |engine| engine.create_table("accounts", common::schema(), true, now)) else {
+            let Ok((table, _)) = cluster.run(&never, |engine| {
+                engine.create_table("accounts", common::schema(), true, now)
+            }) else {
                 return acknowledged;
             };
             for n in 0..6 {
@@ -205,16 +259,25 @@ fn a_crash_at_any_write_loses_nothing_that_was_acknowledged() {
         let disk = MemDisk::faulty();
         disk.stop_after(at);
         let acknowledged = run(&disk);
-        let options = OpenOptions { segment_bytes: Some(1 << 20), ..OpenOptions::at("/cluster") };
+        let options = OpenOptions {
+            segment_bytes: Some(1 << 20),
+            ..OpenOptions::at("/cluster")
+        };
         let crashed = disk.crash(at);
         let cluster = match Cluster::open_on(options, Arc::new(crashed)) {
             Ok(cluster) => cluster,
-            Err(error) if acknowledged.is_empty() => panic!("stopped after {at}: nothing acknowledged, and {error}"),
+            Err(error) if acknowledged.is_empty() => {
+                panic!("stopped after {at}: nothing acknowledged, and {error}")
+            }
             Err(error) => panic!("stopped after {at}: {error}"),
         };
         let table = accounts(&cluster);
         for id in acknowledged {
-            assert_eq!(balance(&cluster, &table, id).unwrap(), Some(id), "stopped after {at}");
+            assert_eq!(
+                balance(&cluster, &table, id).unwrap(),
+                Some(id),
+                "stopped after {at}"
+            );
         }
         put(&cluster, &table, &[(1000, 1)]).unwrap();
     }

@@ -16,8 +16,12 @@ use common::{accounts, balance, put};
 #[test]
 fn a_group_that_came_after_the_last_flush_is_there_after_a_crash() {
     let disk = MemDisk::faulty();
-    let options = || OpenOptions { segment_bytes: Some(4 << 20), ..OpenOptions::at("/c") };
-    let open = |disk: &MemDisk| Cluster::open_on(options(), Arc::new(disk.clone()) as Arc<dyn Disk>);
+    let options = || OpenOptions {
+        segment_bytes: Some(4 << 20),
+        ..OpenOptions::at("/c")
+    };
+    let open =
+        |disk: &MemDisk| Cluster::open_on(options(), Arc::new(disk.clone()) as Arc<dyn Disk>);
     let cluster = open(&disk).unwrap();
     put(&cluster, &accounts(&cluster), &[(0, 0)]).unwrap();
     cluster.close().unwrap();
@@ -40,6 +44,11 @@ fn a_group_that_came_after_the_last_flush_is_there_after_a_crash() {
     let cluster = open(&crashed).unwrap();
     let table = accounts(&cluster);
     for id in (0..last + 5000).step_by(97) {
-        assert_eq!(balance(&cluster, &table, id).unwrap(), Some(id), "id {id} of {}", last + 5000);
+        assert_eq!(
+            balance(&cluster, &table, id).unwrap(),
+            Some(id),
+            "id {id} of {}",
+            last + 5000
+        );
     }
 }

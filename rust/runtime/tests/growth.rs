@@ -17,20 +17,42 @@ const WIDE: usize = 250;
 const THREADS: i64 = 4;
 
 fn wide_schema() -> Schema {
-    let mut columns = vec![Column { id: 0, name: "id".into(), data_type: DataType::Int64, nullable: false }];
+    let mut columns = vec![Column {
+        id: 0,
+        name: "id".into(),
+        data_type: DataType::Int64,
+        nullable: false,
+    }];
     columns.extend((1..=WIDE).map(|id| Column {
         id: id as u16,
         name: format!("c{id}"),
-        data_type: DataType::Decimal { precision: 38, scale: 0 },
+        data_type: DataType::Decimal {
+            precision: 38,
+            scale: 0,
+        },
         nullable: true,
     }));
-    Schema::new(1, columns, vec![KeyPart { column: 0, descending: false }]).unwrap()
+    Schema::new(
+        1,
+        columns,
+        vec![KeyPart {
+            column: 0,
+            descending: false,
+        }],
+    )
+    .unwrap()
 }
 
 fn wide(cluster: &Cluster) -> Arc<Table> {
     let now = cluster.now_us();
-    let (table, commit) = cluster.run(&never, |engine| engine.create_table("wide", wide_schema(), true, now)).unwrap();
-    commit.into_iter().for_each(|commit| cluster.wait_durable(commit.lsn, &never).unwrap());
+    let (table, commit) = cluster
+        .run(&never, |engine| {
+            engine.create_table("wide", wide_schema(), true, now)
+        })
+        .unwrap();
+    commit
+        .into_iter()
+        .for_each(|commit| cluster.wait_durable(commit.lsn, &never).unwrap());
     table
 }
 
@@ -42,21 +64,40 @@ fn row(id: i64) -> Vec<Value> {
 }
 
 fn insert(cluster: &Cluster, table: &Arc<Table>, ids: std::ops::Range<i64>) {
-    let mut txn = cluster.run(&never, |engine| engine.begin(Mode::ReadWrite)).unwrap();
+    let mut txn = cluster
+        .run(&never, |engine| engine.begin(Mode::ReadWrite))
+        .unwrap();
     for id in ids {
-        cluster.run(&never, |engine| engine.insert(&mut txn, table, row(id))).unwrap();
+        cluster
+            .run(&never, |engine| engine.insert(&mut txn, table, row(id)))
+            .unwrap();
     }
     let now = cluster.now_us();
-    let commit = cluster.run(&never, |engine| engine.commit(&mut txn, now, None)).unwrap();
+    let commit = cluster
+        .run(&never, |engine| engine.commit(&mut txn, now, None))
+        .unwrap();
     cluster.wait_durable(commit.lsn, &never).unwrap();
 }
 
 fn check(cluster: &Cluster, table: &Arc<Table>, id: i64, written: bool) {
-    let txn = cluster.run(&never, |engine| engine.begin(Mode::ReadOnly { at: None })).unwrap();
+    let txn = cluster
+        .run(&never, |engine| engine.begin(Mode::ReadOnly { at: None }))
+        .unwrap();
     let key = table.key(&[Value::Int(id)]).unwrap();
-    let found = cluster.run(&never, |engine| engine.get(&txn, table, &key)?.map(|view| view.values()).transpose()).unwrap();
+    let found = cluster
+        .run(&never, |engine| {
+            engine
+                .get(&txn, table, &key)?
+                .map(|view| view.values())
+                .transpose()
+        })
+        .unwrap();
     let value = found.map(|values| values[1].clone());
-    assert_eq!(value, written.then(|| Value::Decimal(i128::from(id) * 7)), "row {id}");
+    assert_eq!(
+        value,
+        written.then(|| Value::Decimal(i128::from(id) * 7)),
+        "row {id}"
+    );
 }
 
 /// Grows a volume from one segment to `until` with four writers; gives how many rows each has written.
@@ -74,8 +115,13 @@ fn grow(cluster: &Cluster, table: &Arc<Table>, until: u64) -> Vec<i64> {
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(writer(thread))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| scope.spawn(writer(thread)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     })
 }
 
@@ -84,11 +130,23 @@ fn unused(cluster: &Cluster) -> Vec<u64> {
     let segment_pages = cluster.engine().geometry().segment_pages;
     let is_unused = |segment: &u64| {
         let page = PageId(segment * segment_pages);
-        cluster.settle(Stop::NeedPage { page, at: cluster.vdl() }, &never).unwrap();
+        cluster
+            .settle(
+                Stop::NeedPage {
+                    page,
+                    at: cluster.vdl(),
+                },
+                &never,
+            )
+            .unwrap();
         let heads = cluster.engine().cached_heads();
-        !heads.iter().any(|head| head.id() == page && head.kind() == PageKind::ExtentMap)
+        !heads
+            .iter()
+            .any(|head| head.id() == page && head.kind() == PageKind::ExtentMap)
     };
-    (0..cluster.status().segments - 1).filter(is_unused).collect()
+    (0..cluster.status().segments - 1)
+        .filter(is_unused)
+        .collect()
 }
 
 fn grow_and_reopen(open: impl Fn() -> Cluster, until: u64) {
@@ -104,7 +162,10 @@ fn grow_and_reopen(open: impl Fn() -> Cluster, until: u64) {
     let started = Instant::now();
     let cluster = open();
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(3), "opening {segments} segments took {took:?}");
+    assert!(
+        took < Duration::from_secs(3),
+        "opening {segments} segments took {took:?}"
+    );
     assert_eq!(cluster.status().segments, segments);
     let table = wide(&cluster);
     verify(&cluster, &table, &lengths);
@@ -115,22 +176,34 @@ fn grow_and_reopen(open: impl Fn() -> Cluster, until: u64) {
 #[test]
 fn hundreds_of_segments_under_concurrent_writers() {
     let disk = Arc::new(MemDisk::new());
-    let options = OpenOptions { segment_bytes: Some(1 << 20), ..OpenOptions::at("/grown") };
-    grow_and_reopen(|| Cluster::open_on(options.clone(), disk.clone()).unwrap(), 220);
+    let options = OpenOptions {
+        segment_bytes: Some(1 << 20),
+        ..OpenOptions::at("/grown")
+    };
+    grow_and_reopen(
+        || Cluster::open_on(options.clone(), disk.clone()).unwrap(),
+        220,
+    );
 }
 
 /// Here each segment costs a manifest on disk, in seven places.
 #[test]
 fn dozens_of_segments_on_disk() {
     let dir = TempDir::new();
-    let options = OpenOptions { segment_bytes: Some(1 << 20), ..OpenOptions::at(&dir.0) };
+    let options = OpenOptions {
+        segment_bytes: Some(1 << 20),
+        ..OpenOptions::at(&dir.0)
+    };
     grow_and_reopen(|| Cluster::open(options.clone()).unwrap(), 24);
 }
 
 fn verify(cluster: &Cluster, table: &Arc<Table>, lengths: &[i64]) {
     for (thread, written) in (0_i64..).zip(lengths) {
         let first = thread * 1_000_000;
-        for id in (first..first + written).step_by(37).chain([first + written - 1]) {
+        for id in (first..first + written)
+            .step_by(37)
+            .chain([first + written - 1])
+        {
             check(cluster, table, id, true);
         }
         check(cluster, table, first + written, false);
@@ -140,7 +213,10 @@ fn verify(cluster: &Cluster, table: &Arc<Table>, lengths: &[i64]) {
 /// Threads that ask for a segment at the same moment get one, not one each.
 #[test]
 fn racing_threads_add_one_segment() {
-    let options = OpenOptions { segment_bytes: Some(1 << 20), ..OpenOptions::memory() };
+    let options = OpenOptions {
+        segment_bytes: Some(1 << 20),
+        ..OpenOptions::memory()
+    };
     let cluster = Cluster::open(options).unwrap();
     let table = wide(&cluster);
     insert(&cluster, &table, 0..40);

@@ -14,7 +14,11 @@ use common::{accounts, put};
 #[test]
 fn a_flush_writes_down_that_everything_is_durable() {
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
-    let options = OpenOptions { segment_bytes: Some(4 << 20), page_bytes: Some(16 << 10), ..OpenOptions::at("/c") };
+    let options = OpenOptions {
+        segment_bytes: Some(4 << 20),
+        page_bytes: Some(16 << 10),
+        ..OpenOptions::at("/c")
+    };
     let cluster = Cluster::open_on(options, disk.clone()).unwrap();
     put(&cluster, &accounts(&cluster), &[(1, 1)]).unwrap();
     cluster.flush_now().unwrap();
@@ -25,7 +29,18 @@ fn a_flush_writes_down_that_everything_is_durable() {
     let config = NodeConfig::new(16 << 10, (4 << 20) / (16 << 10));
     let node = NodeStore::open(disk, dir, identity.cluster, NodeId(0), config).unwrap();
     let states = node.states();
-    assert_eq!(states.iter().map(|state| (state.scl, state.vdl_hint)).collect::<Vec<_>>(), [(vdl, vdl)]);
-    assert!(node.links_of_all(&states).unwrap().iter().all(Vec::is_empty));
+    assert_eq!(
+        states
+            .iter()
+            .map(|state| (state.scl, state.vdl_hint))
+            .collect::<Vec<_>>(),
+        [(vdl, vdl)]
+    );
+    assert!(
+        node.links_of_all(&states)
+            .unwrap()
+            .iter()
+            .all(Vec::is_empty)
+    );
     assert_eq!(node.indexed_layers(), 0);
 }

@@ -58,12 +58,25 @@ impl Disk for Noting {
 
 #[test]
 fn every_directory_above_a_new_cluster_and_in_it_is_synced() {
-    let disk = Arc::new(Noting { inner: MemDisk::new(), synced: Mutex::default() });
-    let options = OpenOptions { segment_bytes: Some(4 << 20), ..OpenOptions::at("/data/deep/cluster") };
+    let disk = Arc::new(Noting {
+        inner: MemDisk::new(),
+        synced: Mutex::default(),
+    });
+    let options = OpenOptions {
+        segment_bytes: Some(4 << 20),
+        ..OpenOptions::at("/data/deep/cluster")
+    };
     let cluster = Cluster::open_on(options, disk.clone()).unwrap();
     put(&cluster, &accounts(&cluster), &[(1, 1)]).unwrap();
     let synced = disk.synced.lock().unwrap();
-    for holds in ["/", "/data", "/data/deep", "/data/deep/cluster", "/data/deep/cluster/az1", "/data/deep/cluster/az3/node6"] {
+    for holds in [
+        "/",
+        "/data",
+        "/data/deep",
+        "/data/deep/cluster",
+        "/data/deep/cluster/az1",
+        "/data/deep/cluster/az3/node6",
+    ] {
         assert!(synced.contains(Path::new(holds)), "{holds} of {synced:?}");
     }
 }

@@ -19,7 +19,11 @@ fn a_removed_log_acknowledges_nothing() {
         other => panic!("expected LogFailed, got {other:?}"),
     }
     assert!(put(&cluster, &table, &[(3, 3)]).is_err());
-    assert_eq!(balance(&cluster, &table, 1).unwrap(), Some(1), "what was durable is still read");
+    assert_eq!(
+        balance(&cluster, &table, 1).unwrap(),
+        Some(1),
+        "what was durable is still read"
+    );
     cluster.close().unwrap();
 }
 
@@ -41,6 +45,8 @@ fn an_owner_without_its_lock_file_stops_before_a_second_one_comes() {
     drop(second);
     let third = Cluster::open(small(&dir)).unwrap();
     let table = accounts(&third);
-    let found: Vec<_> = (1..=3).map(|id| balance(&third, &table, id).unwrap()).collect();
+    let found: Vec<_> = (1..=3)
+        .map(|id| balance(&third, &table, id).unwrap())
+        .collect();
     assert_eq!(found, [Some(1), None, Some(3)]);
 }

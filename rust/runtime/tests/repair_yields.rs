@@ -17,7 +17,11 @@ fn a_large_repair_keeps_to_its_budget_and_ends_when_it_is_asked_to() {
     let disk = MemDisk::faulty();
     let open = || {
         let segment_bytes = Some(64 << 20);
-        let options = OpenOptions { segment_bytes, background_bytes_per_s: 4 << 20, ..OpenOptions::at("/c") };
+        let options = OpenOptions {
+            segment_bytes,
+            background_bytes_per_s: 4 << 20,
+            ..OpenOptions::at("/c")
+        };
         Cluster::open_on(options, Arc::new(disk.clone()) as Arc<dyn Disk>).unwrap()
     };
     let cluster = open();
@@ -35,11 +39,17 @@ fn a_large_repair_keeps_to_its_budget_and_ends_when_it_is_asked_to() {
     put_bulk(&cluster, &table, ROWS).unwrap();
     cluster.flush_now().unwrap();
     cluster.close().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
     // It begins again, and who does not want to wait says so.
     let cluster = open();
     cluster.repair_now().unwrap();
     assert_eq!(states(&cluster), [NodeState::Healthy; 6]);
     let table = bulky(&cluster);
-    (0..=ROWS).step_by(17).for_each(|id| assert!(has_bulk(&cluster, &table, id)));
+    (0..=ROWS)
+        .step_by(17)
+        .for_each(|id| assert!(has_bulk(&cluster, &table, id)));
 }

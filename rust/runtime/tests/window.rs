@@ -26,13 +26,22 @@ fn any_commit_of_the_window_is_read_by_lsn_and_by_time() {
         }
         cluster.engine().evict_all();
         for (commit, value) in &commits {
-            assert_eq!(balance_at(&cluster, &table, 1, commit.lsn).unwrap(), Some(*value));
-            assert_eq!(balance_at(&cluster, &table, 2, commit.lsn).unwrap(), Some(-value));
+            assert_eq!(
+                balance_at(&cluster, &table, 1, commit.lsn).unwrap(),
+                Some(*value)
+            );
+            assert_eq!(
+                balance_at(&cluster, &table, 2, commit.lsn).unwrap(),
+                Some(-value)
+            );
             assert_eq!(cluster.lsn_at(commit.time_us).unwrap(), commit.lsn);
         }
         for pair in commits.windows(2) {
             // Between two commits it is still the first one's time.
-            assert_eq!(cluster.lsn_at(pair[1].0.time_us - 1).unwrap(), pair[0].0.lsn);
+            assert_eq!(
+                cluster.lsn_at(pair[1].0.time_us - 1).unwrap(),
+                pair[0].0.lsn
+            );
         }
         cluster.close().unwrap();
     }
@@ -52,13 +61,19 @@ fn what_is_not_yet_and_what_never_was_is_outside() {
     put(&cluster, &table, &[(1, 1)]).unwrap();
     outside(cluster.lsn_at(cluster.now_us() + 60_000_000), "time");
     outside(cluster.lsn_at(0), "time");
-    outside(balance_at(&cluster, &table, 1, Lsn(cluster.vdl().0 + 1_000_000)), "LSN");
+    outside(
+        balance_at(&cluster, &table, 1, Lsn(cluster.vdl().0 + 1_000_000)),
+        "LSN",
+    );
 }
 
 #[test]
 fn the_floor_follows_a_short_window_and_stops_at_an_open_view() {
     let dir = TempDir::new();
-    let options = OpenOptions { window: Some(Duration::from_millis(400)), ..small(&dir) };
+    let options = OpenOptions {
+        window: Some(Duration::from_millis(400)),
+        ..small(&dir)
+    };
     let cluster = Cluster::open(options.clone()).unwrap();
     let table = accounts(&cluster);
     let old = put(&cluster, &table, &[(1, 10)]).unwrap();
@@ -78,12 +93,22 @@ fn the_floor_follows_a_short_window_and_stops_at_an_open_view() {
         put(&cluster, &table, &[(1, 1000 + round)]).unwrap();
         cluster.flush_now().unwrap();
         cluster.engine().evict_all();
-        assert_eq!(balance_in(&cluster, &table, &view, 1).unwrap(), Some(11), "round {round}");
+        assert_eq!(
+            balance_in(&cluster, &table, &view, 1).unwrap(),
+            Some(11),
+            "round {round}"
+        );
         std::thread::sleep(Duration::from_millis(60));
     }
-    assert_eq!(cluster.floor(), held.lsn, "the open view is the oldest thing that is kept");
+    assert_eq!(
+        cluster.floor(),
+        held.lsn,
+        "the open view is the oldest thing that is kept"
+    );
     drop(view);
-    eventually("the floor goes on when the view has ended", || cluster.floor() > held.lsn);
+    eventually("the floor goes on when the view has ended", || {
+        cluster.floor() > held.lsn
+    });
     outside(balance_at(&cluster, &table, 1, held.lsn), "LSN");
     assert_eq!(balance(&cluster, &table, 1).unwrap(), Some(1011));
     let floor = cluster.floor();
@@ -91,5 +116,8 @@ fn the_floor_follows_a_short_window_and_stops_at_an_open_view() {
     cluster.close().unwrap();
     let cluster = Cluster::open(options).unwrap();
     assert!(cluster.floor() >= floor, "the floor never falls");
-    assert_eq!(balance(&cluster, &accounts(&cluster), 1).unwrap(), Some(1011));
+    assert_eq!(
+        balance(&cluster, &accounts(&cluster), 1).unwrap(),
+        Some(1011)
+    );
 }

@@ -24,13 +24,20 @@ fn path_of(layers: &Path) -> PathBuf {
 }
 
 /// Writes the list of the layers in the directory `layers`.
-pub(crate) fn write(disk: &dyn Disk, layers: &Path, numbers: &BTreeSet<u64>) -> Result<(), StoreError> {
+pub(crate) fn write(
+    disk: &dyn Disk,
+    layers: &Path,
+    numbers: &BTreeSet<u64>,
+) -> Result<(), StoreError> {
     let (path, temp) = (path_of(layers), layers.with_extension("list.new"));
     if disk.exists(&temp) {
         disk.remove_file(&temp).map_err(StoreError::io(&temp))?;
     }
-    let file = disk.open(&temp, OpenMode::Create).map_err(StoreError::io(&temp))?;
-    file.write_all_at(&encode(numbers), 0).map_err(StoreError::io(&temp))?;
+    let file = disk
+        .open(&temp, OpenMode::Create)
+        .map_err(StoreError::io(&temp))?;
+    file.write_all_at(&encode(numbers), 0)
+        .map_err(StoreError::io(&temp))?;
     file.sync_data().map_err(StoreError::io(&temp))?;
     disk.rename(&temp, &path).map_err(StoreError::io(&path))?;
     let dir = path.parent().unwrap_or(layers);
@@ -41,11 +48,19 @@ pub(crate) fn write(disk: &dyn Disk, layers: &Path, numbers: &BTreeSet<u64>) -> 
 pub(crate) fn read(disk: &dyn Disk, layers: &Path) -> Result<BTreeSet<u64>, StoreError> {
     let path = path_of(layers);
     if !disk.exists(&path) {
-        return Err(StoreError::corrupt(&path, 0, "the list of layers", "no file"));
+        return Err(StoreError::corrupt(
+            &path,
+            0,
+            "the list of layers",
+            "no file",
+        ));
     }
-    let file = disk.open(&path, OpenMode::Read).map_err(StoreError::io(&path))?;
+    let file = disk
+        .open(&path, OpenMode::Read)
+        .map_err(StoreError::io(&path))?;
     let mut bytes = vec![0; file.len().map_err(StoreError::io(&path))? as usize];
-    file.read_exact_at(&mut bytes, 0).map_err(StoreError::io(&path))?;
+    file.read_exact_at(&mut bytes, 0)
+        .map_err(StoreError::io(&path))?;
     decode(&path, &bytes)
 }
 
@@ -65,16 +80,30 @@ fn encode(numbers: &BTreeSet<u64>) -> Vec<u8> {
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<BTreeSet<u64>, StoreError> {
     if bytes.len() < HEADER_BYTES || bytes[..4] != *MAGIC {
-        return Err(StoreError::corrupt(path, 0, "magic AUll", format!("{} bytes", bytes.len())));
+        return Err(StoreError::corrupt(
+            path,
+            0,
+            "magic AUll",
+            format!("{} bytes", bytes.len()),
+        ));
     }
     let stored = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
     let got = crc32c(&bytes[8..]);
     if stored != got {
-        return Err(StoreError::corrupt(path, 0, format!("crc {stored:08x}"), format!("crc {got:08x}")));
+        return Err(StoreError::corrupt(
+            path,
+            0,
+            format!("crc {stored:08x}"),
+            format!("crc {got:08x}"),
+        ));
     }
     let format = u16::from_le_bytes([bytes[8], bytes[9]]);
     if format != FORMAT {
-        return Err(StoreError::NewerFormat { path: path.to_path_buf(), expected: FORMAT, got: format });
+        return Err(StoreError::NewerFormat {
+            path: path.to_path_buf(),
+            expected: FORMAT,
+            got: format,
+        });
     }
     let body = || {
         let mut reader = Reader::new("list of layers", &bytes[HEADER_BYTES..]);
@@ -87,7 +116,8 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<BTreeSet<u64>, StoreError> {
         reader.finish()?;
         Ok::<_, aurora_redo::RedoError>(numbers)
     };
-    body().map_err(|error| StoreError::corrupt(path, HEADER_BYTES as u64, "a list of layers", error))
+    body()
+        .map_err(|error| StoreError::corrupt(path, HEADER_BYTES as u64, "a list of layers", error))
 }
 
 #[cfg(test)]

@@ -85,7 +85,10 @@ impl LayerMap {
         let mut set = LayerSet::default();
         let listed = inventory::read(&*map.dir.disk, &map.dir.dir)?;
         let numbers = map.dir.list()?;
-        let mut missing: BTreeSet<u64> = listed.difference(&numbers.iter().copied().collect()).copied().collect();
+        let mut missing: BTreeSet<u64> = listed
+            .difference(&numbers.iter().copied().collect())
+            .copied()
+            .collect();
         for number in numbers {
             map.reserve(number);
             match Layer::open(&map.dir, number) {
@@ -175,7 +178,11 @@ impl LayerMap {
             *present = Arc::new(set);
         }
         let set = self.set();
-        let numbers = set.all().map(|layer| layer.layer).chain(set.broken.iter().map(|damage| damage.layer)).collect();
+        let numbers = set
+            .all()
+            .map(|layer| layer.layer)
+            .chain(set.broken.iter().map(|damage| damage.layer))
+            .collect();
         inventory::write(&*self.dir.disk, &self.dir.dir, &numbers)?;
         drop(listing);
         for number in removed {

@@ -203,7 +203,9 @@ impl NodeStore {
                 let skip = Arc::new(skip.clone());
                 let rewritten = match self.rewrite(&layer, skip).inspect_err(|e| self.note(e)) {
                     // Another part of the layer is damaged too. This one is done; the layer waits for the other.
-                    Err(StoreError::Corrupt { .. }) if self.has_other_damage(damage) => return Ok(()),
+                    Err(StoreError::Corrupt { .. }) if self.has_other_damage(damage) => {
+                        return Ok(());
+                    }
                     rewritten => rewritten?,
                 };
                 self.map

@@ -69,7 +69,11 @@ impl NodeStore {
         let state = self.state();
         let above: Vec<Lsn> = copies.iter().map(|c| c.scl.min(c.vdl_hint)).collect();
         let quiet = |c: &CopyState, above: &Lsn| state.quiet_for(c).max(*above);
-        let quiet: Vec<Lsn> = copies.iter().zip(&above).map(|(c, a)| quiet(c, a)).collect();
+        let quiet: Vec<Lsn> = copies
+            .iter()
+            .zip(&above)
+            .map(|(c, a)| quiet(c, a))
+            .collect();
         let segment = self.config.segment_pages.max(1);
         let mut links = vec![Vec::new(); above.len()];
         let mut take = |record: &Record| {
@@ -79,7 +83,9 @@ impl NodeStore {
             }
         };
         // Memory before layers, as for reads.
-        self.memory().iter().for_each(|memory| memory.for_each(&mut take));
+        self.memory()
+            .iter()
+            .for_each(|memory| memory.for_each(&mut take));
         let set = self.map.set();
         self.check_readable(&set)?;
         let lowest = quiet.iter().min().copied().unwrap_or(Lsn::MAX);
@@ -98,7 +104,12 @@ impl NodeStore {
     /// Nothing is known about what was in a layer that cannot be read at all.
     fn check_readable(&self, set: &LayerSet) -> Result<(), StoreError> {
         match set.broken.first() {
-            Some(broken) => Err(StoreError::corrupt(&broken.path, 0, "a readable layer", "damage")),
+            Some(broken) => Err(StoreError::corrupt(
+                &broken.path,
+                0,
+                "a readable layer",
+                "damage",
+            )),
             None => Ok(()),
         }
     }

@@ -23,7 +23,10 @@ fn compaction_and_scrub_stop_when_their_budget_is_spent() {
     let mut calls = 0;
     loop {
         let used = node.compact(budget, &roots(20_000, 0)).expect("compacted");
-        assert!(used <= budget + STEP_BYTES, "a budget of {budget} bytes, {used} used");
+        assert!(
+            used <= budget + STEP_BYTES,
+            "a budget of {budget} bytes, {used} used"
+        );
         if used == 0 {
             break;
         }
@@ -33,12 +36,19 @@ fn compaction_and_scrub_stop_when_their_budget_is_spent() {
     let mut steps = 0;
     loop {
         let report = node.scrub(budget).expect("scrubbed");
-        assert!(report.bytes <= budget + STEP_BYTES, "a budget of {budget} bytes, {} used", report.bytes);
+        assert!(
+            report.bytes <= budget + STEP_BYTES,
+            "a budget of {budget} bytes, {} used",
+            report.bytes
+        );
         steps += 1;
         if report.finished {
             break;
         }
     }
     let stored: u64 = node.layers().iter().map(|layer| layer.bytes).sum();
-    assert!(steps > 1 && steps * (budget + STEP_BYTES) >= stored, "{steps} steps for {stored} bytes");
+    assert!(
+        steps > 1 && steps * (budget + STEP_BYTES) >= stored,
+        "{steps} steps for {stored} bytes"
+    );
 }

@@ -30,15 +30,24 @@ fn a_node_without_one_of_its_layers_does_not_open() {
     let aside = Path::new("aside");
     for layer in layers {
         drop(open_node(&disk, config()));
-        let path = node_dir().join("layers").join(format!("layer-{:016}", layer.layer));
+        let path = node_dir()
+            .join("layers")
+            .join(format!("layer-{:016}", layer.layer));
         disk.rename(&path, aside).expect("moved away");
-        match NodeStore::open(Arc::new(disk.clone()), &node_dir(), CLUSTER, NodeId(0), config()) {
+        match NodeStore::open(
+            Arc::new(disk.clone()),
+            &node_dir(),
+            CLUSTER,
+            NodeId(0),
+            config(),
+        ) {
             Err(StoreError::Corrupt { path: named, .. }) => assert_eq!(named, path),
             other => panic!("expected Corrupt, got {:?}", other.map(|_| ())),
         }
         disk.rename(aside, &path).expect("moved back");
     }
-    disk.remove_file(Path::new(&node_dir().join("layers.list"))).expect("removed");
+    disk.remove_file(Path::new(&node_dir().join("layers.list")))
+        .expect("removed");
     let opened = NodeStore::open(Arc::new(disk), &node_dir(), CLUSTER, NodeId(0), config());
     assert!(matches!(opened, Err(StoreError::Corrupt { .. })));
 }

@@ -155,7 +155,9 @@ impl<'a> LeafRef<'a> {
     #[inline]
     pub fn warm(&self, slot: u16, column: usize) -> usize {
         match self.cell(usize::from(slot), column) {
-            Cell::Fixed(bytes) | Cell::Var(bytes) => bytes.first().map_or(0, |byte| usize::from(*byte)),
+            Cell::Fixed(bytes) | Cell::Var(bytes) => {
+                bytes.first().map_or(0, |byte| usize::from(*byte))
+            }
             Cell::Null | Cell::Overflow(_) => 0,
         }
     }

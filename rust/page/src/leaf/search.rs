@@ -69,7 +69,8 @@ impl LeafRef<'_> {
         }
         Some(match descriptor.code {
             code::INT64 | code::TIME | code::TIMESTAMP => {
-                by!(u64, from_le_bytes, SIGN64, |target| self.guess(column, target, descending))
+                by!(u64, from_le_bytes, SIGN64, |target| self
+                    .guess(column, target, descending))
             }
             code::INT32 | code::DATE => by!(u32, from_le_bytes, SIGN32),
             code::INT16 => by!(u16, from_le_bytes, SIGN16),
@@ -91,7 +92,11 @@ impl LeafRef<'_> {
         let ahead = ascending.checked_sub(low)?.min(span);
         let last = self.shape.len.checked_sub(1)?;
         let rank = (ahead as f64 / (span as f64).max(1.0) * last as f64) as usize;
-        Some(if descending { last - rank.min(last) } else { rank.min(last) })
+        Some(if descending {
+            last - rank.min(last)
+        } else {
+            rank.min(last)
+        })
     }
 
     /// Halves the range without branching on the outcome of a comparison; looks around the guess first.

@@ -37,22 +37,42 @@ impl Drop for TempDir {
 
 /// Small segments, so that files stay small and volumes grow.
 pub fn small(dir: &TempDir) -> OpenOptions {
-    OpenOptions { segment_bytes: Some(4 << 20), ..OpenOptions::at(&dir.0) }
+    OpenOptions {
+        segment_bytes: Some(4 << 20),
+        ..OpenOptions::at(&dir.0)
+    }
 }
 
 pub fn schema() -> Schema {
-    let column = |id: u16, name: &str, data_type, nullable| Column { id, name: name.into(), data_type, nullable };
+    let column = |id: u16, name: &str, data_type, nullable| Column {
+        id,
+        name: name.into(),
+        data_type,
+        nullable,
+    };
     let columns = vec![
         column(0, "id", DataType::Int64, false),
         column(1, "owner", DataType::Text, true),
         column(2, "balance", DataType::Int64, false),
     ];
-    Schema::new(1, columns, vec![KeyPart { column: 0, descending: false }]).unwrap()
+    Schema::new(
+        1,
+        columns,
+        vec![KeyPart {
+            column: 0,
+            descending: false,
+        }],
+    )
+    .unwrap()
 }
 
 pub fn accounts(cluster: &Cluster) -> Arc<Table> {
     let now = cluster.now_us();
-    let created = cluster.run(&never, |engine| engine.create_table("accounts", schema(), true, now)).unwrap();
+    let created = cluster
+        .run(&never, |engine| {
+            engine.create_table("accounts", schema(), true, now)
+        })
+        .unwrap();
     let table = created.0;
     if let Some(commit) = created.1 {
         cluster.wait_durable(commit.lsn, &never).unwrap();
@@ -61,7 +81,11 @@ pub fn accounts(cluster: &Cluster) -> Arc<Table> {
 }
 
 pub fn row(id: i64, balance: i64) -> Vec<Value> {
-    vec![Value::Int(id), Value::Text(format!("owner {id}")), Value::Int(balance)]
+    vec![
+        Value::Int(id),
+        Value::Text(format!("owner {id}")),
+        Value::Int(balance),
+    ]
 }
 
 /// Writes rows in one transaction, and waits until it is durable.
@@ -69,7 +93,9 @@ pub fn put(cluster: &Cluster, table: &Arc<Table>, rows: &[(i64, i64)]) -> Result
     cluster.check_writable()?;
     let mut txn = cluster.run(&never, |engine| engine.begin(Mode::ReadWrite))?;
     for &(id, balance) in rows {
-        cluster.run(&never, |engine| engine.upsert(&mut txn, table, row(id, balance)))?;
+        cluster.run(&never, |engine| {
+            engine.upsert(&mut txn, table, row(id, balance))
+        })?;
     }
     let now = cluster.now_us();
     let commit = cluster.run(&never, |engine| engine.commit(&mut txn, now, None))?;
@@ -81,7 +107,10 @@ pub fn balance(cluster: &Cluster, table: &Arc<Table>, id: i64) -> Result<Option<
     let txn = cluster.run(&never, |engine| engine.begin(Mode::ReadOnly { at: None }))?;
     let key = table.key(&[Value::Int(id)])?;
     let found = cluster.run(&never, |engine| {
-        engine.get(&txn, table, &key)?.map(|view| view.values()).transpose()
+        engine
+            .get(&txn, table, &key)?
+            .map(|view| view.values())
+            .transpose()
     })?;
     Ok(found.map(|values| match values[2] {
         Value::Int(balance) => balance,
@@ -90,15 +119,30 @@ pub fn balance(cluster: &Cluster, table: &Arc<Table>, id: i64) -> Result<Option<
 }
 
 /// A balance as of an LSN.
-pub fn balance_at(cluster: &Cluster, table: &Arc<Table>, id: i64, at: Lsn) -> Result<Option<i64>, Error> {
+pub fn balance_at(
+    cluster: &Cluster,
+    table: &Arc<Table>,
+    id: i64,
+    at: Lsn,
+) -> Result<Option<i64>, Error> {
     let txn = cluster.begin_at(at, &never)?;
     balance_in(cluster, table, &txn, id)
 }
 
 /// A balance as a transaction sees it.
-pub fn balance_in(cluster: &Cluster, table: &Arc<Table>, txn: &Txn, id: i64) -> Result<Option<i64>, Error> {
+pub fn balance_in(
+    cluster: &Cluster,
+    table: &Arc<Table>,
+    txn: &Txn,
+    id: i64,
+) -> Result<Option<i64>, Error> {
     let key = table.key(&[Value::Int(id)])?;
-    let found = cluster.run(&never, |engine| engine.get(txn, table, &key)?.map(|view| view.values()).transpose())?;
+    let found = cluster.run(&never, |engine| {
+        engine
+            .get(txn, table, &key)?
+            .map(|view| view.values())
+            .transpose()
+    })?;
     Ok(found.map(|values| match values[2] {
         Value::Int(balance) => balance,
         ref other => panic!("expected an integer, got {other:?}"),
@@ -112,25 +156,55 @@ pub fn node_dir(dir: &TempDir, node: usize) -> PathBuf {
 
 /// The state of each node, in order.
 pub fn states(cluster: &Cluster) -> Vec<NodeState> {
-    cluster.status().nodes.iter().map(|node| node.state).collect()
+    cluster
+        .status()
+        .nodes
+        .iter()
+        .map(|node| node.state)
+        .collect()
 }
 
 /// Asks again until it is so, for what happens in the background.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "not within 10 s: {what}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// A table whose rows fill the log.
 pub fn bulky(cluster: &Cluster) -> Arc<Table> {
-    let column = |id: u16, name: &str, data_type| Column { id, name: name.into(), data_type, nullable: false };
-    let columns = vec![column(0, "id", DataType::Int64), column(1, "bytes", DataType::Bytes)];
-    let schema = Schema::new(1, columns, vec![KeyPart { column: 0, descending: false }]).unwrap();
-    let (table, commit) = cluster.run(&never, |engine| engine.create_table("bulky", schema.clone(), true, 1)).unwrap();
-    commit.into_iter().for_each(|commit| cluster.wait_durable(commit.lsn, &never).unwrap());
+    let column = |id: u16, name: &str, data_type| Column {
+        id,
+        name: name.into(),
+        data_type,
+        nullable: false,
+    };
+    let columns = vec![
+        column(0, "id", DataType::Int64),
+        column(1, "bytes", DataType::Bytes),
+    ];
+    let schema = Schema::new(
+        1,
+        columns,
+        vec![KeyPart {
+            column: 0,
+            descending: false,
+        }],
+    )
+    .unwrap();
+    let (table, commit) = cluster
+        .run(&never, |engine| {
+            engine.create_table("bulky", schema.clone(), true, 1)
+        })
+        .unwrap();
+    commit
+        .into_iter()
+        .for_each(|commit| cluster.wait_durable(commit.lsn, &never).unwrap());
     table
 }
 
@@ -152,9 +226,14 @@ pub fn put_bulk(cluster: &Cluster, table: &Arc<Table>, id: i64) -> Result<(), Er
 
 /// Whether a row of a bulky table is there.
 pub fn has_bulk(cluster: &Cluster, table: &Arc<Table>, id: i64) -> bool {
-    let txn = cluster.run(&never, |engine| engine.begin(Mode::ReadOnly { at: None })).unwrap();
+    let txn = cluster
+        .run(&never, |engine| engine.begin(Mode::ReadOnly { at: None }))
+        .unwrap();
     let key = table.key(&[Value::Int(id)]).unwrap();
-    cluster.run(&never, |engine| engine.get(&txn, table, &key)).unwrap().is_some()
+    cluster
+        .run(&never, |engine| engine.get(&txn, table, &key))
+        .unwrap()
+        .is_some()
 }
 
 /// Removes a directory that the cluster may be writing into: what comes in between the look and the removal is removed too.
