@@ -29,6 +29,7 @@ mod cluster;
 mod completions;
 mod create;
 mod device;
+mod direct;
 mod error;
 mod fetch;
 mod hydrate;

@@ -9,12 +9,24 @@ use std::sync::Arc;
 use aurora_store::{Disk, DiskFile, OpenMode};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
+use crate::direct::Direct;
+
 /// Files of the operating system, by absolute path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;
 
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    direct: Direct,
+}
+
+impl OsFile {
+    fn new(file: File) -> OsFile {
+        let direct = Direct::default();
+        OsFile { file, direct }
+    }
+}
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -23,7 +35,7 @@ impl Disk for OsDisk {
             .read(true)
             .write(mode != OpenMode::Read)
             .create_new(mode == OpenMode::Create);
-        Ok(Arc::new(OsFile(options.open(path)?)))
+        Ok(Arc::new(OsFile::new(options.open(path)?)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -84,26 +96,34 @@ pub(crate) fn is_linked(file: &File) -> io::Result<bool> {
 
 impl DiskFile for OsFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, offset)
+        self.file.write_all_at(buf, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if self.direct.write(&self.file, buf, offset)? {
+            return Ok(());
+        }
+        self.write_all_at(buf, offset)?;
+        self.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn is_linked(&self) -> io::Result<bool> {
-        is_linked(&self.0)
+        is_linked(&self.file)
     }
 }

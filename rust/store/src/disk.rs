@@ -55,6 +55,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Makes content and length durable. After a failure nothing is known, and the file must not be trusted again.
     fn sync_data(&self) -> io::Result<()>;
+    /// Writes all bytes at `offset` and makes them durable: `write_all_at` and `sync_data` in one, which a disk may have
+    /// a shorter way for. The same holds after a failure.
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(buf, offset)?;
+        self.sync_data()
+    }
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.

@@ -306,11 +306,7 @@ impl LogDevice {
             let target = self.files.attach(generation)?;
             target
                 .file
-                .write_all_at(&rest[..len], self.shape.offset(stripe))
-                .map_err(LogError::io(&target.path))?;
-            target
-                .file
-                .sync_data()
+                .write_durable_at(&rest[..len], self.shape.offset(stripe))
                 .map_err(LogError::io(&target.path))?;
             // Bytes in a file without a name are gone with this process: that is not on disk [8].
             if !target
