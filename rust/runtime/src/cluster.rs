@@ -155,7 +155,7 @@ impl Cluster {
         let threads = Mutex::new(threads::start(&shared)?);
         let lock = opened.lock.map(Arc::new);
         if let Some(lock) = &lock {
-            shared.volume.set_owner(lock);
+            shared.volume.set_owner(lock, &shared.dir);
         }
         let lock = Mutex::new(lock);
         let cluster = Cluster {

@@ -44,6 +44,7 @@ mod options;
 mod osdisk;
 mod readonly;
 mod recover;
+mod removals;
 mod repair;
 mod restore;
 mod status;

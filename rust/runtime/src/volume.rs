@@ -9,6 +9,7 @@
 //! With one log device the leader writes it itself: a commit then costs one write and one sync, and no thread hop. With several,
 //! each has a thread, and the commit waits for the quorum and not for the slowest [9].
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use aurora_proto::{
     Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer,
 };
 use aurora_redo::{History, Mtr, PgBatch, PgId};
-use aurora_store::{LogEntry, LogError, Ticket};
+use aurora_store::{IDENTITY_FILE, LogEntry, LogError, Ticket};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
@@ -27,6 +28,7 @@ use crate::completions::CompletionQueue;
 use crate::device::{Device, Offered};
 use crate::lock::{DirectoryLock, LOCK_FILE};
 use crate::node::Node;
+use crate::removals::Removals;
 use crate::waiters::{Parker, Waiters};
 
 /// How long a thread waits before it asks its interrupt again.
@@ -56,6 +58,8 @@ pub struct EmbeddedVolume {
     geometry: Geometry,
     /// Gone once the cluster has given the directory up; none on memory disks.
     owner: OnceLock<Weak<DirectoryLock>>,
+    /// Of the lock and of the nodes' identity files.
+    removals: Removals,
     writer: Mutex<Writer>,
     vdl: AtomicU64,
     numbered: AtomicU64,
@@ -92,6 +96,7 @@ impl EmbeddedVolume {
             epoch: writer.epoch(),
             geometry,
             owner: OnceLock::new(),
+            removals: Removals::default(),
             vdl: AtomicU64::new(writer.vdl().0),
             numbered: AtomicU64::new(writer.numbered().0),
             segments: AtomicU64::new(writer.pgs() as u64),
@@ -436,7 +441,7 @@ impl EmbeddedVolume {
     ///
     /// What the device had no room for is held with its tickets, and goes before everything else at the next attempt.
     pub(crate) fn write(&self, device: &Device, batches: &[Arc<PgBatch>]) -> Result<(), LogError> {
-        if !self.is_owner() {
+        if !self.removals.none() && !self.is_owner() {
             return Ok(());
         }
         let io = device.io.lock();
@@ -460,10 +465,14 @@ impl EmbeddedVolume {
         drop(io);
         self.recovered();
         // Once more: what was removed during the write may have let a second owner in.
-        if !self.is_owner() {
+        let complete = self.removals.none();
+        if !complete && !self.is_owner() {
             return Ok(());
         }
-        let alive: SmallVec<[NodeId; 6]> = self.living(device).map(|node| node.id()).collect();
+        let alive: SmallVec<[NodeId; 6]> = match complete {
+            true => self.acknowledging(device).map(|node| node.id()).collect(),
+            false => self.living(device).map(|node| node.id()).collect(),
+        };
         let mut acks: SmallVec<[Ack; 12]> = SmallVec::new();
         for token in appended.tokens {
             if alive.contains(&token.node())
@@ -476,9 +485,15 @@ impl EmbeddedVolume {
         Ok(())
     }
 
-    /// Names the lock that makes this process the directory's owner.
-    pub(crate) fn set_owner(&self, lock: &Arc<DirectoryLock>) {
+    /// Names the lock that makes this process the owner of the directory.
+    pub(crate) fn set_owner(&self, lock: &Arc<DirectoryLock>, dir: &Path) {
         let _ = self.owner.set(Arc::downgrade(lock));
+        let identities = self.nodes.iter().map(|node| node.dir.join(IDENTITY_FILE));
+        self.removals.watch(identities.chain([dir.join(LOCK_FILE)]));
+        // What was removed before the watch began must not count as present.
+        if !lock.is_held() || !self.nodes.iter().all(|node| node.is_alive()) {
+            self.removals.stop();
+        }
     }
 
     /// Whether this process still owns the directory; if not, nothing is acknowledged from now on.
@@ -500,12 +515,7 @@ impl EmbeddedVolume {
     fn offer(&self, device: &Device, batches: &[Arc<PgBatch>], offered: &mut Offered) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in device
-                .nodes
-                .iter()
-                .filter_map(|id| self.node(id))
-                .filter(|node| node.acknowledges())
-            {
+            for node in self.acknowledging(device) {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}
@@ -531,14 +541,15 @@ impl EmbeddedVolume {
         }
     }
 
+    /// The nodes of a device that take part in commits, as far as is known.
+    fn acknowledging<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
+        let nodes = device.nodes.iter().filter_map(|id| self.node(id));
+        nodes.filter(|node| node.acknowledges())
+    }
+
     /// The nodes of a device whose directories are still there; those found gone are lost from now on.
     fn living<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
-        let nodes = device
-            .nodes
-            .iter()
-            .filter_map(|id| self.node(id))
-            .filter(|node| node.acknowledges());
-        nodes.filter(|node| {
+        self.acknowledging(device).filter(|node| {
             let alive = node.is_alive();
             if !alive {
                 self.lose(node);

@@ -15,7 +15,8 @@ use aurora_proto::{ClusterId, NodeId};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::StoreError;
 
-const NAME: &str = "identity";
+/// Name of the file in a node's directory.
+pub const IDENTITY_FILE: &str = "identity";
 const TEMP: &str = "identity.new";
 const MAGIC: &[u8; 4] = b"AUid";
 const FORMAT: u16 = 1;
@@ -47,7 +48,7 @@ impl NodeIdentity {
 
     /// Writes the identity of a new directory. Whoever finds it half written finds none.
     pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
-        let (temp, path) = (dir.join(TEMP), dir.join(NAME));
+        let (temp, path) = (dir.join(TEMP), dir.join(IDENTITY_FILE));
         if disk.exists(&temp) {
             disk.remove_file(&temp).map_err(StoreError::io(&temp))?;
         }
@@ -70,7 +71,7 @@ impl NodeIdentity {
         disk: &dyn Disk,
         dir: &Path,
     ) -> Result<(NodeIdentity, Arc<dyn DiskFile>), StoreError> {
-        let path = dir.join(NAME);
+        let path = dir.join(IDENTITY_FILE);
         if !disk.exists(&path) {
             let (expected, got) = ("a node's directory".into(), "no identity file".into());
             return Err(StoreError::Identity {

@@ -49,7 +49,7 @@ pub mod types;
 
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{LogError, StoreError};
-pub use identity::NodeIdentity;
+pub use identity::{IDENTITY_FILE, NodeIdentity};
 pub use logdev::{Appended, LogConfig, LogDevice, LogEntry, Position, Replay, Ticket};
 pub use memdisk::MemDisk;
 pub use node::NodeStore;
