@@ -29,11 +29,14 @@ from aurora_engine._engine import (
     Transaction,
     View,
     __version__,
+    coalesce,
     col,
+    lit,
 )
 from aurora_engine.aio import Aio
 from aurora_engine.cluster import Cluster, Reader, open  # noqa: A004 - `au.open` is meant
 from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
+from aurora_engine.expressions import when
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
 from aurora_engine.status import NodeStatus, Status
 from aurora_engine.types import (
@@ -81,11 +84,14 @@ __all__ = [
     "__version__",
     "asdict",
     "astuple",
+    "coalesce",
     "col",
     "desc",
     "exceptions",
+    "lit",
     "open",
     "precision",
     "replace",
+    "when",
     "zoned",
 ]

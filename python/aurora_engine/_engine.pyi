@@ -3,10 +3,11 @@
 
 import datetime as dt
 import os
+import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -28,10 +29,15 @@ __all__ = [
     "Scan",
     "Schema",
     "Table",
+    "TextFunctions",
+    "TimeFunctions",
     "Transaction",
     "View",
     "__version__",
+    "_case",
+    "coalesce",
     "col",
+    "lit",
 ]
 
 __version__: str
@@ -77,25 +83,119 @@ class Table(Generic[_R_co]):
     @classmethod
     def __class_getitem__(cls, key: Any) -> Any: ...
 
+# What an expression is combined with: another one, or a value of a column.
+_Operand: TypeAlias = Expr | float | Decimal | str | bytes | dt.date | dt.time | uuid.UUID | None
+
 @final
 class Expr:
-    """An expression over the columns of the row that is updated. Made by ``col``."""
+    """An expression over the columns of a row. Made by ``col``."""
 
-    def __add__(self, other: Expr | float | Decimal | str | None, /) -> Expr: ...
-    def __radd__(self, other: float | Decimal | str | None, /) -> Expr: ...
-    def __sub__(self, other: Expr | float | Decimal | None, /) -> Expr: ...
-    def __rsub__(self, other: float | Decimal | None, /) -> Expr: ...
-    def __mul__(self, other: Expr | float | Decimal | None, /) -> Expr: ...
-    def __rmul__(self, other: float | Decimal | None, /) -> Expr: ...
-    def __truediv__(self, other: Expr | float | Decimal | None, /) -> Expr: ...
-    def __rtruediv__(self, other: float | Decimal | None, /) -> Expr: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __add__(self, other: _Operand, /) -> Expr: ...
+    def __radd__(self, other: _Operand, /) -> Expr: ...
+    def __sub__(self, other: _Operand, /) -> Expr: ...
+    def __rsub__(self, other: _Operand, /) -> Expr: ...
+    def __mul__(self, other: _Operand, /) -> Expr: ...
+    def __rmul__(self, other: _Operand, /) -> Expr: ...
+    def __truediv__(self, other: _Operand, /) -> Expr: ...
+    def __rtruediv__(self, other: _Operand, /) -> Expr: ...
+    def __floordiv__(self, other: _Operand, /) -> Expr: ...
+    def __rfloordiv__(self, other: _Operand, /) -> Expr: ...
+    def __mod__(self, other: _Operand, /) -> Expr: ...
+    def __rmod__(self, other: _Operand, /) -> Expr: ...
     def __neg__(self) -> Expr: ...
+    def __abs__(self) -> Expr: ...
+    def __invert__(self) -> Expr: ...
+    def __and__(self, other: _Operand, /) -> Expr: ...
+    def __rand__(self, other: _Operand, /) -> Expr: ...
+    def __or__(self, other: _Operand, /) -> Expr: ...
+    def __ror__(self, other: _Operand, /) -> Expr: ...
+    def __eq__(self, other: _Operand, /) -> Expr: ...  # type: ignore[override]
+    def __ne__(self, other: _Operand, /) -> Expr: ...  # type: ignore[override]
+    def __lt__(self, other: _Operand, /) -> Expr: ...
+    def __le__(self, other: _Operand, /) -> Expr: ...
+    def __gt__(self, other: _Operand, /) -> Expr: ...
+    def __ge__(self, other: _Operand, /) -> Expr: ...
     def __bool__(self) -> bool: ...
+    def is_null(self) -> Expr:
+        """Whether there is no value."""
+    def is_not_null(self) -> Expr:
+        """Whether there is a value."""
+    def is_in(self, values: Iterable[_Operand]) -> Expr:
+        """Whether the value is one of these."""
+    def is_between(self, lower: _Operand, upper: _Operand) -> Expr:
+        """Whether the value lies between two others, both included."""
+    def fill_null(self, value: _Operand) -> Expr:
+        """The value, or another one where there is none."""
     def round(self, scale: int = 0) -> Expr:
         """Rounds to this many digits after the point, halves to the even neighbour."""
+    def abs(self) -> Expr:
+        """The number without its sign."""
+    def cast(self, to: Any) -> Expr:
+        """The value as another type: ``int``, ``Annotated[Decimal, precision(18, 2)]``, or a stored type's name."""
+    @property
+    def str(self) -> TextFunctions:
+        """Functions of texts."""
+    @property
+    def dt(self) -> TimeFunctions:
+        """Functions of dates, times and timestamps."""
+
+@final
+class TextFunctions:
+    """Functions of texts: ``col("name").str.starts_with("A")``."""
+
+    def to_lowercase(self) -> Expr:
+        """The text in lower case."""
+    def to_uppercase(self) -> Expr:
+        """The text in upper case."""
+    def len_chars(self) -> Expr:
+        """How many characters it has."""
+    def strip_chars(self) -> Expr:
+        """The text without spaces at its ends."""
+    def starts_with(self, prefix: Expr | str) -> Expr:
+        """Whether it begins with another text."""
+    def ends_with(self, suffix: Expr | str) -> Expr:
+        """Whether it ends with another text."""
+    def contains(self, literal: Expr | str) -> Expr:
+        """Whether it contains another text."""
+    def like(self, pattern: Expr | str) -> Expr:
+        """Whether it is like a pattern: ``%`` is any run of characters, ``_`` any one, a backslash makes them plain."""
+    def ilike(self, pattern: Expr | str) -> Expr:
+        """The same whatever the case."""
+
+@final
+class TimeFunctions:
+    """Functions of dates, times and timestamps: ``col("day").dt.year()``."""
+
+    def year(self) -> Expr:
+        """The year."""
+    def quarter(self) -> Expr:
+        """The quarter, 1 to 4."""
+    def month(self) -> Expr:
+        """The month, 1 to 12."""
+    def day(self) -> Expr:
+        """The day of the month, 1 to 31."""
+    def weekday(self) -> Expr:
+        """The day of the week, 1 (Monday) to 7."""
+    def hour(self) -> Expr:
+        """The hour, 0 to 23."""
+    def minute(self) -> Expr:
+        """The minute, 0 to 59."""
+    def second(self) -> Expr:
+        """The second, 0 to 59."""
+    def date(self) -> Expr:
+        """The date of a timestamp."""
 
 def col(name: str) -> Expr:
-    """The value of the column of this name in the row that is updated: ``balance=col("balance") + 5``."""
+    """The value of the column of this name: ``balance=col("balance") + 5``."""
+
+def lit(value: _Operand) -> Expr:
+    """A constant as an expression."""
+
+def coalesce(*values: _Operand) -> Expr:
+    """The first of these values that is not null."""
+
+def _case(branches: Sequence[tuple[Expr, _Operand]], otherwise: _Operand) -> Expr: ...
 
 @final
 class Commit:

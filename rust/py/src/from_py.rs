@@ -1,12 +1,12 @@
 //! Python objects as values of columns, checked: each refusal names the column, what it takes and what it got.
 
 use aurora_page::{Column, DataType, KeyBuf, Value, ValueRef, encode_part};
+use aurora_scan::decimal::{DecimalError, parse_decimal};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString};
 
-use crate::decimal::{DecimalError, parse_decimal};
 use crate::errors::{Raise, describe};
 use crate::pytypes::{PyTypes, types};
 use crate::to_py::EPOCH_ORDINAL;

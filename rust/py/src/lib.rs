@@ -13,23 +13,22 @@
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
-//! | `shape`, `to_py`, `from_py`, `decimal`, `pytypes`, `schema`, `expr`, `operand` | rows, values and keys across the border |
+//! | `shape`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
 //! | `errors`, `failure`, `status`, `commit` | what is reported |
 
 mod aio;
 mod cluster;
 mod commit;
 mod db;
-mod decimal;
 mod errors;
 mod expr;
+mod expr_functions;
 mod failure;
 mod fork;
 mod from_py;
 mod in_flight;
 mod load;
 mod lock;
-mod operand;
 mod ops;
 mod pytypes;
 mod range;
@@ -64,7 +63,9 @@ mod _engine {
     #[pymodule_export]
     use super::commit::PyCommit;
     #[pymodule_export]
-    use super::expr::{Expr, col};
+    use super::expr::{_case, Expr, coalesce, col, lit};
+    #[pymodule_export]
+    use super::expr_functions::{TextFunctions, TimeFunctions};
     #[pymodule_export]
     use super::range::RowIterator;
     #[pymodule_export]

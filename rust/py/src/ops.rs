@@ -3,15 +3,18 @@
 //! An operation owns its arguments, already converted, and is tried until it is not stopped. Reading makes the
 //! Python objects inside the attempt, straight from the page.
 
+use std::sync::Arc;
+
 use aurora_engine::{OverflowReader, RowView, Txn};
 use aurora_page::{DataType, KeyBuf, OverflowRef, Value, ValueRef};
+use aurora_scan::expr::{BoundExpr, EvalError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 use smallvec::SmallVec;
 
 use crate::db::{Engine, Halt, Tried};
 use crate::errors::Raise;
-use crate::expr::Expr;
+use crate::expr::raise_eval;
 use crate::pytypes::types;
 use crate::table::{Changes, PyTable};
 use crate::to_py::to_py;
@@ -407,28 +410,44 @@ fn evaluate(
     txn: &Txn,
     table: &PyTable,
     row: &RowView,
-    (index, expr): &(u16, Py<Expr>),
+    (index, expr): &(u16, Arc<BoundExpr>),
     long: &mut LongValues,
 ) -> Tried<(u16, Value)> {
     let target = &table.columns()[usize::from(*index)];
-    // Long texts are fetched first, so that a missing page stops the step and not the expression.
-    let mut values = Vec::new();
-    for (index, column) in table.columns().iter().enumerate() {
-        if !expr.get().mentions(&column.name) {
-            continue;
-        }
-        let value = match row.value(index)? {
-            ValueRef::Overflow(reference) if column.data_type == DataType::Text => {
-                Value::Text(String::from_utf8_lossy(long.get(engine, txn, reference)?).into_owned())
-            }
-            value => value.to_owned(),
-        };
-        values.push((column.name.as_str(), column.data_type, value));
+    let mut stored = Vec::with_capacity(table.columns().len());
+    for column in 0..table.columns().len() {
+        stored.push(row.value(column)?);
     }
-    let lookup = |name: &str| {
-        let (_, data_type, value) = values.iter().find(|(of, _, _)| *of == name)?;
-        Some((*data_type, value.clone()))
-    };
-    let value = expr.get().evaluate(py, target, &lookup)?;
-    Ok((*index, value))
+    // Values that lie outside of the row, once they were found to be needed.
+    let mut fetched: Vec<(usize, Value)> = Vec::new();
+    loop {
+        let lookup = |column: usize| match fetched.iter().find(|(of, _)| *of == column) {
+            Some((_, value)) => value.as_ref(),
+            None => stored[column],
+        };
+        let error = match expr.value_for(target, &lookup) {
+            Ok(Value::Null) if !target.nullable => EvalError::OutOfRange {
+                expected: format!("a result that fits {}", target.data_type),
+                got: "null".into(),
+            },
+            Ok(value) => return Ok((*index, value)),
+            Err(error) => error,
+        };
+        match error {
+            EvalError::LongValue { column, reference } => {
+                let bytes = long.get(engine, txn, reference)?;
+                let text = || String::from_utf8_lossy(bytes).into_owned();
+                let value = match table.columns()[column].data_type {
+                    DataType::Bytes => Value::Bytes(bytes.to_vec()),
+                    DataType::Json => Value::Json(text()),
+                    _ => Value::Text(text()),
+                };
+                fetched.push((column, value));
+            }
+            error => {
+                let context = format!("column {:?} = {}", target.name, expr.expr());
+                return Err(raise_eval(py, &context, Some(&target.name), &error).into());
+            }
+        }
+    }
 }

@@ -173,7 +173,7 @@ fn schema_error(py: Python<'_>, column: Option<&str>, expected: &str, got: &str)
 }
 
 /// The type of its name, as `DataType`'s display writes it.
-fn parse_type(name: &str) -> Option<DataType> {
+pub fn parse_type(name: &str) -> Option<DataType> {
     const PLAIN: [DataType; 14] = [
         DataType::Bool,
         DataType::Int8,

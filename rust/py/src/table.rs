@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aurora_engine::Table;
 use aurora_page::{Column, KEY_BYTES_MAX, KeyBuf, Schema, Value};
+use aurora_scan::expr::BoundExpr;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -181,9 +182,11 @@ impl PyTable {
                 return Err(self.no_column(&object, name));
             };
             match object.cast::<Expr>() {
-                Ok(expr) => changes
-                    .expressions
-                    .push((index as u16, expr.clone().unbind())),
+                Ok(expr) => {
+                    let column = &self.columns()[index];
+                    let bound = expr.get().bind_for(py, self.schema_ref(), column)?;
+                    changes.expressions.push((index as u16, bound));
+                }
                 Err(_) => changes
                     .values
                     .push((index as u16, to_value(&self.columns()[index], &object)?)),
@@ -215,5 +218,5 @@ impl PyTable {
 /// What an update changes.
 pub struct Changes {
     pub values: Vec<(u16, Value)>,
-    pub expressions: Vec<(u16, Py<Expr>)>,
+    pub expressions: Vec<(u16, Arc<BoundExpr>)>,
 }

@@ -1,6 +1,7 @@
 //! Stored values as Python objects.
 
 use aurora_page::{DataType, ValueRef};
+use aurora_scan::decimal::format_decimal;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::intern;
@@ -8,7 +9,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBool, PyBytes, PyFloat, PyString};
 
-use crate::decimal::format_decimal;
 use crate::pytypes::types;
 
 /// Days from 0001-01-01 (ordinal 1) to 1970-01-01.

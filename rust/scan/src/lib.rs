@@ -1,4 +1,5 @@
-//! Rows of pages as Arrow, and Arrow as rows.
+//! The parallel-query kernel: [`expr`] is what rows are filtered by and computed from. And rows of pages as Arrow, Arrow as
+//! rows.
 //!
 //! With the feature `arrow`: schemas both ways ([`to_arrow_schema`], [`from_arrow_schema`]), record batches out of
 //! leaves and rows ([`BatchBuilder`]), keys and encoded rows out of record batches ([`BatchRows`]). Nothing here does
@@ -10,6 +11,8 @@ mod arrow_column;
 pub mod arrow_schema;
 #[cfg(feature = "arrow")]
 mod column_builder;
+pub mod decimal;
+pub mod expr;
 #[cfg(feature = "arrow")]
 mod from_arrow;
 #[cfg(feature = "arrow")]

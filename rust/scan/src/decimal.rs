@@ -1,4 +1,4 @@
-//! Decimals as text and as unscaled integers. Python's `Decimal` crosses the border as its shortest exact text.
+//! Decimals as text and as unscaled integers.
 
 /// Why a decimal's text is not a value of its column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,93 @@
+//! LIKE: `%` stands for any run of characters, `_` for one, and a backslash before either for itself.
+
+/// Whether a text is like a pattern, from end to end.
+pub(crate) fn is_like(text: &str, pattern: &str) -> bool {
+    let (mut text_at, mut pattern_at) = (0, 0);
+    // Where to go on when what follows the last `%` does not match: one character later.
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        let wanted = next_of(pattern, pattern_at);
+        let found = text[text_at..].chars().next();
+        match (wanted, found) {
+            (Some((Wanted::Any, next)), _) => {
+                retry = Some((text_at, next));
+                pattern_at = next;
+            }
+            (None, None) => return true,
+            (Some((Wanted::One, next)), Some(c)) => {
+                (text_at, pattern_at) = (text_at + c.len_utf8(), next);
+            }
+            (Some((Wanted::Char(wanted), next)), Some(c)) if wanted == c => {
+                (text_at, pattern_at) = (text_at + c.len_utf8(), next);
+            }
+            _ => {
+                let Some((from, after)) = retry else {
+                    return false;
+                };
+                let Some(c) = text[from..].chars().next() else {
+                    return false;
+                };
+                retry = Some((from + c.len_utf8(), after));
+                (text_at, pattern_at) = (from + c.len_utf8(), after);
+            }
+        }
+    }
+}
+
+enum Wanted {
+    Any,
+    One,
+    Char(char),
+}
+
+/// What the pattern wants at a place, and where it goes on.
+fn next_of(pattern: &str, at: usize) -> Option<(Wanted, usize)> {
+    let mut chars = pattern[at..].chars();
+    let first = chars.next()?;
+    let next = at + first.len_utf8();
+    Some(match first {
+        '%' => (Wanted::Any, next),
+        '_' => (Wanted::One, next),
+        '\\' => match chars.next() {
+            Some(escaped) => (Wanted::Char(escaped), next + escaped.len_utf8()),
+            None => (Wanted::Char('\\'), next),
+        },
+        other => (Wanted::Char(other), next),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_like;
+
+    #[test]
+    fn patterns() {
+        for (text, pattern, expected) in [
+            ("", "", true),
+            ("", "%", true),
+            ("", "_", false),
+            ("abc", "abc", true),
+            ("abc", "ab", false),
+            ("abc", "a%", true),
+            ("abc", "%c", true),
+            ("abc", "%b%", true),
+            ("abc", "a_c", true),
+            ("abc", "___", true),
+            ("abc", "____", false),
+            ("aab", "%ab", true),
+            ("mississippi", "m%iss%pi", true),
+            ("mississippi", "m%iss%ps", false),
+            ("50%", "50\\%", true),
+            ("500", "50\\%", false),
+            ("a\\", "a\\", true),
+            ("aé漢x", "_é漢%", true),
+            ("é", "__", false),
+        ] {
+            assert_eq!(
+                is_like(text, pattern),
+                expected,
+                "{text:?} LIKE {pattern:?}"
+            );
+        }
+    }
+}
