@@ -147,14 +147,19 @@ def test_conditions_and_functions(db: au.Cluster, column: str, expression: Any, 
 def test_expressions_are_read_as_they_are_written() -> None:
     condition = (col("a") > 5) & ~col("b").is_in(["x", "it's"]) | col("c").is_not_null()
     assert repr(condition) == "(((a > 5) AND NOT (b IN ('x', 'it''s'))) OR (c IS NOT NULL))"
-    assert repr(5 < col("a")) == "(a > 5)"
+    assert repr(5 < col("a")) == "(a > 5)"  # noqa: SIM300
     with pytest.raises(TypeError):
         hash(col("a"))
 
 
 def test_an_expression_is_not_nested_without_end() -> None:
     """A chain of 100,000 additions overflowed the stack when it was freed."""
-    total = col("a")
-    with pytest.raises(ex.InvalidOption, match="expression: expected at most 200 levels, got 201"):
+
+    def chain() -> au.Expr:
+        total = col("a")
         for _ in range(100_000):
             total = total + 1
+        return total
+
+    with pytest.raises(ex.InvalidOption, match="expression: expected at most 200 levels, got 201"):
+        chain()
