@@ -149,6 +149,20 @@ class TableExists(UsageError):
     table: str
 
 
+class UnknownIndex(UsageError, LookupError):
+    """The table has no index of that name that has every row at the read point."""
+
+    table: str
+    index: str
+
+
+class IndexExists(UsageError):
+    """The table has an index of that name already; ``exist_ok=True`` takes it."""
+
+    table: str
+    index: str
+
+
 class InvalidValue(UsageError):
     """A value cannot be stored in its column."""
 
@@ -182,9 +196,13 @@ class RowTooLarge(InvalidValue, ValueError):
 
 
 class DuplicateKey(UsageError):
-    """A row with that key is there already. ``seen`` is the LSN at which it was found."""
+    """A row with that key is there already, or one with the same values of a unique index.
+
+    ``index`` names the index; it is ``None`` for the primary key. ``seen`` is the LSN at which the row was found.
+    """
 
     table: str
+    index: str | None
     key: str
     seen: int
 
@@ -233,6 +251,13 @@ class TableNotEmpty(UsageError):
     """A sealed bulk load goes into an empty table."""
 
     table: str
+
+
+class TableIndexed(UsageError):
+    """A sealed bulk load goes into a table without indexes: drop them, load, and create them again."""
+
+    table: str
+    index: str
 
 
 class LoadOrder(UsageError, ValueError):

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use aurora_page::{
-    ExtentState, KeyBuf, LeafRef, Lsn, ObjectId, PageId, PageKind, Schema, Value, ValueRef,
-    encode_row,
+    ExtentState, KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, PageId, PageKind, Schema, Value,
+    ValueRef, encode_row,
 };
 use aurora_proto::Volume;
 use aurora_redo::Op;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::btree::{Pages, descend, descend_with, first_layout};
+use crate::definition::{Definition, IndexDef, IndexState};
 use crate::edit::{Edit, View};
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
 use crate::extents::Run;
-use crate::overflow::{Chains, OverflowReader, spill};
+use crate::index::{Index, IndexSpec};
+use crate::overflow::{Chains, read_chain, spill};
 use crate::table::{FIRST_USER_OBJECT, RESERVED_PREFIX, Table, tables_column};
 use crate::txn::{Commit, Txn};
 
@@ -30,12 +32,17 @@ const STATE_DROPPED: i64 = 2;
 /// What this engine knows of tables, so that it need not ask the catalogue.
 #[derive(Default)]
 pub(crate) struct Names {
-    /// Tables that are there at the head.
-    live: FxHashSet<ObjectId>,
+    /// Tables that are there at the head, as they are defined there. Changes under the commit lock only, apart from
+    /// tables that come in because they were looked up.
+    live: FxHashMap<ObjectId, Arc<Table>>,
     /// Tables that were dropped since the engine began.
     dropped: FxHashSet<ObjectId>,
-    /// Every table that was looked up. Definitions do not change.
-    known: FxHashMap<ObjectId, Arc<Table>>,
+    /// Every table that was looked up, by the version of its definition.
+    known: FxHashMap<(ObjectId, u64), Arc<Table>>,
+    /// Indexes that this engine is building.
+    pub builds: FxHashSet<ObjectId>,
+    /// Whether no index is left that an earlier engine was building.
+    pub builds_swept: bool,
 }
 
 /// What `aurora.tables` says of a table.
@@ -43,6 +50,7 @@ struct Entry {
     id: ObjectId,
     root: PageId,
     live: bool,
+    version: u64,
 }
 
 impl Entry {
@@ -55,6 +63,7 @@ impl Entry {
             id: ObjectId(number(tables_column::ID) as u64),
             root: PageId(number(tables_column::ROOT) as u64),
             live: number(tables_column::STATE) == STATE_LIVE,
+            version: number(tables_column::VERSION) as u64,
         }
     }
 }
@@ -101,7 +110,7 @@ impl<V: Volume> Engine<V> {
         Ok(self.mutate_system(now_us, make, |_, _, _| {})?.1)
     }
 
-    /// Creates a table. With `exist_ok`, a table of this name and the same columns and key is taken instead.
+    /// Creates a table. With `exist_ok`, a table of this name and the same columns, key and indexes is taken instead.
     ///
     /// The commit is `None` if the table was there.
     pub fn create_table(
@@ -111,58 +120,68 @@ impl<V: Volume> Engine<V> {
         exist_ok: bool,
         now_us: i64,
     ) -> Attempt<(Arc<Table>, Option<Commit>)> {
-        check_name(name)?;
-        let create = |edit: &mut Edit<'_>, _: &_| {
-            if let Some(rank) = edit.entry(name)? {
-                return Ok((rank, false));
-            }
-            // LSNs are never given twice, so neither are numbers made from the newest one before the table.
-            let newest = self.volume.numbered();
-            let id = ObjectId(FIRST_USER_OBJECT + newest.0);
-            let root =
-                edit.create_root(&self.user_table(name, id, PageId::default(), newest, &schema))?;
-            let table = self.user_table(name, id, root, newest, &schema);
-            edit.insert_entry(&table, STATE_LIVE, name)?;
-            Ok((
-                Entry {
-                    id,
-                    root,
-                    live: true,
-                },
-                true,
-            ))
+        let spec = TableSpec {
+            schema,
+            indexes: Vec::new(),
         };
-        let ((entry, created), commit) = self.mutate_system(now_us, create, |_, _, _| {})?;
-        if !created {
-            return self
-                .existing(name, &schema, exist_ok)
-                .map(|table| (table, None));
-        }
-        let created = Lsn(entry.id.0 - FIRST_USER_OBJECT);
-        let table = Arc::new(self.user_table(name, entry.id, entry.root, created, &schema));
-        self.note_live(&table);
-        self.names.write().known.insert(table.id, table.clone());
-        Ok((table, commit))
+        self.create_table_with(name, &spec, exist_ok, now_us)
     }
 
-    fn user_table(
+    /// Creates a table with everything that is asked for.
+    pub fn create_table_with(
         &self,
         name: &str,
-        id: ObjectId,
-        root: PageId,
-        before: Lsn,
-        schema: &Schema,
-    ) -> Table {
-        Table {
-            id,
-            name: name.to_owned(),
-            schema: schema.clone(),
-            root,
-            created: before.next(),
+        spec: &TableSpec,
+        exist_ok: bool,
+        now_us: i64,
+    ) -> Attempt<(Arc<Table>, Option<Commit>)> {
+        check_name(name)?;
+        let create = |edit: &mut Edit<'_>, _: &_| {
+            if edit.entry(name)?.is_some() {
+                return Ok(None);
+            }
+            let table = self.make_table(edit, name, spec)?;
+            edit.insert_entry(&table, STATE_LIVE, name)?;
+            Ok(Some(Arc::new(table)))
+        };
+        let note = |_: &mut _, _: Lsn, table: &Option<Arc<Table>>| {
+            if let Some(table) = table {
+                self.note_defined(table);
+            }
+        };
+        match self.mutate_system(now_us, create, note)? {
+            (Some(table), commit) => Ok((table, commit)),
+            (None, _) => Ok((self.existing(name, spec, exist_ok)?, None)),
         }
     }
 
-    fn existing(&self, name: &str, schema: &Schema, exist_ok: bool) -> Attempt<Arc<Table>> {
+    /// The table, with the roots of its trees.
+    fn make_table(&self, edit: &mut Edit<'_>, name: &str, spec: &TableSpec) -> Attempt<Table> {
+        // LSNs are never given twice, so neither are numbers made from the newest one before the table. No MTR has fewer
+        // records than it makes objects: each begins with the page of its root.
+        let newest = self.volume.numbered();
+        let id = ObjectId(FIRST_USER_OBJECT + newest.0);
+        let mut table = plain(name, id, PageId::default(), &spec.schema);
+        table.root = edit.create_root(&table)?;
+        let mut definition = Definition::default();
+        for (index, number) in spec.indexes.iter().zip(1..) {
+            if definition
+                .indexes
+                .iter()
+                .any(|other| other.name == index.name)
+            {
+                return Err(index_exists(name, &index.name).into());
+            }
+            let id = ObjectId(id.0 + number);
+            let def = Index::def_of(&table, index, id, IndexState::Ready(newest))?;
+            definition
+                .indexes
+                .push(edit.create_index_root(&table, def)?);
+        }
+        Ok(table.defined(1, definition)?)
+    }
+
+    fn existing(&self, name: &str, spec: &TableSpec, exist_ok: bool) -> Attempt<Arc<Table>> {
         let exists = || EngineError::TableExists {
             table: name.to_owned(),
         };
@@ -176,7 +195,7 @@ impl<V: Volume> Engine<V> {
         if !exist_ok {
             return Err(exists().into());
         }
-        match difference(&table.schema, schema) {
+        match difference(&table, spec) {
             None => Ok(table),
             Some(difference) => Err(EngineError::TableDiffers {
                 table: name.to_owned(),
@@ -195,14 +214,10 @@ impl<V: Volume> Engine<V> {
             let Some(entry) = edit.entry(name)? else {
                 return Ok(None);
             };
+            let objects: Vec<ObjectId> = edit.read_table(name)?.objects().collect();
             edit.delete_entry(name, &mut chains)?;
-            if !edit.free_runs(entry.id)? {
-                let hidden = hidden_name(entry.id);
-                let id = entry.id;
-                let schema = edit.system.tables.schema.clone();
-                let created = Lsn(id.0.saturating_sub(FIRST_USER_OBJECT));
-                let table = self.user_table(&hidden, id, entry.root, created, &schema);
-                edit.insert_entry(&table, STATE_DROPPED, &hidden)?;
+            for object in objects {
+                edit.free_object(object)?;
             }
             // Under the commit lock: no commit after this one may write to the table.
             Ok(Some(entry.id))
@@ -211,10 +226,62 @@ impl<V: Volume> Engine<V> {
             if let Some(id) = dropped {
                 let mut names = self.names.write();
                 names.live.remove(id);
+                names.known.retain(|(table, _), _| table != id);
                 names.dropped.insert(*id);
             }
         };
         Ok(self.mutate_system(now_us, drop, forget)?.1)
+    }
+
+    /// Changes what a table is, in one MTR. `change` makes the new definition from the one at the head, under the commit
+    /// lock; `None` changes nothing. From that commit on, every commit goes by the new one.
+    pub(crate) fn redefine<T>(
+        &self,
+        table: &Table,
+        now_us: i64,
+        mut change: impl FnMut(&mut Edit<'_>, &Table, &mut Chains) -> Attempt<(Option<Table>, T)>,
+    ) -> Attempt<(T, Arc<Table>, Option<Commit>)> {
+        let known = self.head_table(table)?;
+        let mut chains = Chains::default();
+        let make = |edit: &mut Edit<'_>, _: &_| {
+            let head = self.check_still_live(&known, edit.at)?;
+            let (changed, made) = change(edit, &head, &mut chains)?;
+            let Some(changed) = changed else {
+                return Ok((made, head));
+            };
+            let changed = Arc::new(Table {
+                version: head.version + 1,
+                ..changed
+            });
+            edit.delete_entry(&head.name, &mut chains)?;
+            edit.insert_entry(&changed, STATE_LIVE, &changed.name)?;
+            Ok((made, changed))
+        };
+        let note = |_: &mut _, _: Lsn, (_, table): &(T, Arc<Table>)| self.note_defined(table);
+        let ((made, table), commit) = self.mutate_system(now_us, make, note)?;
+        Ok((made, table, commit))
+    }
+
+    /// The table as it is defined at the head.
+    pub(crate) fn head_table(&self, table: &Table) -> Attempt<Arc<Table>> {
+        if let Some(head) = self.names.read().live.get(&table.id) {
+            return Ok(head.clone());
+        }
+        let at = self.published();
+        let found = self.table(&table.name, at)?;
+        match found.filter(|found| found.id == table.id) {
+            Some(found) if self.note_live(&found) => Ok(self.newest_known(found)),
+            _ => Err(EngineError::UnknownTable {
+                table: table.name.clone(),
+                at,
+            }
+            .into()),
+        }
+    }
+
+    fn newest_known(&self, found: Arc<Table>) -> Arc<Table> {
+        let names = self.names.read();
+        names.live.get(&found.id).cloned().unwrap_or(found)
     }
 
     /// The table of this name at a read point.
@@ -276,45 +343,25 @@ impl<V: Volume> Engine<V> {
         rank: usize,
     ) -> Attempt<Arc<Table>> {
         let entry = Entry::of_row(leaf, rank);
-        if let Some(table) = self.names.read().known.get(&entry.id) {
+        let known = (entry.id, entry.version);
+        if let Some(table) = self.names.read().known.get(&known) {
             return Ok(table.clone());
         }
-        let ValueRef::Text(name) = leaf.value_at(rank, 0) else {
-            return Err(EngineError::corrupt(
-                self.system.tables.root,
-                view.at,
-                "a table's name",
-                "none",
-            )
-            .into());
-        };
-        let encoded = match leaf.value_at(rank, tables_column::SCHEMA) {
-            ValueRef::Bytes(bytes) => bytes.to_vec(),
-            ValueRef::Overflow(reference) => {
-                OverflowReader::new(reference, view.at).read(&self.pool, view.vdl)?
-            }
-            _ => Vec::new(),
-        };
-        let schema = Schema::decode(&encoded).map_err(|source| EngineError::Schema {
-            table: name.to_owned(),
-            source,
-        })?;
-        let created = Lsn(entry.id.0.saturating_sub(FIRST_USER_OBJECT));
-        let table = Arc::new(self.user_table(name, entry.id, entry.root, created, &schema));
-        self.names.write().known.insert(entry.id, table.clone());
+        let table = Arc::new(read_table(view, leaf, rank)?);
+        self.names.write().known.insert(known, table.clone());
         Ok(table)
     }
 
-    /// Whether a transaction may write to the table: it is there, and not only in the past.
-    pub(crate) fn check_live(&self, txn: &Txn, table: &Table) -> Attempt<()> {
+    /// The table for a transaction to write to, as it is defined at the head: it is there, and not only in the past.
+    pub(crate) fn check_live(&self, txn: &Txn, table: &Table) -> Attempt<Arc<Table>> {
         let unknown = || EngineError::UnknownTable {
             table: table.name.clone(),
             at: txn.snapshot(),
         };
         {
             let names = self.names.read();
-            if names.live.contains(&table.id) {
-                return Ok(());
+            if let Some(head) = names.live.get(&table.id) {
+                return Ok(head.clone());
             }
             if names.dropped.contains(&table.id) {
                 return Err(unknown().into());
@@ -322,28 +369,38 @@ impl<V: Volume> Engine<V> {
         }
         let found = self
             .table_in(txn, &table.name)?
-            .is_some_and(|found| found.id == table.id);
-        if found && self.note_live(table) {
-            Ok(())
-        } else {
-            Err(unknown().into())
+            .filter(|found| found.id == table.id);
+        match found {
+            Some(found) if self.note_live(&found) => Ok(self.newest_known(found)),
+            _ => Err(unknown().into()),
         }
     }
 
-    /// Notes that the catalogue has the table, unless it was dropped since that was read.
-    pub(crate) fn note_live(&self, table: &Table) -> bool {
+    /// Notes that the catalogue has the table, unless it was dropped since that was read. What is known of a newer
+    /// definition stays.
+    pub(crate) fn note_live(&self, table: &Arc<Table>) -> bool {
         let mut names = self.names.write();
         let live = !names.dropped.contains(&table.id);
         if live {
-            names.live.insert(table.id);
+            let head = names.live.entry(table.id).or_insert_with(|| table.clone());
+            if head.version < table.version {
+                *head = table.clone();
+            }
         }
         live
     }
 
-    /// The same at the commit, under its lock.
-    pub(crate) fn check_still_live(&self, table: &Table, at: Lsn) -> Attempt<()> {
-        if self.names.read().live.contains(&table.id) {
-            return Ok(());
+    /// A commit has made or changed the table. Called under the commit lock.
+    fn note_defined(&self, table: &Arc<Table>) {
+        let mut names = self.names.write();
+        names.live.insert(table.id, table.clone());
+        names.known.insert((table.id, table.version), table.clone());
+    }
+
+    /// The table as it is defined at the head, at the commit and under its lock.
+    pub(crate) fn check_still_live(&self, table: &Table, at: Lsn) -> Attempt<Arc<Table>> {
+        if let Some(head) = self.names.read().live.get(&table.id) {
+            return Ok(head.clone());
         }
         Err(EngineError::UnknownTable {
             table: table.name.clone(),
@@ -353,6 +410,47 @@ impl<V: Volume> Engine<V> {
     }
 }
 
+/// What a table is asked to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableSpec {
+    /// Columns and key.
+    pub schema: Schema,
+    /// Indexes.
+    pub indexes: Vec<IndexSpec>,
+}
+
+pub(crate) fn index_exists(table: &str, index: &str) -> EngineError {
+    EngineError::IndexExists {
+        table: table.to_owned(),
+        index: index.to_owned(),
+    }
+}
+
+fn plain(name: &str, id: ObjectId, root: PageId, schema: &Schema) -> Table {
+    let created = Lsn(id.0.saturating_sub(FIRST_USER_OBJECT)).next();
+    Table::plain(id, name.to_owned(), schema.clone(), root, created)
+}
+
+/// The table that a row of the catalogue describes.
+fn read_table(pages: &impl Pages, leaf: &LeafRef<'_>, rank: usize) -> Attempt<Table> {
+    let entry = Entry::of_row(leaf, rank);
+    let ValueRef::Text(name) = leaf.value_at(rank, 0) else {
+        let error = EngineError::corrupt(PageId::default(), pages.at(), "a table's name", "none");
+        return Err(error.into());
+    };
+    let bytes = |column: usize| match leaf.value_at(rank, column) {
+        ValueRef::Bytes(bytes) => Ok(bytes.to_vec()),
+        ValueRef::Overflow(reference) => read_chain(pages, reference),
+        _ => Ok(Vec::new()),
+    };
+    let schema =
+        Schema::decode(&bytes(tables_column::SCHEMA)?).map_err(|source| EngineError::Schema {
+            table: name.to_owned(),
+            source,
+        })?;
+    let definition = Definition::decode(name, &bytes(tables_column::DEFINITION)?)?;
+    Ok(plain(name, entry.id, entry.root, &schema).defined(entry.version, definition)?)
+}
 /// The name under which a dropped table waits for its extents to be given back.
 pub(crate) fn hidden_name(id: ObjectId) -> String {
     format!("{HIDDEN_PREFIX}{:020}", id.0)
@@ -361,8 +459,24 @@ pub(crate) fn hidden_name(id: ObjectId) -> String {
 /// How such names begin.
 pub(crate) const HIDDEN_PREFIX: &str = "aurora.dropped.";
 
-/// The first thing in which two schemas differ, apart from their version.
-fn difference(have: &Schema, want: &Schema) -> Option<String> {
+/// The first thing in which a table differs from what is asked for, apart from versions.
+fn difference(table: &Table, spec: &TableSpec) -> Option<String> {
+    schema_difference(&table.schema, &spec.schema).or_else(|| index_difference(table, spec))
+}
+
+fn index_difference(table: &Table, spec: &TableSpec) -> Option<String> {
+    for want in &spec.indexes {
+        let Some(have) = table.index(&want.name) else {
+            return Some(format!("no index {:?}", want.name));
+        };
+        if have.def.unique != want.unique || !have.parts().eq(want.columns.iter().copied()) {
+            return Some(format!("index {:?} of other columns", want.name));
+        }
+    }
+    None
+}
+
+fn schema_difference(have: &Schema, want: &Schema) -> Option<String> {
     if have.columns().len() != want.columns().len() {
         return Some(format!(
             "{} columns, asked for {}",
@@ -397,6 +511,35 @@ impl Edit<'_> {
         Ok(found.rank.ok().map(|rank| Entry::of_row(&leaf, rank)))
     }
 
+    /// The table of a name that is there.
+    fn read_table(&self, name: &str) -> Attempt<Table> {
+        let tables = self.system.tables.clone();
+        let found = self.find(&tables, &name_key(&tables, name)?)?;
+        let page = self.page(found.leaf)?;
+        let leaf = LeafRef::new(&page)?;
+        let missing =
+            || EngineError::corrupt(found.leaf, self.at, format!("table {name:?}"), "none");
+        read_table(self, &leaf, found.rank.map_err(|_| missing())?)
+    }
+
+    /// Gives an object's extents back, now or, if they are very many, in the background.
+    pub(crate) fn free_object(&mut self, id: ObjectId) -> Attempt<()> {
+        if self.free_runs(id)? {
+            return Ok(());
+        }
+        let hidden = hidden_name(id);
+        let schema = self.system.tables.schema.clone();
+        let table = plain(&hidden, id, PageId::default(), &schema);
+        self.insert_entry(&table, STATE_DROPPED, &hidden)
+    }
+
+    /// Makes the root of an index that has no entries.
+    pub(crate) fn create_index_root(&mut self, table: &Table, def: IndexDef) -> Attempt<IndexDef> {
+        let tree = Index::resolve(table, &def)?.tree;
+        let root = self.create_root(&tree)?;
+        Ok(IndexDef { root, ..def })
+    }
+
     fn insert_entry(&mut self, table: &Table, state: i64, name: &str) -> Attempt<()> {
         let tables = self.system.tables.clone();
         let mut row = [
@@ -405,6 +548,8 @@ impl Edit<'_> {
             Value::Int(table.root.0 as i64),
             Value::Int(state),
             Value::Bytes(table.schema.encode()),
+            Value::Int(table.version as i64),
+            Value::Bytes(table.definition.encode()),
         ];
         let key = name_key(&tables, name)?;
         let columns = spill(&tables.schema, &row, self.geometry.page_bytes).map_err(|got| {
@@ -427,15 +572,22 @@ impl Edit<'_> {
         let Ok(rank) = found.rank else {
             return Ok(());
         };
-        let schema = {
+        let outside: Vec<OverflowRef> = {
             let page = self.page(found.leaf)?;
-            match LeafRef::new(&page)?.value_at(rank, tables_column::SCHEMA) {
+            let leaf = LeafRef::new(&page)?;
+            let of = |column| match leaf.value_at(rank, column) {
                 ValueRef::Overflow(reference) => Some(reference),
                 _ => None,
-            }
+            };
+            [tables_column::SCHEMA, tables_column::DEFINITION]
+                .into_iter()
+                .filter_map(of)
+                .collect()
         };
         self.delete_at(&tables, &found, rank)?;
-        schema.map_or(Ok(()), |reference| self.free_value(reference, chains))
+        outside
+            .into_iter()
+            .try_for_each(|reference| self.free_value(reference, chains))
     }
 
     fn create_root(&mut self, table: &Table) -> Attempt<PageId> {

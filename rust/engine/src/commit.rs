@@ -4,6 +4,7 @@
 //!   under the commit lock                              without it
 //!   for each change: descend at the heads,             the caller waits until the VDL has reached
 //!     first committer wins?, change drafts             the commit's LSN
+//!   change the entries of indexes that follow
 //!   number (volume.append)
 //!   publish the drafts as heads
 //!   note the keys for later conflict checks
@@ -14,9 +15,11 @@
 use aurora_page::{KeyBuf, LeafRef, PageError};
 use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row, read_row};
 use aurora_proto::Volume;
+use rustc_hash::FxHashMap;
 
 use crate::btree::{Found, Pages};
 use crate::conflicts::{Conflicts, Verdict, key_hash};
+use crate::derive::Derived;
 use crate::edit::Edit;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
@@ -72,14 +75,19 @@ impl<V: Volume> Engine<V> {
         let oldest = self.points.oldest_writer(self.published());
         let (writes, chains) = (&txn.writes, &mut txn.chains);
         let make = |edit: &mut Edit<'_>, conflicts: &Conflicts| {
-            writes
+            let heads = writes
                 .tables()
-                .try_for_each(|table| self.check_still_live(table, edit.at))?;
+                .filter(|table| table.index_of.is_none())
+                .map(|table| Ok((table.id, self.check_still_live(table, edit.at)?)))
+                .collect::<Attempt<FxHashMap<_, _>>>()?;
             let mut hashes = Vec::with_capacity(writes.iter().size_hint().0);
+            let mut derived = Derived::default();
             for (object, key, write) in writes.iter() {
-                let Some(table) = writes.table(object) else {
+                // Entries of indexes are in the buffer for the transaction to read; here they follow from the rows.
+                let (Some(table), Some(head)) = (writes.table(object), heads.get(&object)) else {
                     continue;
                 };
+                let before = edit.entries(head, key, false)?;
                 let hash = key_hash(object, key);
                 let mut change = Change {
                     edit: &mut *edit,
@@ -89,7 +97,9 @@ impl<V: Volume> Engine<V> {
                 };
                 change.apply(write, snapshot, conflicts, hash)?;
                 hashes.push(hash);
+                derived.note(head, before, edit.entries(head, key, true)?);
             }
+            derived.apply(edit, snapshot, &mut hashes)?;
             if let Some(token) = token {
                 tokens::insert(edit, token)?;
             }

@@ -174,6 +174,11 @@ impl Cursor {
         &self.table
     }
 
+    /// Whether the rows come from the end to the beginning.
+    pub fn is_reverse(&self) -> bool {
+        self.reverse
+    }
+
     /// The next rows; `None` at the end. A stop loses no place.
     pub fn next_block<V: Volume>(&mut self, engine: &Engine<V>) -> Attempt<Option<Block>> {
         while !self.done {

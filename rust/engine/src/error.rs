@@ -79,11 +79,16 @@ pub enum EngineError {
     },
 
     // Caller.
-    /// A row with this key is there already.
-    #[error("table {table:?}: expected no row with key {key}, got one")]
+    /// A row with this key, or with these values of a unique index, is there already.
+    #[error(
+        "table {table:?}{}: expected no row with key {key}, got one",
+        in_index(index)
+    )]
     DuplicateKey {
         /// The table.
         table: String,
+        /// The unique index; `None` for the primary key.
+        index: Option<String>,
         /// The row's key.
         key: String,
         /// The state that holds the row: the error is true for certain once the VDL has reached it [15].
@@ -156,6 +161,58 @@ pub enum EngineError {
         table: String,
         /// Column, expected and got.
         source: KeyError,
+    },
+    /// The values of an index's columns make no key.
+    #[error("table {table:?}, index {index:?}: {source}")]
+    IndexKey {
+        /// The table.
+        table: String,
+        /// The index.
+        index: String,
+        /// Column, expected and got.
+        source: Box<KeyError>,
+    },
+    /// There is no such index at this read point, or it does not have every row yet.
+    #[error("table {table:?}: expected an index {index:?} that is ready at LSN {at}, got {got}")]
+    UnknownIndex {
+        /// The table.
+        table: String,
+        /// Its name.
+        index: String,
+        /// The read point.
+        at: Lsn,
+        /// What there is.
+        got: &'static str,
+    },
+    /// An index of this name is there already.
+    #[error("table {table:?}: expected no index {index:?}, got one")]
+    IndexExists {
+        /// The table.
+        table: String,
+        /// Its name.
+        index: String,
+    },
+    /// An index that cannot be.
+    #[error("table {table:?}, index {index:?}: expected {expected}, got {got}")]
+    IndexSpec {
+        /// The table.
+        table: String,
+        /// Its name.
+        index: String,
+        /// What it must be.
+        expected: String,
+        /// What was asked for.
+        got: String,
+    },
+    /// A look-up of one row by an index that may lead to several.
+    #[error(
+        "table {table:?}, index {index:?}: expected a unique index to get a row by, got one that is not (use a range)"
+    )]
+    IndexNotUnique {
+        /// The table.
+        table: String,
+        /// The index.
+        index: String,
     },
     /// A change names a column that is not there.
     #[error("table {table:?}: expected a column index below {columns}, got {got}")]
@@ -253,6 +310,16 @@ pub enum EngineError {
         /// The table.
         table: String,
     },
+    /// Bulk load into a table that has an index.
+    #[error(
+        "table {table:?}: expected a table without indexes to load into, got index {index:?} (drop it, load, create it again)"
+    )]
+    LoadIndexed {
+        /// The table.
+        table: String,
+        /// The index.
+        index: String,
+    },
     /// Rows of a bulk load out of order.
     #[error(
         "table {table:?}: expected rows in ascending key order without duplicates, got key {got} after {last}"
@@ -282,6 +349,18 @@ pub enum EngineError {
     Volume(Refused),
 
     // Corrupt.
+    /// What the catalogue has of a table is damaged, or of a newer version.
+    #[error("table {table:?}, stored definition, byte {offset}: expected {expected}, got {got}")]
+    Definition {
+        /// The table.
+        table: String,
+        /// Where in the bytes.
+        offset: usize,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
     /// A page is damaged.
     #[error("damaged page: {0}")]
     Page(#[from] PageError),
@@ -309,7 +388,7 @@ impl EngineError {
         match self {
             WriteConflict { .. } | SnapshotTooOld { .. } | LoadConflict { .. } => ErrorClass::Retry,
             Volume(_) => ErrorClass::Volume,
-            Page(_) | Redo(_) | Corrupt { .. } => ErrorClass::Corrupt,
+            Definition { .. } | Page(_) | Redo(_) | Corrupt { .. } => ErrorClass::Corrupt,
             _ => ErrorClass::Caller,
         }
     }
@@ -353,6 +432,12 @@ impl EngineError {
         );
         EngineError::corrupt(page.id(), at, expected, got)
     }
+}
+
+fn in_index(index: &Option<String>) -> String {
+    index
+        .as_ref()
+        .map_or_else(String::new, |index| format!(", index {index:?}"))
 }
 
 impl From<EngineError> for Stop {

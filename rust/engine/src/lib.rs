@@ -30,7 +30,9 @@
 //! | `work`, `edit` | an MTR in the making |
 //! | `btree` | trees: descend, insert, delete, split, merge |
 //! | `space`, `extents` | pages and extents for objects |
-//! | `catalogue`, `table`, `sweep` | tables, and what drops leave over |
+//! | `catalogue`, `definition`, `table`, `sweep` | tables, and what drops leave over |
+//! | `index`, `derive`, `follow` | indexes: what they are, what a commit does to them, what a transaction sees of them |
+//! | `index_build`, `index_cursor` | building them under load, and reading by them |
 //! | `txn`, `write`, `read`, `cursor`, `row` | what a transaction does and sees |
 //! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
 //! | `overflow` | values too large for a leaf |
@@ -41,10 +43,16 @@ mod catalogue;
 mod commit;
 mod conflicts;
 mod cursor;
+mod definition;
+mod derive;
 mod edit;
 mod engine;
 mod error;
 mod extents;
+mod follow;
+mod index;
+mod index_build;
+mod index_cursor;
 mod load;
 mod overflow;
 mod pool;
@@ -59,11 +67,15 @@ mod txn;
 mod work;
 mod write;
 
-pub use catalogue::TABLE_NAME_BYTES_MAX;
+pub use catalogue::{TABLE_NAME_BYTES_MAX, TableSpec};
 pub use cursor::{Block, Cursor, RangeSpec};
+pub use definition::{Definition, IndexDef, IndexPart, IndexState};
 pub use engine::{Engine, EngineConfig};
 pub use error::{Attempt, EngineError, ErrorClass, Stop};
 pub use extents::Run;
+pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexSpec};
+pub use index_build::{BuildProgress, IndexBuild};
+pub use index_cursor::IndexCursor;
 pub use load::{Load, LoadBlob};
 pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
 pub use pool::CacheStats;

@@ -161,6 +161,23 @@ impl Edit<'_> {
     }
 }
 
+/// A value from its overflow pages, for values that are short beside the cache: a restart reads all of it again.
+pub(crate) fn read_chain(pages: &impl Pages, reference: OverflowRef) -> Attempt<Vec<u8>> {
+    let (mut bytes, mut next) = (Vec::new(), reference.first);
+    while (bytes.len() as u64) < reference.len {
+        let page = pages.page(next)?;
+        let piece = OverflowView::new(&page)?;
+        if piece.chunk().is_empty() {
+            let expected = format!("a value of {} bytes", reference.len);
+            let got = format!("its end after {}", bytes.len());
+            return Err(EngineError::corrupt(next, pages.at(), expected, got).into());
+        }
+        bytes.extend_from_slice(piece.chunk());
+        next = piece.next();
+    }
+    Ok(bytes)
+}
+
 /// Reads a value from its overflow pages, keeping what it has over restarts.
 pub struct OverflowReader {
     reference: OverflowRef,

@@ -19,11 +19,11 @@ type DeadRuns = Vec<(ObjectId, Run)>;
 const SWEEP_LEAVES: usize = 16;
 
 impl<V: Volume> Engine<V> {
-    /// Gives back extents that nobody uses: of dropped tables, and of bulk loads that this engine does not know, so that
-    /// they ended with an earlier one. Each call is a step; `true` while there may be more. Call it after opening, after
+    /// Gives back extents that nobody uses: of dropped tables, and of bulk loads and indexes under construction that this
+    /// engine does not know, so that they ended with an earlier one. Each call is a step; `true` while there may be more. Call it after opening, after
     /// dropping a table, and from time to time.
     pub fn sweep(&self, now_us: i64) -> Attempt<bool> {
-        if self.sweep_dropped(now_us)? {
+        if self.sweep_builds(now_us)? || self.sweep_dropped(now_us)? {
             return Ok(true);
         }
         self.sweep_loads(now_us)

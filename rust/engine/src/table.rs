@@ -7,7 +7,9 @@ use aurora_page::{
     decode_key, encode_key, encode_key_values,
 };
 
+use crate::definition::Definition;
 use crate::error::EngineError;
+use crate::index::Index;
 
 /// Objects below this number are the engine's own.
 pub(crate) const FIRST_USER_OBJECT: u64 = 16;
@@ -28,9 +30,67 @@ pub struct Table {
     pub root: PageId,
     /// No read point below this one has the table.
     pub created: Lsn,
+    /// Grows with every change of its row in the catalogue.
+    pub version: u64,
+    /// What the catalogue has of it beside columns and key.
+    pub definition: Definition,
+    /// Its indexes, in the order in which they were made.
+    pub indexes: Vec<Arc<Index>>,
+    /// The table whose index this tree is.
+    pub index_of: Option<ObjectId>,
 }
 
 impl Table {
+    /// A table that has columns and a key, and nothing else.
+    pub(crate) fn plain(
+        id: ObjectId,
+        name: String,
+        schema: Schema,
+        root: PageId,
+        created: Lsn,
+    ) -> Table {
+        Table {
+            id,
+            name,
+            schema,
+            root,
+            created,
+            version: 1,
+            definition: Definition::default(),
+            indexes: Vec::new(),
+            index_of: None,
+        }
+    }
+
+    /// The table with this definition.
+    pub(crate) fn defined(
+        self,
+        version: u64,
+        definition: Definition,
+    ) -> Result<Table, EngineError> {
+        let table = Table { version, ..self };
+        let indexes = definition
+            .indexes
+            .iter()
+            .map(|def| Index::resolve(&table, def).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Table {
+            definition,
+            indexes,
+            ..table
+        })
+    }
+
+    /// Its index of this name.
+    pub fn index(&self, name: &str) -> Option<&Arc<Index>> {
+        self.indexes.iter().find(|index| index.name() == name)
+    }
+
+    /// The objects whose extents it has: its own tree and those of its indexes.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        std::iter::once(self.id).chain(self.indexes.iter().map(|index| index.tree.id))
+    }
+
     /// The key of a full row.
     pub fn key_of(&self, row: &[Value]) -> Result<KeyBuf, EngineError> {
         encode_key(&self.schema, row).map_err(|source| EngineError::Key {
@@ -52,13 +112,18 @@ impl Table {
         let Ok(values) = decode_key(&self.schema, key) else {
             return format!("{key:02x?}");
         };
-        let shown: Vec<String> = values.iter().map(show).collect();
-        format!("({})", shown.join(", "))
+        show_values(&values)
     }
 
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = u16> + '_ {
         self.schema.key().iter().map(|part| part.column)
     }
+}
+
+/// Values for a message.
+pub(crate) fn show_values(values: &[Value]) -> String {
+    let shown: Vec<String> = values.iter().map(show).collect();
+    format!("({})", shown.join(", "))
 }
 
 /// Long texts are cut: a message is no place for a kilobyte.
@@ -84,7 +149,7 @@ fn show(value: &Value) -> String {
 
 /// The tables that the engine keeps for itself. Their roots are the first pages of the first extents of segment 0.
 pub(crate) struct System {
-    /// name -> id, root, state, schema.
+    /// name -> id, root, state, schema, version, definition.
     pub tables: Arc<Table>,
     /// Commit tokens -> commit time.
     pub tokens: Arc<Table>,
@@ -98,6 +163,8 @@ pub(crate) mod tables_column {
     pub const ROOT: usize = 2;
     pub const STATE: usize = 3;
     pub const SCHEMA: usize = 4;
+    pub const VERSION: usize = 5;
+    pub const DEFINITION: usize = 6;
 }
 
 /// Columns of `aurora.extents`.
@@ -117,13 +184,7 @@ impl System {
             })?;
             let root = PageId(geometry.page_range(id - 1).start);
             let (id, name, created) = (ObjectId(id), name.to_owned(), Lsn::NONE);
-            Ok::<_, EngineError>(Arc::new(Table {
-                id,
-                name,
-                schema,
-                root,
-                created,
-            }))
+            Ok::<_, EngineError>(Arc::new(Table::plain(id, name, schema, root, created)))
         };
         use DataType::{Bytes, Int8, Int64, Text};
         let tables = [
@@ -132,6 +193,8 @@ impl System {
             ("root", Int64),
             ("state", Int8),
             ("schema", Bytes),
+            ("version", Int64),
+            ("definition", Bytes),
         ];
         let tokens = [("token", Text), ("time_us", Int64)];
         let extents = [

@@ -104,7 +104,7 @@ impl Txn {
         self.writable
     }
 
-    /// Rows that it has changed.
+    /// Rows that it has changed, and entries of indexes that follow from them.
     pub fn changes(&self) -> usize {
         self.writes.rows.len()
     }
@@ -224,6 +224,32 @@ impl Writes {
         self.bytes = bytes;
         self.tables.entry(table.id).or_insert_with(|| table.clone());
         self.rows.insert(place, write);
+        Ok(())
+    }
+
+    /// Whether a change and the changes of entries that follow from it are within the limits, all of them counted as new.
+    pub fn check_room(
+        &self,
+        table: &Table,
+        key: &KeyBuf,
+        write: &Write,
+        entries: &[(Arc<Table>, KeyBuf, Write)],
+        (bytes_max, count_max): (u64, u64),
+    ) -> Result<(), EngineError> {
+        let replaced = self.get(table, key).map_or(0, |old| weight(key, old));
+        let more: u64 = entries
+            .iter()
+            .map(|(_, key, write)| weight(key, write))
+            .sum();
+        let bytes = self.bytes - replaced + weight(key, write) + more;
+        let count = (self.rows.len() + 1 + entries.len()) as u64;
+        let too_large = |what, limit, got| EngineError::TransactionTooLarge { what, limit, got };
+        if bytes > bytes_max {
+            return Err(too_large("bytes", bytes_max, bytes));
+        }
+        if count > count_max {
+            return Err(too_large("changes", count_max, count));
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::txn::{Row, Txn, Write};
 impl<V: Volume> Engine<V> {
     /// Inserts a row; a row with its key must not be there.
     pub fn insert(&self, txn: &mut Txn, table: &Arc<Table>, row: Vec<Value>) -> Attempt<()> {
-        self.prepare(txn, table, "insert")?;
+        let table = &self.prepare(txn, table, "insert")?;
         let key = self.check_row(table, &row)?;
         let new = match txn.writes.get(table, &key) {
             Some(Write::Delete) => false,
@@ -31,7 +31,7 @@ impl<V: Volume> Engine<V> {
 
     /// Inserts a row, or replaces the one with its key.
     pub fn upsert(&self, txn: &mut Txn, table: &Arc<Table>, row: Vec<Value>) -> Attempt<()> {
-        self.prepare(txn, table, "upsert")?;
+        let table = &self.prepare(txn, table, "upsert")?;
         let key = self.check_row(table, &row)?;
         let new = matches!(
             txn.writes.get(table, &key),
@@ -48,7 +48,7 @@ impl<V: Volume> Engine<V> {
         key: &[u8],
         changes: Vec<(u16, Value)>,
     ) -> Attempt<bool> {
-        self.prepare(txn, table, "update")?;
+        let table = &self.prepare(txn, table, "update")?;
         check_changes(table, &changes)?;
         match txn.writes.get(table, key) {
             Some(Write::Delete) => Ok(false),
@@ -74,11 +74,13 @@ impl<V: Volume> Engine<V> {
 
     /// Deletes the row with this key; `false` if there is none.
     pub fn delete(&self, txn: &mut Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<bool> {
-        self.prepare(txn, table, "delete")?;
+        let table = &self.prepare(txn, table, "delete")?;
         match txn.writes.get(table, key) {
             Some(Write::Delete) => return Ok(false),
             Some(Write::Put { new: true, .. }) => {
+                let entries = self.follow(txn, table, key, &Write::Delete)?;
                 txn.writes.remove(table, key);
+                self.put_entries(txn, entries)?;
                 return Ok(true);
             }
             Some(_) => {}
@@ -89,12 +91,15 @@ impl<V: Volume> Engine<V> {
         Ok(true)
     }
 
-    /// Every write begins so: the transaction takes writes, and the table is there.
-    fn prepare(&self, txn: &Txn, table: &Arc<Table>, operation: &'static str) -> Attempt<()> {
+    /// Every write begins so: the transaction takes writes, and the table is there. The answer is the table as it is
+    /// defined now.
+    fn prepare(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        operation: &'static str,
+    ) -> Attempt<Arc<Table>> {
         txn.check_writable(operation)?;
-        if txn.writes.table(table.id).is_some() {
-            return Ok(());
-        }
         self.check_live(txn, table)
     }
 
@@ -177,7 +182,14 @@ impl<V: Volume> Engine<V> {
 
     fn buffer(&self, txn: &mut Txn, table: &Arc<Table>, key: KeyBuf, write: Write) -> Attempt<()> {
         let limits = (self.config.tx_bytes_max, self.config.tx_records_max);
-        Ok(txn.writes.put(table, key, write, limits)?)
+        if table.indexes.is_empty() {
+            return Ok(txn.writes.put(table, key, write, limits)?);
+        }
+        let entries = self.follow(txn, table, &key, &write)?;
+        txn.writes
+            .check_room(table, &key, &write, &entries, limits)?;
+        txn.writes.put(table, key, write, limits)?;
+        self.put_entries(txn, entries)
     }
 
     fn row_too_large(&self, table: &Table, key: &[u8], got: usize) -> EngineError {
@@ -249,6 +261,7 @@ fn check_length(table: &Table, column: usize, value: &Value) -> Attempt<()> {
 fn duplicate(txn: &Txn, table: &Table, key: &[u8]) -> EngineError {
     EngineError::DuplicateKey {
         table: table.name.clone(),
+        index: None,
         key: table.show_key(key),
         seen: txn.newest_read(),
     }

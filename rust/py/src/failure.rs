@@ -135,8 +135,14 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("floor", floor.0)
             .err(),
         EngineError::LoadConflict { table } => new("LoadConflict").with("table", table).err(),
-        EngineError::DuplicateKey { table, key, seen } => new("DuplicateKey")
+        EngineError::DuplicateKey {
+            table,
+            index,
+            key,
+            seen,
+        } => new("DuplicateKey")
             .with("table", table)
+            .with("index", index.as_deref())
             .with("key", key)
             .with("seen", seen.0)
             .err(),
@@ -156,6 +162,49 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
         }
         EngineError::Value { source, .. } => raise_value(py, &message, source),
         EngineError::Key { source, .. } => raise_key(py, &message, source),
+        EngineError::IndexKey {
+            table,
+            index,
+            source,
+        } => match &**source {
+            KeyError::TooLong { got } => new("KeyTooLong")
+                .with("table", table)
+                .with("index", index)
+                .with("limit", aurora_page::KEY_BYTES_MAX)
+                .with("got", got.to_string())
+                .err(),
+            source => raise_key(py, &message, source),
+        },
+        EngineError::UnknownIndex { table, index, .. } => new("UnknownIndex")
+            .with("table", table)
+            .with("index", index)
+            .err(),
+        EngineError::IndexExists { table, index } => new("IndexExists")
+            .with("table", table)
+            .with("index", index)
+            .err(),
+        EngineError::IndexSpec {
+            table,
+            index,
+            expected,
+            got,
+        } => new("SchemaError")
+            .with("table", table)
+            .with("index", index)
+            .with("expected", expected)
+            .with("got", got)
+            .err(),
+        EngineError::IndexNotUnique { table, index } => new("InvalidOption")
+            .with("option", "index")
+            .with("table", table)
+            .with("index", index)
+            .with("expected", "a unique index")
+            .with("got", "one that is not unique")
+            .err(),
+        EngineError::LoadIndexed { table, index } => new("TableIndexed")
+            .with("table", table)
+            .with("index", index)
+            .err(),
         EngineError::UnknownColumn { table, .. } => new("UnknownColumn").with("table", table).err(),
         EngineError::KeyColumn { table, column } => new("KeyUpdate")
             .with("table", table)
@@ -207,9 +256,10 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .err(),
         EngineError::LoadStep { .. } => new("InternalError").err(),
         EngineError::Volume(refused) => raise_refused(py, &message, refused),
-        EngineError::Page(_) | EngineError::Redo(_) | EngineError::Corrupt { .. } => {
-            new("Corrupt").err()
-        }
+        EngineError::Page(_)
+        | EngineError::Redo(_)
+        | EngineError::Definition { .. }
+        | EngineError::Corrupt { .. } => new("Corrupt").err(),
     }
 }
 

@@ -157,21 +157,24 @@ impl Load {
     }
 }
 
+/// A load fills one tree.
+fn refuse_indexes(table: &Table) -> Result<(), EngineError> {
+    match table.indexes.first() {
+        None => Ok(()),
+        Some(index) => Err(EngineError::LoadIndexed {
+            table: table.name.clone(),
+            index: index.name().to_owned(),
+        }),
+    }
+}
+
 impl<V: Volume> Engine<V> {
     /// Begins a load into a table without rows.
     pub fn begin_load(&self, table: &Arc<Table>, now_us: i64) -> Attempt<Load> {
-        let at = self.published();
-        let found = self.table(&table.name, at)?;
-        if found.is_none_or(|found| found.id != table.id) {
-            return Err(EngineError::UnknownTable {
-                table: table.name.clone(),
-                at,
-            }
-            .into());
-        }
-        self.note_live(table);
+        self.head_table(table)?;
         let take = |edit: &mut Edit<'_>, _: &_| {
-            self.check_still_live(table, edit.at)?;
+            let head = self.check_still_live(table, edit.at)?;
+            refuse_indexes(&head)?;
             if !is_empty_leaf(&*edit.page(table.root)?) {
                 return Err(EngineError::TableNotEmpty {
                     table: table.name.clone(),
@@ -411,7 +414,7 @@ impl<V: Volume> Engine<V> {
         }
         let (table, root, runs) = (&load.table, &load.root, &load.runs);
         let link = |edit: &mut Edit<'_>, _: &_| {
-            self.check_still_live(table, edit.at)?;
+            refuse_indexes(&*self.check_still_live(table, edit.at)?)?;
             if !is_empty_leaf(&*edit.page(table.root)?) {
                 return Err(EngineError::LoadConflict {
                     table: table.name.clone(),

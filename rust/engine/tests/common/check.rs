@@ -128,7 +128,12 @@ pub fn extents_are_neither_leaked_nor_shared(db: &Db) {
     for id in 1..=3 {
         roots.push((ObjectId(id), PageId(geometry.page_range(id - 1).start)));
     }
-    let tables = db.run(|engine| engine.tables(at)).unwrap();
+    let mut tables = db.run(|engine| engine.tables(at)).unwrap();
+    let trees: Vec<_> = tables
+        .iter()
+        .flat_map(|table| table.indexes.iter().map(|index| index.tree.clone()))
+        .collect();
+    tables.extend(trees);
     roots.extend(tables.iter().map(|table| (table.id, table.root)));
     for (object, root) in roots {
         for page in walk(db, object, root).pages {

@@ -1,0 +1,219 @@
+//! What a commit does to indexes: entries are derived from what each row was at the head, and what it has become.
+//!
+//! ```text
+//!   before the change of a row      the entries of the row at the head
+//!   after it                        its entries in the MTR's drafts; those that differ are noted
+//!   after all changes               entries leave, then entries come, unique ones checked against the head
+//! ```
+//! Nothing here depends on what the transaction had read, nor on the indexes that there were when it wrote: an index
+//! that is being built is kept by every commit from the moment at which it is in the catalogue.
+
+use aurora_page::{
+    DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, Value, ValueRef, encode_row,
+};
+
+use crate::btree::{Pages, descend_with};
+use crate::conflicts::key_hash;
+use crate::edit::Edit;
+use crate::error::{Attempt, EngineError, Stop};
+use crate::index::{Entry, Index};
+use crate::overflow::read_chain;
+use crate::table::Table;
+
+/// The entries of one row: one for each index, `None` where the row has none.
+pub(crate) type Entries = Vec<Option<Entry>>;
+
+/// The changes of entries that follow from changes of rows.
+#[derive(Default)]
+pub(crate) struct Derived<'t> {
+    leaving: Vec<(&'t Table, &'t Index, Entry)>,
+    coming: Vec<(&'t Table, &'t Index, Entry)>,
+}
+
+impl<'t> Derived<'t> {
+    /// A row has changed: what it was, and what it is.
+    pub fn note(&mut self, table: &'t Table, before: Entries, after: Entries) {
+        for ((index, before), after) in table.indexes.iter().zip(before).zip(after) {
+            if before.as_ref().map(|entry| &entry.key) == after.as_ref().map(|entry| &entry.key) {
+                continue;
+            }
+            self.leaving
+                .extend(before.map(|entry| (table, &**index, entry)));
+            self.coming
+                .extend(after.map(|entry| (table, &**index, entry)));
+        }
+    }
+
+    /// Changes the indexes. `noted` gets the hashes of the entries.
+    pub fn apply(self, edit: &mut Edit<'_>, snapshot: Lsn, noted: &mut Vec<u64>) -> Attempt<()> {
+        for (_, index, entry) in &self.leaving {
+            edit.remove_entry(index, entry)?;
+            noted.push(key_hash(index.tree.id, &entry.key));
+        }
+        for (table, index, entry) in &self.coming {
+            edit.check_unique(table, index, entry, snapshot)?;
+            edit.add_entry(index, entry)?;
+            noted.push(key_hash(index.tree.id, &entry.key));
+        }
+        Ok(())
+    }
+}
+
+impl Edit<'_> {
+    /// The entries of the row with this key, as this MTR has left it so far. A value that no key takes is an error only
+    /// if `strict`: a row that is older than the index may have one, and has no entry then.
+    pub fn entries(&self, table: &Table, key: &[u8], strict: bool) -> Attempt<Entries> {
+        let indexes = table.indexes.iter();
+        indexes
+            .map(|index| self.entry_of(table, index, key, strict))
+            .collect()
+    }
+
+    /// The entry of the row with this key, as [`Edit::entries`].
+    pub fn entry_of(
+        &self,
+        table: &Table,
+        index: &Index,
+        key: &[u8],
+        strict: bool,
+    ) -> Attempt<Option<Entry>> {
+        let found = self.find(table, key)?;
+        let Ok(rank) = found.rank else {
+            return Ok(None);
+        };
+        let page = self.page(found.leaf)?;
+        let leaf = LeafRef::new(&page)?;
+        let value = |column: u16| {
+            let value = leaf.value_at(rank, usize::from(column));
+            indexed_value(self, table, index, column, value)
+        };
+        match index.entry(table, value) {
+            Err(Stop::Failed(EngineError::IndexKey { .. })) if !strict => Ok(None),
+            entry => entry.map(Some),
+        }
+    }
+
+    fn remove_entry(&mut self, index: &Index, entry: &Entry) -> Attempt<()> {
+        let found = self.find(&index.tree, &entry.key)?;
+        match found.rank {
+            Ok(rank) => self.delete_at(&index.tree, &found, rank),
+            // Its row has not been added yet.
+            Err(_) if !index.is_ready() => Ok(()),
+            Err(_) => Err(self.inconsistent(index, entry, found.leaf, "an entry", "none")),
+        }
+    }
+
+    /// Adds an entry, unless an index that is being built has it already.
+    pub fn add_entry(&mut self, index: &Index, entry: &Entry) -> Attempt<()> {
+        let found = self.find(&index.tree, &entry.key)?;
+        match found.rank {
+            Err(rank) => {
+                let row = encode_row(&index.tree.schema, &entry.values);
+                self.insert_at(&index.tree, &entry.key, &found, rank, &row)
+            }
+            Ok(_) if !index.is_ready() => Ok(()),
+            Ok(_) => Err(self.inconsistent(index, entry, found.leaf, "no entry", "one")),
+        }
+    }
+
+    /// No other row at the head has the entry's values. One that came after the snapshot is a conflict: what the
+    /// transaction had seen is no longer so.
+    pub fn check_unique(
+        &self,
+        table: &Table,
+        index: &Index,
+        entry: &Entry,
+        snapshot: Lsn,
+    ) -> Attempt<()> {
+        let Some(prefix) = entry.unique_prefix() else {
+            return Ok(());
+        };
+        let Some((key, seen)) = first_from(self, &index.tree, prefix)? else {
+            return Ok(());
+        };
+        if !key.starts_with(prefix) || key == entry.key {
+            return Ok(());
+        }
+        let was_readable = match index.def.state {
+            crate::definition::IndexState::Ready(after) => after < snapshot,
+            crate::definition::IndexState::Building => false,
+        };
+        if was_readable && seen > snapshot {
+            return Err(EngineError::WriteConflict {
+                table: table.name.clone(),
+                key: format!(
+                    "{} of index {:?}",
+                    index.show_values(&entry.values),
+                    index.name()
+                ),
+                snapshot,
+                by: seen.min(self.at),
+            }
+            .into());
+        }
+        Err(index.duplicate(table, entry, self.at).into())
+    }
+
+    fn inconsistent(
+        &self,
+        index: &Index,
+        entry: &Entry,
+        leaf: aurora_page::PageId,
+        expected: &str,
+        got: &str,
+    ) -> Stop {
+        let expected = format!(
+            "index {:?}, key {}: {expected}",
+            index.tree.name,
+            index.tree.show_key(&entry.key)
+        );
+        EngineError::corrupt(leaf, self.at, expected, got).into()
+    }
+}
+
+/// The key of the first row of a tree from `key` on, and the newest change of its leaf before the MTR.
+fn first_from(edit: &Edit<'_>, tree: &Table, key: &[u8]) -> Attempt<Option<(KeyBuf, Lsn)>> {
+    let mut from = KeyBuf::from_slice(key);
+    loop {
+        let choose = |inner: &InnerRef<'_>| inner.child_for(&from).0;
+        let (page, fences) = descend_with(edit, tree, choose, &mut Lsn::default())?;
+        let leaf = LeafRef::new(&page)?;
+        let rank = leaf.lower_bound(key);
+        if rank < leaf.len() {
+            return Ok(Some((leaf.key_at(rank), edit.work.seen(page.id(), &page))));
+        }
+        match fences.upper {
+            Some(upper) => from = upper,
+            None => return Ok(None),
+        }
+    }
+}
+
+/// A value for a key, also where the row keeps it in overflow pages.
+pub(crate) fn indexed_value(
+    pages: &impl Pages,
+    table: &Table,
+    index: &Index,
+    column: u16,
+    value: ValueRef<'_>,
+) -> Attempt<Value> {
+    let ValueRef::Overflow(reference) = value else {
+        return Ok(value.to_owned());
+    };
+    if reference.len > KEY_BYTES_MAX as u64 {
+        return Err(index.too_long(table, reference.len).into());
+    }
+    let bytes = read_chain(pages, reference)?;
+    let data_type = table.schema.columns()[usize::from(column)].data_type;
+    let text = |bytes: Vec<u8>| {
+        String::from_utf8(bytes).map_err(|error| {
+            let got = error.utf8_error().to_string();
+            EngineError::corrupt(reference.first, pages.at(), "UTF-8", got)
+        })
+    };
+    Ok(match data_type {
+        DataType::Text => Value::Text(text(bytes)?),
+        DataType::Json => Value::Json(text(bytes)?),
+        _ => Value::Bytes(bytes),
+    })
+}

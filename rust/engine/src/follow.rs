@@ -1,0 +1,128 @@
+//! What a transaction's own changes do to the indexes that it reads: entries in its buffer, beside its rows.
+//!
+//! They are for its own reads and checks only. The commit derives the entries anew, from the rows at the head.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use aurora_page::{KeyBuf, Lsn, Value, ValueRef, encode_row};
+use aurora_proto::Volume;
+
+use crate::cursor::RangeSpec;
+use crate::definition::IndexState;
+use crate::derive::indexed_value;
+use crate::engine::Engine;
+use crate::error::{Attempt, EngineError, Stop};
+use crate::index::{Entry, Index};
+use crate::read::merged;
+use crate::row::RowView;
+use crate::table::Table;
+use crate::txn::{Row, Txn, Write};
+
+/// Changes of entries that follow from one change of a row.
+pub(crate) type EntryWrites = Vec<(Arc<Table>, KeyBuf, Write)>;
+
+impl<V: Volume> Engine<V> {
+    /// The entries that change with a row. Unique ones are checked against what the transaction sees.
+    pub(crate) fn follow(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+        write: &Write,
+    ) -> Attempt<EntryWrites> {
+        let before = self.get(txn, table, key)?;
+        let base = match write {
+            Write::Update { .. } => self.stored(txn, table, key)?,
+            _ => None,
+        };
+        let after = merged(table, base, write)?;
+        let mut writes = EntryWrites::new();
+        for index in &table.indexes {
+            let leaving = before
+                .as_ref()
+                .map(|row| self.entry_of(txn, table, index, row));
+            let leaving = match leaving.transpose() {
+                // Older than the index, and too long for it: it has none.
+                Err(Stop::Failed(EngineError::IndexKey { .. })) => None,
+                leaving => leaving?,
+            };
+            let coming = after
+                .as_ref()
+                .map(|row| self.entry_of(txn, table, index, row))
+                .transpose()?;
+            if leaving.as_ref().map(|entry| &entry.key) == coming.as_ref().map(|entry| &entry.key) {
+                continue;
+            }
+            if let Some(coming) = &coming {
+                let same = leaving.as_ref().and_then(Entry::unique_prefix);
+                if coming.unique_prefix() != same {
+                    self.check_unique_seen(txn, table, index, coming)?;
+                }
+            }
+            let tree = &index.tree;
+            writes.extend(leaving.map(|entry| (tree.clone(), entry.key, Write::Delete)));
+            writes.extend(coming.map(|entry| {
+                let row = Row::Inline(encode_row(&tree.schema, &entry.values));
+                (tree.clone(), entry.key, Write::Put { row, new: false })
+            }));
+        }
+        Ok(writes)
+    }
+
+    /// Puts the entries into the buffer; there is room for them.
+    pub(crate) fn put_entries(&self, txn: &mut Txn, entries: EntryWrites) -> Attempt<()> {
+        for (tree, key, write) in entries {
+            txn.writes.put(&tree, key, write, (u64::MAX, u64::MAX))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn entry_of(
+        &self,
+        txn: &Txn,
+        table: &Table,
+        index: &Index,
+        row: &RowView,
+    ) -> Attempt<Entry> {
+        let view = self.view_of(&txn.point);
+        let value = |column: u16| -> Attempt<Value> {
+            let value: ValueRef<'_> = row.value(usize::from(column))?;
+            indexed_value(&view, table, index, column, value)
+        };
+        index.entry(table, value)
+    }
+
+    /// No other row that the transaction sees has the entry's values. An index that it cannot read is left to the
+    /// commit, which asks the head.
+    fn check_unique_seen(
+        &self,
+        txn: &Txn,
+        table: &Table,
+        index: &Index,
+        entry: &Entry,
+    ) -> Attempt<()> {
+        let Some(prefix) = entry.unique_prefix() else {
+            return Ok(());
+        };
+        if !readable(index, txn.snapshot()) {
+            return Ok(());
+        }
+        let prefix = KeyBuf::from_slice(prefix);
+        let spec = RangeSpec {
+            low: Bound::Included(prefix.clone()),
+            high: Bound::Included(prefix),
+            ..RangeSpec::default()
+        };
+        let mut cursor = self.range(txn, &index.tree, spec)?;
+        match cursor.next_block(self)? {
+            Some(_) => Err(index.duplicate(table, entry, txn.newest_read()).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the index has every row at this read point.
+pub(crate) fn readable(index: &Index, at: Lsn) -> bool {
+    matches!(index.def.state, IndexState::Ready(after) if after < at)
+}
