@@ -54,7 +54,8 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     package = str(Path(aurora_engine.__file__).parents[1])
     return subprocess.run(
         [sys.executable, "-m", *command],
-        cwd=cwd, env={"MYPYPATH": package, "PATH": ""}, capture_output=True, text=True, check=False, timeout=240,
+        cwd=cwd, env={"MYPYPATH": package, "PYTHONPATH": package, "PATH": ""}, capture_output=True, text=True,
+        check=False, timeout=240,
     )  # fmt: skip
 
 

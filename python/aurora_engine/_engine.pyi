@@ -35,9 +35,15 @@ __all__ = [
     "View",
     "__version__",
     "_case",
+    "add_column",
     "coalesce",
     "col",
+    "drop_column",
     "lit",
+    "rename_column",
+    "rename_table",
+    "truncate",
+    "widen_column",
 ]
 
 __version__: str
@@ -196,6 +202,12 @@ def coalesce(*values: _Operand) -> Expr:
     """The first of these values that is not null."""
 
 def _case(branches: Sequence[tuple[Expr, _Operand]], otherwise: _Operand) -> Expr: ...
+def add_column(cluster: Cluster, table: str, column: str, kind: str, nullable: bool, default: Any) -> None: ...
+def drop_column(cluster: Cluster, table: str, column: str) -> None: ...
+def rename_column(cluster: Cluster, table: str, column: str, to: str) -> None: ...
+def rename_table(cluster: Cluster, table: str, to: str) -> None: ...
+def truncate(cluster: Cluster, table: str) -> None: ...
+def widen_column(cluster: Cluster, table: str, column: str, kind: str) -> None: ...
 
 @final
 class Commit:
@@ -391,6 +403,12 @@ class View:
     @property
     def lsn(self) -> int:
         """What the view sees: everything up to this LSN."""
+    def table(self, name: str) -> Table[Any]:
+        """A table as it was then: its columns of that time, under its name of that time.
+
+        Raises:
+            UnknownTable: there was none of this name.
+        """
     def get(self, table: Table[_R], key: Any) -> _R | None:
         """The row of a key (a tuple for a key of several columns), or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:

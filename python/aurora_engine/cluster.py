@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
+from aurora_engine.definitions import Definitions
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
@@ -128,7 +129,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     return cluster
 
 
-class Cluster(_engine.Cluster):
+class Cluster(Definitions):
     """An open cluster. Use it as a context manager, from as many threads and event loops as you like."""
 
     _aio: Aio | None = None

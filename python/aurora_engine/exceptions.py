@@ -81,6 +81,14 @@ class LoadConflict(Retryable):
     table: str
 
 
+class SchemaChanged(Retryable):
+    """A table was altered or emptied while a transaction was using it. Run again, it uses the table as it is now."""
+
+    table: str
+    since: int
+    by: int
+
+
 class BackPressure(Retryable):
     """The volume takes no more changes until the copies have caught up."""
 

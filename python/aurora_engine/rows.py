@@ -245,7 +245,11 @@ def row_class(name: str, schema: Schema) -> type[Row]:
     title = "".join(part.capitalize() for part in name.split("_")) or "Record"
     annotations = {column: annotation_of(kind, nullable=nullable) for column, kind, nullable in schema.columns}
     key = tuple(desc(column) if descending else column for column, descending in schema.key)
-    namespace = {"__annotations__": annotations, "__module__": __name__, "__doc__": f"A row of table {name!r}."}
+    namespace = {
+        "__annotations__": annotations, "__module__": __name__, "__doc__": f"A row of table {name!r}.",
+        # A table's handle may replace this class when the table's columns change.
+        "__generated__": True,
+    }  # fmt: skip
     if not title.isidentifier():
         title = "Record"
     return cast("type[Row]", RowType(title, (Row,), namespace, key=key))

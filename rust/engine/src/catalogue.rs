@@ -10,6 +10,7 @@ use aurora_proto::Volume;
 use aurora_redo::Op;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::alter::{same_definition, schema_changed};
 use crate::btree::{Pages, descend, descend_with, first_layout};
 use crate::definition::{Definition, IndexDef, IndexState};
 use crate::edit::{Edit, View};
@@ -25,7 +26,7 @@ use crate::txn::{Commit, Txn};
 pub const TABLE_NAME_BYTES_MAX: usize = 100;
 
 /// A table that can be used.
-const STATE_LIVE: i64 = 1;
+pub(crate) const STATE_LIVE: i64 = 1;
 /// A table that was dropped and whose extents are still being given back; under a name that nobody can ask for.
 const STATE_DROPPED: i64 = 2;
 
@@ -39,18 +40,62 @@ pub(crate) struct Names {
     dropped: FxHashSet<ObjectId>,
     /// Every table that was looked up, by the version of its definition.
     known: FxHashMap<(ObjectId, u64), Arc<Table>>,
+    /// The definitions that this engine has given to tables that had other columns or another name, oldest first. A table
+    /// that was emptied goes on under another number, which is that of its next definition.
+    altered: FxHashMap<ObjectId, Vec<Arc<Table>>>,
     /// Indexes that this engine is building.
     pub builds: FxHashSet<ObjectId>,
     /// Whether no index is left that an earlier engine was building.
     pub builds_swept: bool,
 }
 
+impl Names {
+    /// A table has other columns, another name or another number from now on.
+    pub fn alter(&mut self, was: ObjectId, table: &Arc<Table>) {
+        if was != table.id {
+            self.live.remove(&was);
+        }
+        self.define(table);
+        self.altered.entry(was).or_default().push(table.clone());
+    }
+
+    fn define(&mut self, table: &Arc<Table>) {
+        self.live.insert(table.id, table.clone());
+        self.known.insert((table.id, table.version), table.clone());
+    }
+
+    /// The definition that came after this one.
+    pub fn first_after(&self, table: &Table) -> Option<&Arc<Table>> {
+        let definitions = self.altered.get(&table.id)?;
+        definitions.iter().find(|newer| newer.since > table.since)
+    }
+
+    /// The newest definition after this one.
+    pub fn newest(&self, table: &Table) -> Option<Arc<Table>> {
+        let mut newest = self.first_after(table)?;
+        while let Some(newer) = self.first_after(newest) {
+            newest = newer;
+        }
+        Some(newest.clone())
+    }
+
+    /// The newest definition that a read point sees, from this one on.
+    pub fn newest_at(&self, table: &Arc<Table>, at: Lsn) -> Arc<Table> {
+        let mut newest = table;
+        while let Some(newer) = self.first_after(newest).filter(|newer| newer.since <= at) {
+            newest = newer;
+        }
+        newest.clone()
+    }
+}
+
 /// What `aurora.tables` says of a table.
-struct Entry {
+pub(crate) struct Entry {
     id: ObjectId,
     root: PageId,
     live: bool,
     version: u64,
+    since: Lsn,
 }
 
 impl Entry {
@@ -64,6 +109,7 @@ impl Entry {
             root: PageId(number(tables_column::ROOT) as u64),
             live: number(tables_column::STATE) == STATE_LIVE,
             version: number(tables_column::VERSION) as u64,
+            since: Lsn(number(tables_column::SINCE) as u64),
         }
     }
 }
@@ -72,7 +118,7 @@ fn name_key(tables: &Table, name: &str) -> Attempt<KeyBuf> {
     Ok(tables.key(&[Value::Text(name.to_owned())])?)
 }
 
-fn check_name(name: &str) -> Result<(), EngineError> {
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     let wrong = |expected| {
         Err(EngineError::TableName {
             expected,
@@ -264,8 +310,13 @@ impl<V: Volume> Engine<V> {
 
     /// The table as it is defined at the head.
     pub(crate) fn head_table(&self, table: &Table) -> Attempt<Arc<Table>> {
-        if let Some(head) = self.names.read().live.get(&table.id) {
-            return Ok(head.clone());
+        {
+            let names = self.names.read();
+            let newest = names.newest(table);
+            let id = newest.as_ref().map_or(table.id, |newest| newest.id);
+            if let Some(head) = names.live.get(&id) {
+                return Ok(head.clone());
+            }
         }
         let at = self.published();
         let found = self.table(&table.name, at)?;
@@ -360,7 +411,11 @@ impl<V: Volume> Engine<V> {
         };
         {
             let names = self.names.read();
+            if let Some(newer) = names.first_after(table) {
+                return Err(schema_changed(table, newer.since).into());
+            }
             if let Some(head) = names.live.get(&table.id) {
+                same_definition(head, table)?;
                 return Ok(head.clone());
             }
             if names.dropped.contains(&table.id) {
@@ -371,7 +426,11 @@ impl<V: Volume> Engine<V> {
             .table_in(txn, &table.name)?
             .filter(|found| found.id == table.id);
         match found {
-            Some(found) if self.note_live(&found) => Ok(self.newest_known(found)),
+            Some(found) if self.note_live(&found) => {
+                let head = self.newest_known(found);
+                same_definition(&head, table)?;
+                Ok(head)
+            }
             _ => Err(unknown().into()),
         }
     }
@@ -392,15 +451,19 @@ impl<V: Volume> Engine<V> {
 
     /// A commit has made or changed the table. Called under the commit lock.
     fn note_defined(&self, table: &Arc<Table>) {
-        let mut names = self.names.write();
-        names.live.insert(table.id, table.clone());
-        names.known.insert((table.id, table.version), table.clone());
+        self.names.write().define(table);
     }
 
     /// The table as it is defined at the head, at the commit and under its lock.
     pub(crate) fn check_still_live(&self, table: &Table, at: Lsn) -> Attempt<Arc<Table>> {
-        if let Some(head) = self.names.read().live.get(&table.id) {
-            return Ok(head.clone());
+        {
+            let names = self.names.read();
+            if let Some(head) = names.live.get(&table.id) {
+                return Ok(head.clone());
+            }
+            if let Some(newer) = names.first_after(table) {
+                return Err(schema_changed(table, newer.since).into());
+            }
         }
         Err(EngineError::UnknownTable {
             table: table.name.clone(),
@@ -426,7 +489,7 @@ pub(crate) fn index_exists(table: &str, index: &str) -> EngineError {
     }
 }
 
-fn plain(name: &str, id: ObjectId, root: PageId, schema: &Schema) -> Table {
+pub(crate) fn plain(name: &str, id: ObjectId, root: PageId, schema: &Schema) -> Table {
     let created = Lsn(id.0.saturating_sub(FIRST_USER_OBJECT)).next();
     Table::plain(id, name.to_owned(), schema.clone(), root, created)
 }
@@ -449,7 +512,11 @@ fn read_table(pages: &impl Pages, leaf: &LeafRef<'_>, rank: usize) -> Attempt<Ta
             source,
         })?;
     let definition = Definition::decode(name, &bytes(tables_column::DEFINITION)?)?;
-    Ok(plain(name, entry.id, entry.root, &schema).defined(entry.version, definition)?)
+    let table = Table {
+        since: entry.since,
+        ..plain(name, entry.id, entry.root, &schema)
+    };
+    Ok(table.defined(entry.version, definition)?)
 }
 /// The name under which a dropped table waits for its extents to be given back.
 pub(crate) fn hidden_name(id: ObjectId) -> String {
@@ -502,7 +569,7 @@ fn schema_difference(have: &Schema, want: &Schema) -> Option<String> {
 
 impl Edit<'_> {
     /// The entry of a name.
-    fn entry(&self, name: &str) -> Attempt<Option<Entry>> {
+    pub(crate) fn entry(&self, name: &str) -> Attempt<Option<Entry>> {
         let tables = self.system.tables.clone();
         let key = name_key(&tables, name)?;
         let found = self.find(&tables, &key)?;
@@ -512,7 +579,7 @@ impl Edit<'_> {
     }
 
     /// The table of a name that is there.
-    fn read_table(&self, name: &str) -> Attempt<Table> {
+    pub(crate) fn read_table(&self, name: &str) -> Attempt<Table> {
         let tables = self.system.tables.clone();
         let found = self.find(&tables, &name_key(&tables, name)?)?;
         let page = self.page(found.leaf)?;
@@ -540,7 +607,7 @@ impl Edit<'_> {
         Ok(IndexDef { root, ..def })
     }
 
-    fn insert_entry(&mut self, table: &Table, state: i64, name: &str) -> Attempt<()> {
+    pub(crate) fn insert_entry(&mut self, table: &Table, state: i64, name: &str) -> Attempt<()> {
         let tables = self.system.tables.clone();
         let mut row = [
             Value::Text(name.to_owned()),
@@ -550,6 +617,7 @@ impl Edit<'_> {
             Value::Bytes(table.schema.encode()),
             Value::Int(table.version as i64),
             Value::Bytes(table.definition.encode()),
+            Value::Int(table.since.0 as i64),
         ];
         let key = name_key(&tables, name)?;
         let columns = spill(&tables.schema, &row, self.geometry.page_bytes).map_err(|got| {
@@ -590,7 +658,7 @@ impl Edit<'_> {
             .try_for_each(|reference| self.free_value(reference, chains))
     }
 
-    fn create_root(&mut self, table: &Table) -> Attempt<PageId> {
+    pub(crate) fn create_root(&mut self, table: &Table) -> Attempt<PageId> {
         let layout = first_layout(table, self.geometry.page_bytes)?;
         let root = self.allocate(table.id, PageId::default())?;
         let (object, schema_version) = (table.id, table.schema.version);

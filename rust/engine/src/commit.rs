@@ -17,6 +17,7 @@ use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row,
 use aurora_proto::Volume;
 use rustc_hash::FxHashMap;
 
+use crate::alter::same_definition;
 use crate::btree::{Found, Pages};
 use crate::conflicts::{Conflicts, Verdict, key_hash};
 use crate::derive::Derived;
@@ -78,7 +79,11 @@ impl<V: Volume> Engine<V> {
             let heads = writes
                 .tables()
                 .filter(|table| table.index_of.is_none())
-                .map(|table| Ok((table.id, self.check_still_live(table, edit.at)?)))
+                .map(|table| {
+                    let head = self.check_still_live(table, edit.at)?;
+                    same_definition(&head, table)?;
+                    Ok((table.id, head))
+                })
                 .collect::<Attempt<FxHashMap<_, _>>>()?;
             let mut hashes = Vec::with_capacity(writes.iter().size_hint().0);
             let mut derived = Derived::default();
@@ -131,6 +136,9 @@ impl Change<'_, '_> {
     ) -> Attempt<()> {
         let found = self.edit.find(self.table, self.key)?;
         self.check_first(&found, snapshot, conflicts, hash)?;
+        let found = self
+            .edit
+            .upgraded(self.table, self.key, found, self.chains)?;
         match (write, found.rank) {
             (Write::Put { row, .. }, Err(rank)) => self.insert(&found, rank, row),
             (Write::Put { row, new: false }, Ok(rank)) => self.replace(&found, rank, row),

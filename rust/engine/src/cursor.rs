@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aurora_page::{KeyBuf, LeafRef, Lsn, Page, prefix_end};
 use aurora_proto::Volume;
 
-use crate::btree::{Fences, child_below, descend_with};
+use crate::btree::{Fences, child_below, column_map, descend_with};
 use crate::engine::Engine;
 use crate::error::Attempt;
 use crate::read::merged;
@@ -74,8 +74,8 @@ impl Block {
         self.reverse
     }
 
-    /// The leaf whose ranks these are, if the transaction has changed none of them: columns can then be taken from it
-    /// as a whole. The ranks ascend also in a reverse range.
+    /// The leaf whose ranks these are, if it is of the table's schema and the transaction has changed none of them: columns
+    /// can then be taken from it as a whole. The ranks ascend also in a reverse range.
     pub fn leaf(&self) -> Option<(&Arc<Page>, Range<usize>)> {
         match &self.rows {
             Rows::Leaf { page, ranks } => Some((page, ranks.clone())),
@@ -118,6 +118,7 @@ impl<V: Volume> Engine<V> {
     /// Opens a range of a table.
     pub fn range(&self, txn: &Txn, table: &Arc<Table>, spec: RangeSpec) -> Attempt<Cursor> {
         txn.check_open("range")?;
+        self.check_definition_in(txn, table)?;
         let (low, empty_low) = match spec.low {
             Bound::Unbounded => (None, false),
             Bound::Included(key) => (Some(key), false),
@@ -185,7 +186,8 @@ impl Cursor {
             let piece = self.piece(engine)?;
             // Everything that can stop comes before the place moves on.
             let own = self.own_within(&piece.fences);
-            let mut rows = if own.is_empty() {
+            let is_old = piece.page.schema_version() != self.table.schema.version;
+            let mut rows = if own.is_empty() && !is_old {
                 Rows::Leaf {
                     page: piece.page.clone(),
                     ranks: piece.ranks.clone(),
@@ -264,7 +266,9 @@ impl Cursor {
     /// The leaf's rows with the transaction's own changes among them, in the order of the range.
     fn merge(&self, piece: &Piece, own: &[(KeyBuf, Write)]) -> Attempt<Vec<RowView>> {
         let leaf = LeafRef::new(&piece.page)?;
-        let stored = |rank: usize| RowView::stored(piece.page.clone(), leaf.slot(rank));
+        let map = column_map(&self.table, &piece.page, &leaf)?.map(Arc::new);
+        let stored =
+            |rank: usize| RowView::mapped(piece.page.clone(), leaf.slot(rank), map.as_ref());
         let (mut rows, mut rank) = (
             Vec::with_capacity(piece.ranks.len() + own.len()),
             piece.ranks.start,

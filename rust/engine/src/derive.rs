@@ -12,7 +12,7 @@ use aurora_page::{
     DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, Value, ValueRef, encode_row,
 };
 
-use crate::btree::{Pages, descend_with};
+use crate::btree::{Pages, column_map, descend_with};
 use crate::conflicts::key_hash;
 use crate::edit::Edit;
 use crate::error::{Attempt, EngineError, Stop};
@@ -83,8 +83,12 @@ impl Edit<'_> {
         };
         let page = self.page(found.leaf)?;
         let leaf = LeafRef::new(&page)?;
+        let map = column_map(table, &page, &leaf)?;
         let value = |column: u16| {
-            let value = leaf.value_at(rank, usize::from(column));
+            let value = match &map {
+                None => leaf.value_at(rank, usize::from(column)),
+                Some(map) => map.value(column.into(), |at| leaf.value_at(rank, at)),
+            };
             indexed_value(self, table, index, column, value)
         };
         match index.entry(table, value) {

@@ -69,6 +69,8 @@ pub struct Engine<V: Volume> {
     pub(crate) pool: Arc<Pool>,
     pub(crate) system: System,
     pub(crate) names: RwLock<Names>,
+    /// The newest [`crate::Table::since`] of a definition that this engine has made: older ones may be out of date.
+    pub(crate) altered: AtomicU64,
     pub(crate) points: ReadPoints,
     /// The last LSN whose commit, and every one before it, is in the pool as a whole.
     published: AtomicU64,
@@ -99,6 +101,7 @@ impl<V: Volume> Engine<V> {
             config,
             geometry,
             names: RwLock::default(),
+            altered: AtomicU64::new(0),
             points: ReadPoints::default(),
             published: AtomicU64::new(numbered.0),
             committing: Mutex::new(committing),

@@ -4,7 +4,9 @@
 //! what the shell must do before it calls again with the same arguments. A stopped step has changed nothing that a
 //! reader or another writer could see.
 
-use aurora_page::{KeyError, Lsn, ObjectId, PageError, PageId, SchemaError, ValueError};
+use aurora_page::{
+    EvolveError, KeyError, Lsn, ObjectId, PageError, PageId, SchemaError, ValueError,
+};
 use aurora_proto::Refused;
 use aurora_redo::RedoError;
 use thiserror::Error;
@@ -78,6 +80,19 @@ pub enum EngineError {
         table: String,
     },
 
+    /// The table's definition has changed since the one at hand was looked up.
+    #[error(
+        "table {table:?}: expected its present definition, got that of LSN {since}; it was changed at {by} (look the table up again)"
+    )]
+    SchemaChanged {
+        /// The table.
+        table: String,
+        /// Since when the definition at hand was valid.
+        since: Lsn,
+        /// Since when another one is.
+        by: Lsn,
+    },
+
     // Caller.
     /// A row with this key, or with these values of a unique index, is there already.
     #[error(
@@ -145,6 +160,38 @@ pub enum EngineError {
         page_bytes: usize,
         /// Columns of the schema.
         columns: usize,
+    },
+    /// A change of a table's definition that cannot be.
+    #[error("table {table:?}: {source}")]
+    Alter {
+        /// The table.
+        table: String,
+        /// Column, expected and got.
+        source: EvolveError,
+    },
+    /// A column that something else rests on cannot be dropped or widened.
+    #[error(
+        "table {table:?}, column {column:?}: expected a column that nothing else uses, got one of {by}"
+    )]
+    ColumnInUse {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What uses it.
+        by: String,
+    },
+    /// Defaults of added columns that are too long for every row to have them.
+    #[error(
+        "table {table:?}: expected at most {limit} bytes of texts, bytes and json as defaults of added columns, got {got}"
+    )]
+    InitialsTooLarge {
+        /// The table.
+        table: String,
+        /// Most bytes of all of them.
+        limit: usize,
+        /// Their bytes.
+        got: usize,
     },
     /// A value that its column does not take.
     #[error("table {table:?}: {source}")]
@@ -386,7 +433,10 @@ impl EngineError {
     pub fn class(&self) -> ErrorClass {
         use EngineError::*;
         match self {
-            WriteConflict { .. } | SnapshotTooOld { .. } | LoadConflict { .. } => ErrorClass::Retry,
+            WriteConflict { .. }
+            | SnapshotTooOld { .. }
+            | LoadConflict { .. }
+            | SchemaChanged { .. } => ErrorClass::Retry,
             Volume(_) => ErrorClass::Volume,
             Definition { .. } | Page(_) | Redo(_) | Corrupt { .. } => ErrorClass::Corrupt,
             _ => ErrorClass::Caller,

@@ -35,9 +35,11 @@
 //! | `index_build`, `index_cursor` | building them under load, and reading by them |
 //! | `txn`, `write`, `read`, `cursor`, `row` | what a transaction does and sees |
 //! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
+//! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `overflow` | values too large for a leaf |
 //! | `load` | bulk load of sealed pages into an empty table |
 
+mod alter;
 mod btree;
 mod catalogue;
 mod commit;
@@ -67,6 +69,7 @@ mod txn;
 mod work;
 mod write;
 
+pub use alter::Alter;
 pub use catalogue::{TABLE_NAME_BYTES_MAX, TableSpec};
 pub use cursor::{Block, Cursor, RangeSpec};
 pub use definition::{Definition, IndexDef, IndexPart, IndexState};

@@ -18,6 +18,7 @@ impl<V: Volume> Engine<V> {
     #[inline]
     pub fn get(&self, txn: &Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<Option<RowView>> {
         txn.check_open("get")?;
+        self.check_definition_in(txn, table)?;
         match txn.writes.get(table, key) {
             None => self.stored(txn, table, key),
             Some(write) => {
@@ -37,10 +38,11 @@ impl<V: Volume> Engine<V> {
     #[inline]
     pub fn get_readable(&self, table: &Table, key: &[u8]) -> Attempt<Option<RowView>> {
         let view = self.view(self.readable());
+        self.check_definition(table, view.at)?;
         let page = descend(&view, table, key, &mut Lsn::default())?;
         let leaf = LeafRef::new(&page)?;
         let found = leaf.search(key).ok().map(|rank| leaf.slot(rank));
-        Ok(found.map(|slot| RowView::stored(page, slot)))
+        found.map(|slot| RowView::of(table, page, slot)).transpose()
     }
 
     /// The rows with these keys, in their order.
@@ -51,6 +53,7 @@ impl<V: Volume> Engine<V> {
         keys: &[KeyBuf],
     ) -> Attempt<Vec<Option<RowView>>> {
         txn.check_open("get_many")?;
+        self.check_definition_in(txn, table)?;
         if !txn.writes.is_empty() {
             return keys.iter().map(|key| self.get(txn, table, key)).collect();
         }
@@ -78,9 +81,8 @@ impl<V: Volume> Engine<V> {
         std::hint::black_box(warmed.sum::<usize>());
         drop(leaves);
         let rows = pages.into_iter().zip(slots);
-        Ok(rows
-            .map(|(page, slot)| slot.map(|slot| RowView::stored(page, slot)))
-            .collect())
+        rows.map(|(page, slot)| slot.map(|slot| RowView::of(table, page, slot)).transpose())
+            .collect()
     }
 
     /// The row as it is at the transaction's snapshot.
@@ -94,7 +96,7 @@ impl<V: Volume> Engine<V> {
         match leaf.search(key) {
             Ok(rank) => {
                 let slot = leaf.slot(rank);
-                Ok(Some(RowView::stored(page, slot)))
+                RowView::of(table, page, slot).map(Some)
             }
             Err(_) => Ok(None),
         }

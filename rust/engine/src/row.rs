@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use aurora_page::{LeafRef, Page, Value, ValueRef};
+use aurora_page::{ColumnMap, LeafRef, Page, Value, ValueRef};
 
+use crate::btree::column_map;
 use crate::error::{Attempt, EngineError};
+use crate::table::Table;
 
 /// A row that was read. Cheap to clone; keeps its page version alive.
 #[derive(Clone, Debug)]
@@ -14,6 +16,12 @@ pub struct RowView(Inner);
 enum Inner {
     /// At a slot of a leaf.
     Stored { page: Arc<Page>, slot: u16 },
+    /// At a slot of a leaf of an earlier schema.
+    Mapped {
+        page: Arc<Page>,
+        slot: u16,
+        map: Arc<ColumnMap>,
+    },
     /// Changed by the transaction that reads it.
     Own(Arc<[Value]>),
 }
@@ -21,6 +29,28 @@ enum Inner {
 impl RowView {
     pub(crate) fn stored(page: Arc<Page>, slot: u16) -> RowView {
         RowView(Inner::Stored { page, slot })
+    }
+
+    /// A row of a leaf whose columns are those of the table, or become them by a map.
+    pub(crate) fn mapped(page: Arc<Page>, slot: u16, map: Option<&Arc<ColumnMap>>) -> RowView {
+        match map {
+            None => RowView::stored(page, slot),
+            Some(map) => RowView(Inner::Mapped {
+                page,
+                slot,
+                map: map.clone(),
+            }),
+        }
+    }
+
+    /// The row at a slot, as the table's schema has it.
+    #[inline]
+    pub(crate) fn of(table: &Table, page: Arc<Page>, slot: u16) -> Attempt<RowView> {
+        if page.schema_version() == table.schema.version {
+            return Ok(RowView::stored(page, slot));
+        }
+        let map = column_map(table, &page, &LeafRef::new(&page)?)?.map(Arc::new);
+        Ok(RowView::mapped(page, slot, map.as_ref()))
     }
 
     pub(crate) fn own(values: Vec<Value>) -> RowView {
@@ -36,6 +66,11 @@ impl RowView {
                 check_column(column, leaf.column_count(), page)?;
                 Ok(leaf.value(*slot, column))
             }
+            Inner::Mapped { page, slot, map } => {
+                let leaf = LeafRef::new(page)?;
+                check_column(column, map.len(), page)?;
+                Ok(map.value(column, |at| leaf.value(*slot, at)))
+            }
             Inner::Own(values) => Ok(values.get(column).map_or(ValueRef::Null, Value::as_ref)),
         }
     }
@@ -47,6 +82,11 @@ impl RowView {
             Inner::Stored { page, slot } => {
                 let leaf = LeafRef::new(page)?;
                 (0..leaf.column_count()).for_each(|column| with(column, leaf.value(*slot, column)));
+            }
+            Inner::Mapped { page, slot, map } => {
+                let leaf = LeafRef::new(page)?;
+                (0..map.len())
+                    .for_each(|column| with(column, map.value(column, |at| leaf.value(*slot, at))));
             }
             Inner::Own(values) => values
                 .iter()

@@ -30,6 +30,8 @@ pub struct Table {
     pub root: PageId,
     /// No read point below this one has the table.
     pub created: Lsn,
+    /// No read point below this one has the table with this name and these columns.
+    pub since: Lsn,
     /// Grows with every change of its row in the catalogue.
     pub version: u64,
     /// What the catalogue has of it beside columns and key.
@@ -55,6 +57,7 @@ impl Table {
             schema,
             root,
             created,
+            since: created,
             version: 1,
             definition: Definition::default(),
             indexes: Vec::new(),
@@ -149,7 +152,7 @@ fn show(value: &Value) -> String {
 
 /// The tables that the engine keeps for itself. Their roots are the first pages of the first extents of segment 0.
 pub(crate) struct System {
-    /// name -> id, root, state, schema, version, definition.
+    /// name -> id, root, state, schema, version, definition, since when it has name and columns.
     pub tables: Arc<Table>,
     /// Commit tokens -> commit time.
     pub tokens: Arc<Table>,
@@ -165,6 +168,7 @@ pub(crate) mod tables_column {
     pub const SCHEMA: usize = 4;
     pub const VERSION: usize = 5;
     pub const DEFINITION: usize = 6;
+    pub const SINCE: usize = 7;
 }
 
 /// Columns of `aurora.extents`.
@@ -195,6 +199,7 @@ impl System {
             ("schema", Bytes),
             ("version", Int64),
             ("definition", Bytes),
+            ("since", Int64),
         ];
         let tokens = [("token", Text), ("time_us", Int64)];
         let extents = [

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aurora_page::{KeyBuf, Value, ValueRef, encode_row};
 use aurora_proto::Volume;
 
+use crate::alter::same_definition;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError};
 use crate::overflow::{VALUE_BYTES_MAX, spill, var_bytes};
@@ -100,6 +101,9 @@ impl<V: Volume> Engine<V> {
         operation: &'static str,
     ) -> Attempt<Arc<Table>> {
         txn.check_writable(operation)?;
+        if let Some(written) = txn.writes.table(table.id) {
+            same_definition(written, table)?;
+        }
         self.check_live(txn, table)
     }
 

@@ -21,6 +21,7 @@ mod bytes_at;
 mod cell;
 mod crc;
 mod error;
+mod evolve;
 mod extent;
 mod header;
 mod ids;
@@ -40,6 +41,7 @@ mod zone;
 
 pub use crc::{crc32c, crc32c_append};
 pub use error::{PageError, RowError, RowTooWide};
+pub use evolve::{ColumnMap, EvolveError, MapError, widens};
 pub use extent::{
     EXTENT_PAGES_MAX, ExtentEntry, ExtentMut, ExtentRef, ExtentState, Geometry,
     extents_per_map_page, format_extent_map,
@@ -53,7 +55,7 @@ pub use key::{
 };
 pub use leaf::{
     LeafMut, LeafRef, VarCell, VarColumn, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout,
-    row_heap_max,
+    leaf_upgrade, row_heap_max, upgrade_leaf,
 };
 pub use overflow::{OverflowView, chunk_capacity, format_overflow, inline_limit};
 pub use page::{Page, PageKind, is_page_bytes};

@@ -3,10 +3,13 @@
 //! On disk, little-endian:
 //!
 //! ```text
-//! format u8 = 1 | version u32 | columns u16 | key parts u16
+//! format u8 | version u32 | columns u16 | key parts u16
 //! per column    id u16 | type code u8 | type parameter u16 | nullable u8 | name length u8 | name
 //! per key part  column u16 | descending u8
+//! in format 2   next id u32 | initials u16
+//! per initial   column id u16 | bytes u32 | a row of this one value
 //! ```
+//! Format 2 is that of a schema whose columns have changed; format 1 that of one which is as it was made.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +24,9 @@ pub const COLUMNS_MAX: usize = 1024;
 /// Most bytes of a column's name.
 pub const COLUMN_NAME_BYTES_MAX: usize = 255;
 
-/// First byte of an encoded schema.
+/// First byte of an encoded schema: as it was made, or changed since.
 const SCHEMA_FORMAT: u8 = 1;
+const SCHEMA_FORMAT_CHANGED: u8 = 2;
 
 /// One column.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -53,6 +57,10 @@ pub struct Schema {
     pub version: u32,
     columns: Vec<Column>,
     key: Vec<KeyPart>,
+    /// No column has had this id, or a higher one.
+    next_id: u32,
+    /// By column id, ascending: the value, encoded, of rows that are older than the column.
+    initials: Vec<(u16, Vec<u8>)>,
 }
 
 /// Why a schema is not one.
@@ -152,10 +160,46 @@ impl Schema {
         check_columns(&columns)?;
         check_key(&columns, &key)?;
         Ok(Schema {
+            next_id: next_id(&columns),
             version,
             columns,
             key,
+            initials: Vec::new(),
         })
+    }
+
+    /// The next version, with these columns and this key.
+    pub(crate) fn next(
+        &self,
+        columns: Vec<Column>,
+        key: Vec<KeyPart>,
+    ) -> Result<Schema, SchemaError> {
+        let changed = Schema::new(self.version + 1, columns, key)?;
+        Ok(Schema {
+            next_id: changed.next_id.max(self.next_id),
+            initials: self.initials.clone(),
+            ..changed
+        })
+    }
+
+    /// The id of the next column that is added: ids are never given again.
+    pub fn next_id(&self) -> u32 {
+        self.next_id
+    }
+
+    pub(crate) fn initial_bytes(&self, id: u16) -> Option<&[u8]> {
+        let (_, bytes) = self.initials.iter().find(|(of, _)| *of == id)?;
+        Some(bytes)
+    }
+
+    pub(crate) fn set_initial(&mut self, id: u16, bytes: Vec<u8>) {
+        self.forget_initial(id);
+        let place = self.initials.partition_point(|(of, _)| *of < id);
+        self.initials.insert(place, (id, bytes));
+    }
+
+    pub(crate) fn forget_initial(&mut self, id: u16) {
+        self.initials.retain(|(of, _)| *of != id);
     }
 
     /// The columns, in the order of a row's values.
@@ -180,7 +224,12 @@ impl Schema {
 
     /// The form on disk.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![SCHEMA_FORMAT];
+        let changed = self.next_id != next_id(&self.columns) || !self.initials.is_empty();
+        let mut out = vec![if changed {
+            SCHEMA_FORMAT_CHANGED
+        } else {
+            SCHEMA_FORMAT
+        }];
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&(self.columns.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
@@ -196,6 +245,15 @@ impl Schema {
             out.extend_from_slice(&part.column.to_le_bytes());
             out.push(u8::from(part.descending));
         }
+        if changed {
+            out.extend_from_slice(&self.next_id.to_le_bytes());
+            out.extend_from_slice(&(self.initials.len() as u16).to_le_bytes());
+            for (id, bytes) in &self.initials {
+                out.extend_from_slice(&id.to_le_bytes());
+                out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                out.extend_from_slice(bytes);
+            }
+        }
         out
     }
 
@@ -203,8 +261,8 @@ impl Schema {
     pub fn decode(bytes: &[u8]) -> Result<Schema, SchemaError> {
         let mut reader = Reader { bytes, offset: 0 };
         let format = reader.u8("a format byte")?;
-        if format != SCHEMA_FORMAT {
-            return Err(reader.wrong(0, "schema format 1", format!("format {format}")));
+        if format != SCHEMA_FORMAT && format != SCHEMA_FORMAT_CHANGED {
+            return Err(reader.wrong(0, "schema format 1 or 2", format!("format {format}")));
         }
         let version = reader.u32("the schema version")?;
         let column_count = reader.u16("the number of columns")?;
@@ -215,11 +273,21 @@ impl Schema {
         let key = (0..part_count)
             .map(|_| reader.key_part())
             .collect::<Result<Vec<_>, _>>()?;
+        let changed = (format == SCHEMA_FORMAT_CHANGED).then(|| reader.changed());
+        let changed = changed.transpose()?;
         if reader.offset != bytes.len() {
             let rest = bytes.len() - reader.offset;
             return Err(reader.wrong(reader.offset, "the end", format!("{rest} bytes more")));
         }
-        Schema::new(version, columns, key)
+        let schema = Schema::new(version, columns, key)?;
+        Ok(match changed {
+            Some((next_id, initials)) => Schema {
+                next_id: next_id.max(schema.next_id),
+                initials,
+                ..schema
+            },
+            None => schema,
+        })
     }
 
     /// Whether each value may be stored in its column: type, null, range, decimal precision.
@@ -313,6 +381,14 @@ pub(crate) fn describe(value: ValueRef<'_>) -> String {
         ValueRef::Overflow(overflow) => format!("an overflow value of {} bytes", overflow.len),
     }
 }
+
+fn next_id(columns: &[Column]) -> u32 {
+    let above = |column: &Column| u32::from(column.id) + 1;
+    columns.iter().map(above).max().unwrap_or(0)
+}
+
+/// Next id and initial values: what format 2 adds.
+type Changed = (u32, Vec<(u16, Vec<u8>)>);
 
 fn check_columns(columns: &[Column]) -> Result<(), SchemaError> {
     if columns.is_empty() || columns.len() > COLUMNS_MAX {
@@ -433,6 +509,19 @@ impl<'a> Reader<'a> {
             data_type,
             nullable,
         })
+    }
+
+    fn changed(&mut self) -> Result<Changed, SchemaError> {
+        let next_id = self.u32("the next column id")?;
+        let count = self.u16("the number of initial values")?;
+        let initials = (0..count).map(|_| {
+            let id = self.u16("the column id of an initial value")?;
+            let bytes = self.u32("the length of an initial value")?;
+            let value = self.take(bytes as usize, "an initial value")?;
+            Ok((id, value.to_vec()))
+        });
+        let initials = initials.collect::<Result<_, SchemaError>>()?;
+        Ok((next_id, initials))
     }
 
     fn key_part(&mut self) -> Result<KeyPart, SchemaError> {

@@ -116,7 +116,7 @@ impl Aio {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(table, key)?;
+        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
         match get.quick(py, self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
@@ -130,7 +130,10 @@ impl Aio {
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.read(py, GetMany::new(table, keys)?)
+        self.read(
+            py,
+            GetMany::new(&crate::definition::readable(&self.db, table)?, keys)?,
+        )
     }
 }
 
@@ -246,7 +249,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(table, key)?)
+        self.run(py, Get::new(&self.core.table(table)?, key)?)
     }
 
     /// The rows of many keys.
@@ -256,7 +259,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, GetMany::new(table, keys)?)
+        self.run(py, GetMany::new(&self.core.table(table)?, keys)?)
     }
 
     /// Adds a row.
@@ -266,7 +269,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         row: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Insert::new(table, row)?)
+        self.run(py, Insert::new(&self.core.table(table)?, row)?)
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -276,7 +279,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         row: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Upsert::new(table, row)?)
+        self.run(py, Upsert::new(&self.core.table(table)?, row)?)
     }
 
     /// Changes columns of a row.
@@ -288,7 +291,7 @@ impl AsyncTransaction {
         key: &Bound<'py, PyAny>,
         changes: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Update::new(table, key, changes)?)
+        self.run(py, Update::new(&self.core.table(table)?, key, changes)?)
     }
 
     /// Removes the row of a key; whether there was one.
@@ -298,7 +301,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Delete::new(table, key)?)
+        self.run(py, Delete::new(&self.core.table(table)?, key)?)
     }
 
     /// The rows from one key up to another: `async for row in tx.range(...)`.

@@ -193,7 +193,7 @@ impl Cluster {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(table, key)?;
+        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
         match get.quick(py, self.db.cluster(py)?.engine())? {
             Some(row) => Ok(row),
             None => self.read(py, get),
@@ -207,7 +207,8 @@ impl Cluster {
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
-        Ok(self.read(py, GetMany::new(table, keys)?)?.cast_into()?)
+        let table = crate::definition::readable(&self.db, table)?;
+        Ok(self.read(py, GetMany::new(&table, keys)?)?.cast_into()?)
     }
 
     /// A consistent view as of an LSN, a time or a commit, or at the newest durable LSN.
@@ -286,6 +287,7 @@ impl Cluster {
         report: &Bound<'_, PyAny>,
         sort: bool,
     ) -> PyResult<u64> {
+        let table = crate::definition::newest(&self.db, table)?;
         crate::load::load(py, &self.db, table.get(), data, report, sort)
     }
 
@@ -379,7 +381,8 @@ impl Cluster {
     }
 }
 
-fn unknown_table(py: Python<'_>, name: &str) -> PyErr {
+/// There is no table of this name.
+pub fn unknown_table(py: Python<'_>, name: &str) -> PyErr {
     let message = format!("table {name:?}: expected one of this name, got none");
     Raise::new(py, "UnknownTable", message)
         .with("table", name)

@@ -1,7 +1,7 @@
 //! The errors of runtime and engine as Python exceptions: which class, and which attributes.
 
 use aurora_engine::EngineError;
-use aurora_page::{KeyError, Lsn, ValueError};
+use aurora_page::{EvolveError, KeyError, Lsn, ValueError};
 use aurora_proto::Refused;
 use aurora_runtime::Error;
 use pyo3::exceptions::PyKeyboardInterrupt;
@@ -134,6 +134,20 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("snapshot", snapshot.0)
             .with("floor", floor.0)
             .err(),
+        EngineError::SchemaChanged { table, since, by } => new("SchemaChanged")
+            .with("table", table)
+            .with("since", since.0)
+            .with("by", by.0)
+            .err(),
+        EngineError::Alter { table, source } => raise_alter(py, &message, table, source),
+        EngineError::ColumnInUse { table, column, by } => new("SchemaError")
+            .with("table", table)
+            .with("column", column)
+            .with("got", by)
+            .err(),
+        EngineError::InitialsTooLarge { table, .. } => {
+            new("SchemaError").with("table", table).err()
+        }
         EngineError::LoadConflict { table } => new("LoadConflict").with("table", table).err(),
         EngineError::DuplicateKey {
             table,
@@ -260,6 +274,27 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
         | EngineError::Redo(_)
         | EngineError::Definition { .. }
         | EngineError::Corrupt { .. } => new("Corrupt").err(),
+    }
+}
+
+fn raise_alter(py: Python<'_>, message: &str, table: &str, error: &EvolveError) -> PyErr {
+    let new = |class| Raise::new(py, class, message).with("table", table);
+    match error {
+        EvolveError::UnknownColumn { columns, got } => new("UnknownColumn")
+            .with("column", got)
+            .with("expected", columns)
+            .with("got", got)
+            .err(),
+        EvolveError::Initial(error) => raise_value(py, message, error),
+        EvolveError::InKey { column, .. } | EvolveError::NoInitial { column } => {
+            new("SchemaError").with("column", column).err()
+        }
+        EvolveError::NotWider { column, have, got } => new("SchemaError")
+            .with("column", column)
+            .with("expected", format!("a type that holds every {have}"))
+            .with("got", got.to_string())
+            .err(),
+        EvolveError::Ids { .. } | EvolveError::Schema(_) => new("SchemaError").err(),
     }
 }
 

@@ -14,12 +14,15 @@
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
 //! | `shape`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
+//! | `alter`, `definition` | tables whose columns change |
 //! | `errors`, `failure`, `status`, `commit` | what is reported |
 
 mod aio;
+mod alter;
 mod cluster;
 mod commit;
 mod db;
+mod definition;
 mod errors;
 mod expr;
 mod expr_functions;
@@ -58,6 +61,10 @@ mod _engine {
 
     #[pymodule_export]
     use super::aio::{Aio, AsyncRowIterator, AsyncTransaction};
+    #[pymodule_export]
+    use super::alter::{
+        add_column, drop_column, rename_column, rename_table, truncate, widen_column,
+    };
     #[pymodule_export]
     use super::cluster::Cluster;
     #[pymodule_export]

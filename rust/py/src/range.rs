@@ -86,8 +86,9 @@ impl RowIterator {
         table: &Bound<'_, PyTable>,
         args: RangeArgs<'_, '_>,
     ) -> PyResult<RowIterator> {
+        let table = core.table(table)?;
         let spec = args.encode(table.py(), table.get())?;
-        Ok(RowIterator::of(core, table.clone().unbind(), spec))
+        Ok(RowIterator::of(core, table.unbind(), spec))
     }
 
     /// An iterator over an encoded range.

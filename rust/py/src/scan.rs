@@ -39,10 +39,11 @@ impl Scan {
         table: &Bound<'_, PyTable>,
         args: RangeArgs<'_, '_>,
     ) -> PyResult<Scan> {
+        let table = core.table(table)?;
         let spec = args.encode(py, table.get())?;
         Ok(Scan {
             core,
-            table: table.clone().unbind(),
+            table: table.unbind(),
             spec,
         })
     }

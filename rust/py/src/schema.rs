@@ -16,13 +16,13 @@ pub struct PySchema(pub Arc<Schema>);
 
 impl PartialEq for PySchema {
     fn eq(&self, other: &PySchema) -> bool {
-        self.0.columns() == other.0.columns() && self.0.key() == other.0.key()
+        self.visible().eq(other.visible()) && self.0.key() == other.0.key()
     }
 }
 
 impl Hash for PySchema {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.columns().hash(state);
+        self.visible().for_each(|column| column.hash(state));
         self.0.key().hash(state);
     }
 }
@@ -87,6 +87,19 @@ impl PySchema {
     }
 
     fn __repr__(&self) -> String {
+        self.describe()
+    }
+}
+
+impl PySchema {
+    /// What a program sees of the columns; their ids are the engine's.
+    fn visible(&self) -> impl Iterator<Item = (&str, DataType, bool)> {
+        let columns = self.0.columns().iter();
+        columns.map(|column| (column.name.as_str(), column.data_type, column.nullable))
+    }
+
+    /// Columns and key, for people.
+    pub fn describe(&self) -> String {
         let column = |c: &Column| {
             format!(
                 "{}: {}{}",
@@ -106,9 +119,7 @@ impl PySchema {
         let key: Vec<String> = self.0.key().iter().map(part).collect();
         format!("Schema({}; key {})", columns.join(", "), key.join(", "))
     }
-}
 
-impl PySchema {
     /// The schema as an Arrow C schema.
     pub fn to_capsule<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
         Ok(pyo3_arrow::ffi::to_schema_pycapsule(

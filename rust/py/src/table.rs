@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aurora_engine::Table;
 use aurora_page::{Column, KEY_BYTES_MAX, KeyBuf, Schema, Value};
 use aurora_scan::expr::BoundExpr;
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -21,29 +22,34 @@ pub struct PyTable {
     pub db: Arc<Db>,
     pub table: Arc<Table>,
     pub shape: RowShape,
+    /// Handles like this one for definitions that came later.
+    pub successors: Mutex<Vec<Py<PyTable>>>,
 }
 
 #[pymethods]
 impl PyTable {
     #[getter]
-    fn name(&self) -> &str {
-        &self.table.name
+    fn name(&self) -> String {
+        self.definition().name.clone()
     }
 
     #[getter]
-    fn row<'py>(&self, py: Python<'py>) -> Bound<'py, PyType> {
-        self.shape.class(py).clone()
+    fn row<'py>(slf: &Bound<'py, PyTable>) -> Bound<'py, PyType> {
+        let this = slf.get();
+        // A closed cluster's table has the class that it had; so has one whose class does not fit any more.
+        let table = crate::definition::newest(&this.db, slf).unwrap_or_else(|_| slf.clone());
+        table.get().shape.class(slf.py()).clone()
     }
 
     #[getter]
     fn schema(&self) -> PySchema {
-        PySchema(Arc::new(self.table.schema.clone()))
+        PySchema(Arc::new(self.definition().schema.clone()))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "<Table {:?} of {}>",
-            self.table.name,
+            self.definition().name,
             self.shape.class(py).name()?
         ))
     }
@@ -53,7 +59,21 @@ impl PyTable {
     /// The table with rows of this class.
     pub fn new(db: Arc<Db>, table: Arc<Table>, class: &Bound<'_, PyType>) -> PyResult<PyTable> {
         let shape = RowShape::new(class, &table.schema)?;
-        Ok(PyTable { db, table, shape })
+        let successors = Mutex::default();
+        Ok(PyTable {
+            db,
+            table,
+            shape,
+            successors,
+        })
+    }
+
+    /// The newest definition of the table; the one at hand once the cluster is closed.
+    fn definition(&self) -> Arc<Table> {
+        self.db
+            .cluster_unattached()
+            .and_then(|cluster| cluster.engine().newer_definition(&self.table))
+            .unwrap_or_else(|| self.table.clone())
     }
 
     /// The columns.

@@ -108,7 +108,7 @@ impl Transaction {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(table, key)?)
+        self.run(py, Get::new(&self.core.table(table)?, key)?)
     }
 
     /// The rows of many keys.
@@ -118,7 +118,9 @@ impl Transaction {
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
-        Ok(self.run(py, GetMany::new(table, keys)?)?.cast_into()?)
+        Ok(self
+            .run(py, GetMany::new(&self.core.table(table)?, keys)?)?
+            .cast_into()?)
     }
 
     /// Adds a row.
@@ -128,7 +130,8 @@ impl Transaction {
         table: &Bound<'_, PyTable>,
         row: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.run(py, Insert::new(table, row)?).map(drop)
+        self.run(py, Insert::new(&self.core.table(table)?, row)?)
+            .map(drop)
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -138,7 +141,8 @@ impl Transaction {
         table: &Bound<'_, PyTable>,
         row: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.run(py, Upsert::new(table, row)?).map(drop)
+        self.run(py, Upsert::new(&self.core.table(table)?, row)?)
+            .map(drop)
     }
 
     /// Changes columns of a row.
@@ -150,7 +154,8 @@ impl Transaction {
         key: &Bound<'_, PyAny>,
         changes: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        self.run(py, Update::new(table, key, changes)?).map(drop)
+        self.run(py, Update::new(&self.core.table(table)?, key, changes)?)
+            .map(drop)
     }
 
     /// Removes the row of a key; whether there was one.
@@ -160,7 +165,7 @@ impl Transaction {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Delete::new(table, key)?)
+        self.run(py, Delete::new(&self.core.table(table)?, key)?)
     }
 
     /// The rows from one key up to another, in the order of the key.

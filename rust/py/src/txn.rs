@@ -14,6 +14,7 @@ use crate::failure::{commit_unknown, raise, raise_engine};
 use crate::fork::ForkSafe;
 use crate::lock::lock;
 use crate::ops::Operation;
+use crate::table::PyTable;
 
 enum State {
     /// Not yet entered.
@@ -66,6 +67,21 @@ impl Core {
         let snapshot = txn.snapshot();
         *state = State::Open(Box::new(ForkSafe::new(txn)));
         Ok(snapshot)
+    }
+
+    /// The handle of a table for the definition that the transaction sees.
+    pub fn table<'py>(&self, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
+        let py = table.py();
+        let engine = self.db.cluster(py)?.engine();
+        if engine.newer_definition(&table.get().table).is_none() {
+            return Ok(table.clone());
+        }
+        let snapshot = match &mut *self.lock(py) {
+            State::Open(open) => open.get_mut().snapshot(),
+            // The operation will say so.
+            State::New | State::Ended => return Ok(table.clone()),
+        };
+        crate::definition::seen_at(table, engine, snapshot)
     }
 
     /// Runs an operation, waiting for what it needs.

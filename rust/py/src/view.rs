@@ -8,9 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::db::Db;
+use crate::definition::row_class;
 use crate::ops::{Get, GetMany};
 use crate::range::{RangeArgs, RowIterator};
 use crate::scan::Scan;
+use crate::schema::PySchema;
 use crate::table::PyTable;
 use crate::txn::Core;
 
@@ -60,6 +62,17 @@ impl View {
         self.lsn.0
     }
 
+    /// A table as the view sees it, with rows of a class made from its schema of that time.
+    fn table(&self, py: Python<'_>, name: &str) -> PyResult<PyTable> {
+        let found = self
+            .core
+            .step(py, |_, engine, txn| Ok(engine.table_in(txn, name)?))?;
+        let table = found.ok_or_else(|| crate::cluster::unknown_table(py, name))?;
+        let schema = PySchema(Arc::new(table.schema.clone()));
+        let class = row_class(py, name, schema)?;
+        PyTable::new(self.core.db.clone(), table, &class)
+    }
+
     /// The row of a key, or None.
     fn get<'py>(
         &self,
@@ -67,7 +80,8 @@ impl View {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.core.run(py, &mut Get::new(table, key)?)
+        self.core
+            .run(py, &mut Get::new(&self.core.table(table)?, key)?)
     }
 
     /// The rows of many keys.
@@ -79,7 +93,7 @@ impl View {
     ) -> PyResult<Bound<'py, PyList>> {
         Ok(self
             .core
-            .run(py, &mut GetMany::new(table, keys)?)?
+            .run(py, &mut GetMany::new(&self.core.table(table)?, keys)?)?
             .cast_into()?)
     }
 

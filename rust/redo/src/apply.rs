@@ -12,7 +12,7 @@
 
 use aurora_page::{
     ExtentEntry, ExtentMut, ExtentState, InnerMut, LeafMut, Lsn, ObjectId, Page, PageError,
-    PageKind, format_extent_map, format_inner, format_leaf, format_overflow,
+    PageKind, format_extent_map, format_inner, format_leaf, format_overflow, upgrade_leaf,
 };
 
 use crate::{Op, Record, RedoError};
@@ -46,6 +46,7 @@ pub fn apply_op(page: &mut Page, op: &Op<'_>) -> Result<(), RedoError> {
         Op::LeafDelete { rank } => LeafMut::new(page)?.delete(rank.into())?,
         Op::LeafTruncate { rank } => LeafMut::new(page)?.truncate(rank.into())?,
         Op::LeafAppend { rows } => LeafMut::new(page)?.append_rows(rows.iter())?,
+        Op::LeafUpgrade { content } => upgrade_leaf(page, content)?,
         Op::InnerInsert { pos, key, child } => {
             InnerMut::new(page)?.insert(pos.into(), key, child)?
         }

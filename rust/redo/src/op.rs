@@ -98,6 +98,11 @@ pub enum Op<'a> {
         /// In key order.
         rows: RowsRef<'a>,
     },
+    /// The leaf's rows become rows of a later schema: columns come, go and widen.
+    LeafUpgrade {
+        /// From `leaf_upgrade`: the layout, and values for columns that the rows have not.
+        content: &'a [u8],
+    },
     /// A separator comes in, with the child to its right.
     InnerInsert {
         /// Place among the separators.
@@ -174,6 +179,7 @@ mod tag {
     pub const LEAF_DELETE: u8 = 18;
     pub const LEAF_TRUNCATE: u8 = 19;
     pub const LEAF_APPEND: u8 = 20;
+    pub const LEAF_UPGRADE: u8 = 21;
     pub const INNER_INSERT: u8 = 32;
     pub const INNER_REMOVE: u8 = 33;
     pub const INNER_TRUNCATE: u8 = 34;
@@ -215,6 +221,7 @@ impl<'a> Op<'a> {
             Op::LeafDelete { .. } => tag::LEAF_DELETE,
             Op::LeafTruncate { .. } => tag::LEAF_TRUNCATE,
             Op::LeafAppend { .. } => tag::LEAF_APPEND,
+            Op::LeafUpgrade { .. } => tag::LEAF_UPGRADE,
             Op::InnerInsert { .. } => tag::INNER_INSERT,
             Op::InnerRemove { .. } => tag::INNER_REMOVE,
             Op::InnerTruncate { .. } => tag::INNER_TRUNCATE,
@@ -286,7 +293,7 @@ impl<'a> Op<'a> {
                 put(extent.into());
                 put(bit.into());
             }
-            Op::LeafAppend { .. } | Op::InnerAppend { .. } | Op::Free => {}
+            Op::LeafAppend { .. } | Op::LeafUpgrade { .. } | Op::InnerAppend { .. } | Op::Free => {}
         }
     }
 
@@ -297,6 +304,7 @@ impl<'a> Op<'a> {
             Op::LeafInsert { row, .. } => row,
             Op::LeafUpdate { changes, .. } => changes,
             Op::LeafAppend { rows } => rows.bytes(),
+            Op::LeafUpgrade { content } => content,
             Op::InnerInsert { key, .. } => key,
             Op::InnerAppend { entries } => entries.bytes(),
             _ => &[],
@@ -324,7 +332,7 @@ impl<'a> Op<'a> {
         let mut r = Reader::new("op", bytes);
         let op = match r.u8()? {
             tag @ ..=tag::LAST_STARTING_LIFE => parse_format(tag, &mut r)?,
-            tag @ tag::LEAF_INSERT..=tag::LEAF_APPEND => parse_leaf(tag, &mut r)?,
+            tag @ tag::LEAF_INSERT..=tag::LEAF_UPGRADE => parse_leaf(tag, &mut r)?,
             tag @ tag::INNER_INSERT..=tag::INNER_SET_CHILD => parse_inner(tag, &mut r)?,
             tag @ tag::EXTENT_SET..=tag::EXTENT_RELEASE => parse_extent(tag, &mut r)?,
             tag::FREE => Op::Free,
@@ -339,7 +347,7 @@ fn unknown_tag(got: u8) -> RedoError {
     RedoError::Unknown {
         what: "op",
         field: "tag",
-        expected: "1-5, 16-20, 32-36, 48-50 or 64",
+        expected: "1-5, 16-21, 32-36, 48-50 or 64",
         got: got.into(),
     }
 }
@@ -389,6 +397,9 @@ fn parse_leaf<'a>(tag: u8, r: &mut Reader<'a>) -> Result<Op<'a>, RedoError> {
         return Ok(Op::LeafAppend {
             rows: RowsRef::parse(r.rest())?,
         });
+    }
+    if tag == tag::LEAF_UPGRADE {
+        return Ok(Op::LeafUpgrade { content: r.rest() });
     }
     let rank = r.narrow("rank")?;
     Ok(match tag {

@@ -3,7 +3,7 @@
 use aurora_page::{
     Column, DataType, ExtentRef, ExtentState, InnerRef, KeyPart, LeafRef, Lsn, ObjectId,
     OverflowView, Page, PageId, PageKind, Schema, Value, VolumeId, encode_changes, encode_row,
-    leaf_layout,
+    leaf_layout, leaf_upgrade,
 };
 use aurora_redo::{
     BlobId, EntriesRef, Op, Record, RedoError, RowsRef, apply, apply_op, apply_reference,
@@ -446,4 +446,44 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_upgrade_goes_on_with_the_life_of_its_leaf() {
+    let mut page = leaf_at_205();
+    let insert = Op::LeafInsert {
+        rank: 0,
+        row: &row(10, "ann"),
+    };
+    apply(&mut page, &record(206, 205, insert)).expect("insert");
+    let later = schema()
+        .with_column("age", DataType::Int16, false, &Value::Int(30))
+        .and_then(|schema| schema.without_column("name"))
+        .expect("a schema");
+    let content = leaf_upgrade(&later, 40);
+    let upgrade = |prev| record(207, prev, Op::LeafUpgrade { content: &content });
+    let before = page.clone();
+    let error = apply(&mut page, &upgrade(205)).unwrap_err();
+    assert!(matches!(error, RedoError::WrongPrev { .. }), "{error}");
+    assert!(page == before);
+    apply(&mut page, &upgrade(206)).expect("upgrade");
+    assert_eq!(
+        (
+            page.object(),
+            page.lsn(),
+            page.prev_lsn(),
+            page.schema_version()
+        ),
+        (OBJECT, Lsn(207), Lsn(206), 4)
+    );
+    let leaf = LeafRef::new(&page).expect("a leaf");
+    assert_eq!(leaf.row(0), [Value::Int(10), Value::Int(30)]);
+    // The next record is of the new schema.
+    let more = encode_row(&later, &[Value::Int(11), Value::Int(31)]);
+    let insert = Op::LeafInsert {
+        rank: 1,
+        row: &more,
+    };
+    apply(&mut page, &record(208, 207, insert)).expect("insert");
+    assert_eq!(LeafRef::new(&page).expect("a leaf").len(), 2);
 }

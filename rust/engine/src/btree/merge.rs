@@ -1,11 +1,12 @@
 //! Pages that are nearly empty: merged with a sibling, given back, and the root shrinks.
 
-use aurora_page::{InnerRef, KeyBuf, LeafRef, PageId, PageKind};
+use aurora_page::{ColumnMap, InnerRef, KeyBuf, LeafRef, PageId, PageKind};
 use aurora_redo::Op;
 
 use super::descend::{Path, Turn};
 use super::root::Root;
 use super::rows::{Rows, first_layout, format_op, is_empty_leaf};
+use super::upgrade::{column_map, dropped_values, rows_of};
 use crate::btree::Pages;
 use crate::edit::Edit;
 use crate::error::Attempt;
@@ -63,14 +64,26 @@ impl Edit<'_> {
         if a.live_bytes() + b.live_bytes() > usable {
             return Ok(false);
         }
-        let moved: Vec<Vec<u8>> = (0..b.len()).map(|rank| b.row_bytes(rank)).collect();
-        if a.has_room(b.len(), b.heap_live()) {
+        let (map_a, map_b) = (
+            column_map(table, &left, &a)?,
+            column_map(table, &right, &b)?,
+        );
+        let is_old = |map: &Option<ColumnMap>, leaf: &LeafRef<'_>| {
+            map.is_some() && !dropped_values(table, leaf).is_empty()
+        };
+        if is_old(&map_a, &a) || is_old(&map_b, &b) {
+            // Values of dropped columns are freed by the upgrade that a change of the leaf begins with.
+            return Ok(false);
+        }
+        let moved = rows_of(table, &b, map_b.as_ref());
+        let has_room = map_a.is_none() && map_b.is_none() && a.has_room(b.len(), b.heap_live());
+        if has_room {
             drop((left, right));
             self.append_rows(pair.left, &moved)?;
             return Ok(true);
         }
-        // The left one has room for other rows than these: it is laid out anew.
-        let mut all: Vec<Vec<u8>> = (0..a.len()).map(|rank| a.row_bytes(rank)).collect();
+        // The left one has room for other rows than these, or is of an earlier schema: it is laid out anew.
+        let mut all = rows_of(table, &a, map_a.as_ref());
         drop((left, right));
         all.extend(moved);
         let rows = Rows::new(&table.schema, all)?;

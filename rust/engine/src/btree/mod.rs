@@ -23,9 +23,11 @@ mod merge;
 mod root;
 mod rows;
 mod split;
+mod upgrade;
 
 pub(crate) use descend::{Fences, Pages, child_below, descend, descend_below, descend_with};
 pub(crate) use insert::Found;
 pub(crate) use root::Root;
 pub(crate) use rows::{first_layout, is_empty_leaf};
 pub(crate) use split::separator;
+pub(crate) use upgrade::column_map;

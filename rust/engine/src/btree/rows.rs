@@ -99,9 +99,11 @@ pub(crate) fn first_layout(table: &Table, page_bytes: usize) -> Attempt<Vec<u8>>
 
 /// The record that starts the life of a leaf of this table.
 pub(crate) fn format_op<'a>(table: &Table, layout: &'a [u8]) -> Op<'a> {
+    // A leaf that moves is not upgraded on the way: its layout says of which version it is.
+    let version = layout.first_chunk().copied();
     Op::FormatLeaf {
         object: table.id,
-        schema_version: table.schema.version,
+        schema_version: version.map_or(table.schema.version, u32::from_le_bytes),
         layout,
     }
 }

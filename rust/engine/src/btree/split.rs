@@ -14,9 +14,9 @@ use crate::error::Attempt;
 use crate::table::Table;
 
 /// Rows for one leaf, with the layout it needs.
-struct Group {
-    range: Range<usize>,
-    layout: Vec<u8>,
+pub(super) struct Group {
+    pub range: Range<usize>,
+    pub layout: Vec<u8>,
 }
 
 /// The shortest key that is above `left` and not above `right`: separators need tell no more.
@@ -82,7 +82,12 @@ impl Edit<'_> {
 
     /// Divides rows into groups that fit a leaf each: two halves, or more where rows are very unequal. Rows that come in
     /// ascending order leave the leaves before them full.
-    fn groups(&self, table: &Table, rows: &Rows, ascending: bool) -> Attempt<Vec<Group>> {
+    pub(super) fn groups(
+        &self,
+        table: &Table,
+        rows: &Rows,
+        ascending: bool,
+    ) -> Attempt<Vec<Group>> {
         let count = rows.rows.len();
         let middle = if ascending {
             count - 1
@@ -135,7 +140,7 @@ impl Edit<'_> {
         self.append_rows(leaf, &rows.rows[group.range.clone()])
     }
 
-    fn new_leaf(
+    pub(super) fn new_leaf(
         &mut self,
         table: &Table,
         near: PageId,
@@ -161,7 +166,7 @@ impl Edit<'_> {
         )
     }
 
-    fn root_leaf_becomes_inner(
+    pub(super) fn root_leaf_becomes_inner(
         &mut self,
         table: &Table,
         rows: &Rows,
@@ -210,7 +215,7 @@ impl Edit<'_> {
     }
 
     /// Puts a separator and the child to its right into the page of `level` that holds the key.
-    fn insert_separator(
+    pub(super) fn insert_separator(
         &mut self,
         table: &Table,
         level: u8,

@@ -22,6 +22,7 @@ use aurora_page::{
 use aurora_proto::Volume;
 use aurora_redo::{BlobId, Op};
 
+use crate::alter::same_definition;
 use crate::btree::{Pages, Root, is_empty_leaf};
 use crate::edit::Edit;
 use crate::engine::Engine;
@@ -174,6 +175,7 @@ impl<V: Volume> Engine<V> {
         self.head_table(table)?;
         let take = |edit: &mut Edit<'_>, _: &_| {
             let head = self.check_still_live(table, edit.at)?;
+            same_definition(&head, table)?;
             refuse_indexes(&head)?;
             if !is_empty_leaf(&*edit.page(table.root)?) {
                 return Err(EngineError::TableNotEmpty {
@@ -414,7 +416,9 @@ impl<V: Volume> Engine<V> {
         }
         let (table, root, runs) = (&load.table, &load.root, &load.runs);
         let link = |edit: &mut Edit<'_>, _: &_| {
-            refuse_indexes(&*self.check_still_live(table, edit.at)?)?;
+            let head = self.check_still_live(table, edit.at)?;
+            same_definition(&head, table)?;
+            refuse_indexes(&head)?;
             if !is_empty_leaf(&*edit.page(table.root)?) {
                 return Err(EngineError::LoadConflict {
                     table: table.name.clone(),

@@ -329,6 +329,12 @@ pub fn leaf_layout(schema: &Schema, capacity: u16) -> Vec<u8> {
     layout
 }
 
+/// Bytes of the layout at the beginning of `bytes`, as its counts say.
+pub(super) fn layout_bytes(bytes: &[u8]) -> usize {
+    let count = |at| usize::from(u16_at(bytes, at));
+    LAYOUT_HEAD_BYTES + count(6) * LAYOUT_COLUMN_BYTES + count(8) * 2
+}
+
 /// The layout bytes that this leaf was formatted with.
 pub(super) fn layout_of(page: &Page, shape: &Shape) -> Vec<u8> {
     let bytes = page.bytes();

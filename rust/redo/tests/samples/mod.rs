@@ -82,6 +82,9 @@ pub fn every_op(lists: &Lists) -> Vec<Op<'_>> {
         Op::ExtentUse { extent: 1, bit: 63 },
         Op::ExtentRelease { extent: 1, bit: 0 },
         Op::Free,
+        Op::LeafUpgrade {
+            content: b"a layout and a row",
+        },
     ]
 }
 
