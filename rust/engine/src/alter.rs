@@ -135,7 +135,7 @@ impl<V: Volume> Engine<V> {
     /// A table like this one, with trees of its own and no rows.
     fn emptied(&self, edit: &mut Edit<'_>, before: &Table) -> Attempt<Table> {
         // Numbers are given as for a new table and its indexes.
-        let newest = self.volume.numbered();
+        let newest = self.volume.spent();
         let id = ObjectId(FIRST_USER_OBJECT + newest.0);
         let mut table = plain(&before.name, id, PageId::default(), &before.schema);
         table.root = edit.create_root(&table)?;
@@ -171,7 +171,7 @@ impl<V: Volume> Engine<V> {
         let table = Table {
             name,
             schema,
-            since: self.volume.numbered().next(),
+            since: self.volume.spent().next(),
             ..before.clone()
         };
         // Any row must go on to fit a leaf beside another: with the new columns, and with their initial values.

@@ -205,7 +205,7 @@ impl<V: Volume> Engine<V> {
     fn make_table(&self, edit: &mut Edit<'_>, name: &str, spec: &TableSpec) -> Attempt<Table> {
         // LSNs are never given twice, so neither are numbers made from the newest one before the table. No MTR has fewer
         // records than it makes objects: each begins with the page of its root.
-        let newest = self.volume.numbered();
+        let newest = self.volume.spent();
         let id = ObjectId(FIRST_USER_OBJECT + newest.0);
         let mut table = plain(name, id, PageId::default(), &spec.schema);
         table.root = edit.create_root(&table)?;

@@ -75,7 +75,9 @@ impl<V: Volume> Engine<V> {
         // Trimmed by what nobody can still ask about: read before the lock, so that it can only be too old.
         let oldest = self.points.oldest_writer(self.published());
         let (writes, chains) = (&txn.writes, &mut txn.chains);
+        let branch = txn.branch;
         let make = |edit: &mut Edit<'_>, conflicts: &Conflicts| {
+            edit.check_branch(branch)?;
             let heads = writes
                 .tables()
                 .filter(|table| table.index_of.is_none())

@@ -7,7 +7,7 @@ use aurora_redo::Op;
 use rustc_hash::FxHashSet;
 
 use crate::btree::Pages;
-use crate::error::Attempt;
+use crate::error::{Attempt, EngineError};
 use crate::space::Space;
 use crate::table::System;
 use crate::work::{PageRef, Work};
@@ -24,6 +24,8 @@ pub(crate) struct Edit<'e> {
     pub at: Lsn,
     /// The time that the commit will have.
     pub time_us: i64,
+    /// Which branch of the volume it changes.
+    pub branch: u64,
 }
 
 impl Pages for Edit<'_> {
@@ -43,6 +45,15 @@ impl Pages for Edit<'_> {
 }
 
 impl Edit<'_> {
+    /// Refuses what was begun on another branch of the volume.
+    pub fn check_branch(&self, begun: u64) -> Result<(), EngineError> {
+        if begun == self.branch {
+            Ok(())
+        } else {
+            Err(EngineError::Branched { at: self.at })
+        }
+    }
+
     /// Changes a page.
     pub fn change(&mut self, page: PageId, op: &Op<'_>) -> Attempt<()> {
         self.work.change(page, op)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aurora_page::{Geometry, KeyBuf, Lsn, Page, PageId};
 use aurora_proto::Volume;
+use aurora_redo::History;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
 
@@ -56,6 +57,8 @@ pub(crate) struct Committing {
     /// Where the next round of background work begins.
     pub purge_from: KeyBuf,
     pub sweep_from: KeyBuf,
+    /// Which branch of the volume commits are of.
+    pub branch: u64,
 }
 
 /// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
@@ -74,6 +77,8 @@ pub struct Engine<V: Volume> {
     pub(crate) points: ReadPoints,
     /// The last LSN whose commit, and every one before it, is in the pool as a whole.
     published: AtomicU64,
+    /// The branch of the volume; raised last when it changes.
+    branch: AtomicU64,
     pub(crate) committing: Mutex<Committing>,
     /// Pages that a change outside of transactions is waiting for.
     pins: Mutex<Pins>,
@@ -91,6 +96,7 @@ impl<V: Volume> Engine<V> {
             loads: FxHashSet::default(),
             purge_from: KeyBuf::new(),
             sweep_from: KeyBuf::new(),
+            branch: 0,
         };
         let pool = Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, vdl));
         Ok(Engine {
@@ -104,6 +110,7 @@ impl<V: Volume> Engine<V> {
             altered: AtomicU64::new(0),
             points: ReadPoints::default(),
             published: AtomicU64::new(numbered.0),
+            branch: AtomicU64::new(0),
             committing: Mutex::new(committing),
         })
     }
@@ -134,6 +141,8 @@ impl<V: Volume> Engine<V> {
     /// Begins a transaction. A read point above what is readable answers `WaitLsn`.
     pub fn begin(&self, mode: Mode) -> Attempt<Txn> {
         let pins = Pins::new(self.pool.clone());
+        // Before the read point is chosen: it can only be too old, and is refused then.
+        let branch = self.branch();
         let (at, writable) = match mode {
             Mode::ReadWrite => (None, true),
             Mode::ReadOnly { at } => (at, false),
@@ -148,12 +157,64 @@ impl<V: Volume> Engine<V> {
             (false, Some(at)) => at,
             (false, None) => self.readable(),
         };
-        Ok(Txn::new(self.points.open(writable, choose), writable, pins))
+        let point = self.points.open(writable, choose);
+        Ok(Txn::new(point, writable, pins, branch))
     }
 
     /// Gives the engine a page that the shell fetched because of [`Stop::NeedPage`].
     pub fn install(&self, page: PageId, version: Page, at: Lsn) -> Result<(), EngineError> {
-        self.pool.install(page, version, at, self.volume.vdl())
+        self.install_of(self.branch(), page, version, at)
+    }
+
+    /// The same, when [`Engine::branch`] was `branch` before the page was fetched: what was fetched of another branch is dropped.
+    pub fn install_of(
+        &self,
+        branch: u64,
+        page: PageId,
+        version: Page,
+        at: Lsn,
+    ) -> Result<(), EngineError> {
+        self.pool
+            .install(page, version, at, self.volume.vdl(), branch)
+    }
+
+    /// Which branch of the volume this is: the number of [`Engine::rebranch`]es.
+    pub fn branch(&self) -> u64 {
+        self.branch.load(Ordering::Acquire)
+    }
+
+    /// Goes over to another branch of the volume. No commit is numbered meanwhile: `switch` has the volume go over, under the
+    /// commit lock, when nothing of what was left can be read any more; everything that was numbered must be durable.
+    ///
+    /// Transactions that write, and reads of what does not count in `history`, get [`EngineError::Branched`] from then on. Cached
+    /// pages up to `kept` stay: in the present History and in the new one they are the same, up to the branch point `at`. With
+    /// none, no page stays.
+    pub fn rebranch(
+        &self,
+        history: &Arc<History>,
+        kept: Option<Lsn>,
+        at: Lsn,
+        switch: impl FnOnce(),
+    ) {
+        let mut committing = self.committing.lock();
+        let branch = committing.branch + 1;
+        *self.names.write() = Names::default();
+        self.pool.rebranch(branch, history, kept, at);
+        switch();
+        let numbered = self.volume.numbered();
+        *committing = Committing {
+            space: Space::default(),
+            conflicts: Conflicts::new(self.config.conflict_bytes, numbered),
+            last_time_us: committing.last_time_us,
+            loads: FxHashSet::default(),
+            purge_from: KeyBuf::new(),
+            sweep_from: KeyBuf::new(),
+            branch,
+        };
+        // Once more: what was read before the pool went over may have been noted since.
+        *self.names.write() = Names::default();
+        self.published.store(numbered.0, Ordering::Release);
+        self.branch.store(branch, Ordering::Release);
     }
 
     /// The oldest read point in use (PGMRPL): storage must serve it, and everything after it.
@@ -223,6 +284,7 @@ impl<V: Volume> Engine<V> {
             space,
             conflicts,
             last_time_us,
+            branch,
             ..
         } = &mut *committing;
         let vdl = self.volume.vdl();
@@ -240,6 +302,7 @@ impl<V: Volume> Engine<V> {
             segments: self.volume.segments(),
             at: self.published(),
             time_us,
+            branch: *branch,
         };
         let made = make(&mut edit, conflicts).and_then(|made| {
             if edit.work.is_empty() {

@@ -63,6 +63,14 @@ pub enum EngineError {
         /// The other change, or the newest of its page.
         by: Lsn,
     },
+    /// What the transaction or view reads was left by a backtrack, or the volume goes over to another branch.
+    #[error(
+        "the cluster has gone over to another history since LSN {at} was read: begin the transaction or view again"
+    )]
+    Branched {
+        /// What was read.
+        at: Lsn,
+    },
     /// The engine no longer knows what happened since so old a snapshot.
     #[error(
         "expected a snapshot of at least {floor}, got {snapshot}: the record of changes no longer reaches back so far"
@@ -434,9 +442,11 @@ impl EngineError {
         use EngineError::*;
         match self {
             WriteConflict { .. }
+            | Branched { .. }
             | SnapshotTooOld { .. }
             | LoadConflict { .. }
-            | SchemaChanged { .. } => ErrorClass::Retry,
+            | SchemaChanged { .. }
+            | Volume(Refused::Branching) => ErrorClass::Retry,
             Volume(_) => ErrorClass::Volume,
             Definition { .. } | Page(_) | Redo(_) | Corrupt { .. } => ErrorClass::Corrupt,
             _ => ErrorClass::Caller,

@@ -42,6 +42,8 @@ pub struct IndexBuild {
     /// Where to read on; `None` at the end.
     from: Option<KeyBuf>,
     rows: u64,
+    /// The branch of the volume that it was begun on.
+    branch: u64,
 }
 
 /// How far a build has come.
@@ -74,18 +76,19 @@ impl<V: Volume> Engine<V> {
                 definition.indexes.retain(|def| def.id != there.tree.id);
             }
             // As for tables: LSNs are never given twice.
-            let id = ObjectId(FIRST_USER_OBJECT + self.volume.numbered().0);
+            let id = ObjectId(FIRST_USER_OBJECT + self.volume.spent().0);
             let def = Index::def_of(head, spec, id, IndexState::Building)?;
             definition.indexes.push(edit.create_index_root(head, def)?);
             let changed = head.clone().defined(head.version, definition)?;
             // Under the commit lock: whoever cleans up after others finds it here.
             self.names.write().builds.insert(id);
-            Ok((Some(changed), id))
+            Ok((Some(changed), (id, edit.branch)))
         };
-        let (index, table, commit) = self.redefine(table, now_us, begin)?;
+        let ((index, branch), table, commit) = self.redefine(table, now_us, begin)?;
         Ok(IndexBuild {
             table,
             index,
+            branch,
             since: commit.map_or(Lsn::NONE, |commit| commit.lsn),
             keys: Vec::new(),
             from: Some(KeyBuf::new()),
@@ -102,6 +105,8 @@ impl<V: Volume> Engine<V> {
         let count = build.keys.len().min(BATCH);
         let batch = &build.keys[..count];
         let add = |edit: &mut Edit<'_>, _: &_| {
+            // Which rows were read may be otherwise now.
+            edit.check_branch(build.branch)?;
             let head = self.check_still_live(&build.table, edit.at)?;
             edit.add_entries(&head, build.index_of(&head, edit.at)?, batch)
         };
@@ -142,6 +147,7 @@ impl<V: Volume> Engine<V> {
         now_us: i64,
     ) -> Attempt<(Arc<Table>, Option<Commit>)> {
         let finish = |edit: &mut Edit<'_>, head: &Table, _: &mut Chains| {
+            edit.check_branch(build.branch)?;
             let id = build.index_of(head, edit.at)?.tree.id;
             let mut definition = head.definition.clone();
             for def in &mut definition.indexes {

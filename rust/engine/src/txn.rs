@@ -79,17 +79,20 @@ pub struct Txn {
     pub(crate) writes: Writes,
     pub(crate) chains: Chains,
     pub(crate) pins: Pins,
+    /// The branch of the volume that it was begun on.
+    pub(crate) branch: u64,
     closed: bool,
 }
 
 impl Txn {
-    pub(crate) fn new(point: Arc<ReadPoint>, writable: bool, pins: Pins) -> Txn {
+    pub(crate) fn new(point: Arc<ReadPoint>, writable: bool, pins: Pins, branch: u64) -> Txn {
         Txn {
             point,
             writable,
             writes: Writes::default(),
             chains: Chains::default(),
             pins,
+            branch,
             closed: false,
         }
     }

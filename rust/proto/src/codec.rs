@@ -13,7 +13,7 @@ use aurora_redo::{History, RedoError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::manifest::{Abandoned, ClusterId, Manifest, NodeInfo, VolumeState};
+use crate::manifest::{Abandoned, ClusterId, Manifest, NodeInfo, Snapshot, VolumeState};
 use crate::membership::Membership;
 use crate::quorum::{NodeId, NodeSet};
 
@@ -92,6 +92,15 @@ impl From<RedoError> for ManifestError {
     }
 }
 
+/// A History, since when and until when it was the present one, and which nodes had all of it.
+#[derive(Serialize, Deserialize)]
+struct AbandonedBody {
+    history: Vec<u8>,
+    since_us: i64,
+    until_us: i64,
+    complete: Vec<(u16, u64)>,
+}
+
 /// The body as it is stored: only plain types, so that the format does not change behind our back.
 #[derive(Serialize, Deserialize)]
 struct Body {
@@ -102,7 +111,8 @@ struct Body {
     origin: u64,
     history: Vec<u8>,
     history_since_us: i64,
-    abandoned: Vec<(Vec<u8>, i64, i64)>,
+    abandoned: Vec<AbandonedBody>,
+    snapshots: Vec<(String, Vec<u8>, u64, i64)>,
     region: String,
     page_bytes: u32,
     segment_pages: u64,
@@ -199,7 +209,21 @@ fn to_body(m: &Manifest) -> Body {
         abandoned: m
             .abandoned
             .iter()
-            .map(|a| (a.history.encode(), a.since_us, a.until_us))
+            .map(|a| AbandonedBody {
+                history: a.history.encode(),
+                since_us: a.since_us,
+                until_us: a.until_us,
+                complete: a
+                    .complete
+                    .iter()
+                    .map(|(node, inc)| (node.0, *inc))
+                    .collect(),
+            })
+            .collect(),
+        snapshots: m
+            .snapshots
+            .iter()
+            .map(|s| (s.name.clone(), s.history.encode(), s.lsn.0, s.created_us))
             .collect(),
         region: m.region.clone(),
         page_bytes: m.page_bytes,
@@ -221,13 +245,29 @@ fn run_lengths(pgs: &[Membership]) -> Vec<(u64, Membership)> {
 
 fn from_body(body: Body) -> Result<Manifest, ManifestError> {
     check_fields(&body)?;
-    let abandoned = body.abandoned.iter().map(|(history, since_us, until_us)| {
+    let abandoned = body.abandoned.iter().map(|past| {
         Ok(Abandoned {
-            history: History::decode(history)?,
-            since_us: *since_us,
-            until_us: *until_us,
+            history: History::decode(&past.history)?,
+            since_us: past.since_us,
+            until_us: past.until_us,
+            complete: past
+                .complete
+                .iter()
+                .map(|(id, inc)| (NodeId(*id), *inc))
+                .collect(),
         })
     });
+    let snapshots = body
+        .snapshots
+        .iter()
+        .map(|(name, history, lsn, created_us)| {
+            Ok(Snapshot {
+                name: name.clone(),
+                history: History::decode(history)?,
+                lsn: Lsn(*lsn),
+                created_us: *created_us,
+            })
+        });
     Ok(Manifest {
         cluster: ClusterId(body.cluster),
         version: body.version,
@@ -237,6 +277,7 @@ fn from_body(body: Body) -> Result<Manifest, ManifestError> {
         history: History::decode(&body.history)?,
         history_since_us: body.history_since_us,
         abandoned: abandoned.collect::<Result<_, ManifestError>>()?,
+        snapshots: snapshots.collect::<Result<_, ManifestError>>()?,
         region: body.region,
         page_bytes: body.page_bytes,
         segment_pages: body.segment_pages,

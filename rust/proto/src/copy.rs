@@ -327,6 +327,54 @@ impl Copy {
         Ok(())
     }
 
+    /// Takes an epoch with a History in which this copy is known to have everything up to `upto`: one that was left with all of it
+    /// here, or one that parts from the present one above `upto`. Write the copy's state before it answers.
+    pub fn install_complete(
+        &mut self,
+        epoch: u64,
+        history: &Arc<History>,
+        upto: Lsn,
+    ) -> Result<(), Refuse> {
+        self.install(epoch, history)?;
+        self.state.scl = history.floor(upto);
+        self.state.vdl_hint = self.state.vdl_hint.max(self.state.scl);
+        self.recount();
+        Ok(())
+    }
+
+    /// The same where it is not known: the copy has what the links of its records prove. They are those above
+    /// [`Copy::agreed`] with the History.
+    pub fn install_with(
+        &mut self,
+        epoch: u64,
+        history: &Arc<History>,
+        links: impl IntoIterator<Item = Link>,
+    ) -> Result<(), Refuse> {
+        self.install(epoch, history)?;
+        let ours = |link: &Link| history.contains(link.origin, link.lsn);
+        let mut held: Vec<Held> = links
+            .into_iter()
+            .filter(ours)
+            .map(|link| Held {
+                link,
+                ticket: ON_DISK,
+            })
+            .chain(self.held.drain(..))
+            .collect();
+        held.sort_by_key(|held| (held.link.lsn, held.ticket));
+        held.dedup_by_key(|held| held.link.lsn);
+        self.held = held.into();
+        self.recount();
+        Ok(())
+    }
+
+    /// Up to where what this copy knows to be complete counts in another History too.
+    pub fn agreed(&self, history: &History) -> Lsn {
+        self.state
+            .scl
+            .min(self.state.history.common_prefix(history))
+    }
+
     /// A VDL that was heard of by other means than a batch.
     pub fn hear_vdl(&mut self, vdl: Lsn) {
         if vdl > self.state.vdl_hint {

@@ -51,7 +51,7 @@ pub use copy::Copy;
 pub use gossip::{Answer, Ask, Summary};
 pub use manifest::{
     Abandoned, ClusterId, EditError, Manifest, MetaError, MetaStore, NewCluster, NodeInfo,
-    VolumeState,
+    Snapshot, VolumeState,
 };
 pub use membership::{Membership, MembershipError, Place};
 pub use points::Points;

@@ -60,6 +60,21 @@ pub struct Abandoned {
     pub since_us: i64,
     /// When it was left.
     pub until_us: i64,
+    /// Nodes that had all of it then, each with its incarnation: what makes a way back independent of how much it brings back.
+    pub complete: Vec<(NodeId, u64)>,
+}
+
+/// A moment with a name, kept until it is deleted: a root of collection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Its name, unique in the cluster.
+    pub name: String,
+    /// What had happened, closed at `lsn`.
+    pub history: History,
+    /// The commit that it ends with.
+    pub lsn: Lsn,
+    /// When it was made.
+    pub created_us: i64,
 }
 
 /// Everything a cluster's openers must agree on.
@@ -81,6 +96,8 @@ pub struct Manifest {
     pub history_since_us: i64,
     /// Histories left by backtracks, oldest first.
     pub abandoned: Vec<Abandoned>,
+    /// Moments that are kept by name, oldest first.
+    pub snapshots: Vec<Snapshot>,
     /// Instances of other regions are refused.
     pub region: String,
     /// Bytes of a page.
@@ -169,6 +186,18 @@ pub enum EditError {
         /// The collection floor.
         floor: Lsn,
     },
+    /// A snapshot of this name is there already.
+    #[error("expected no snapshot {name:?}, got one")]
+    SnapshotExists {
+        /// The name.
+        name: String,
+    },
+    /// No snapshot has this name.
+    #[error("expected a snapshot {name:?}, got none")]
+    NoSuchSnapshot {
+        /// The name.
+        name: String,
+    },
 }
 
 impl Manifest {
@@ -187,6 +216,7 @@ impl Manifest {
             history: History::new(new.origin),
             history_since_us: new.created_us,
             abandoned: Vec::new(),
+            snapshots: Vec::new(),
             region: new.region,
             page_bytes: new.page_bytes,
             segment_pages: new.segment_pages,
@@ -230,7 +260,45 @@ impl Manifest {
 
     /// Every kept History, the present one first.
     pub fn histories(&self) -> impl Iterator<Item = &History> {
-        std::iter::once(&self.history).chain(self.abandoned.iter().map(|past| &past.history))
+        std::iter::once(&self.history)
+            .chain(self.abandoned.iter().map(|past| &past.history))
+            .chain(self.snapshots.iter().map(|snapshot| &snapshot.history))
+    }
+
+    /// The snapshot of this name.
+    pub fn snapshot(&self, name: &str) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|known| known.name == name)
+    }
+
+    /// Keeps the moment `lsn` of the present History under a name.
+    pub fn with_snapshot(&self, name: &str, lsn: Lsn, now_us: i64) -> Result<Manifest, EditError> {
+        if self.snapshot(name).is_some() {
+            return Err(EditError::SnapshotExists { name: name.into() });
+        }
+        if lsn < self.collection_floor {
+            return Err(EditError::Collected {
+                at: lsn,
+                floor: self.collection_floor,
+            });
+        }
+        let mut next = self.edit();
+        next.snapshots.push(Snapshot {
+            name: name.into(),
+            history: self.history.clip(lsn),
+            lsn,
+            created_us: now_us,
+        });
+        Ok(next)
+    }
+
+    /// Keeps a moment no longer.
+    pub fn without_snapshot(&self, name: &str) -> Result<Manifest, EditError> {
+        if self.snapshot(name).is_none() {
+            return Err(EditError::NoSuchSnapshot { name: name.into() });
+        }
+        let mut next = self.edit();
+        next.snapshots.retain(|known| known.name != name);
+        Ok(next)
     }
 
     /// Takes the next epoch in order to recover. The old writer, and any recovery before this one, is finished.
@@ -316,7 +384,34 @@ impl Manifest {
     /// Leaves what happened after `at`, and keeps it as abandoned, closed at the present `vdl`. Takes a new epoch.
     pub fn backtracked(&self, at: Lsn, vdl: Lsn, now_us: i64) -> Result<Manifest, EditError> {
         let history = self.history.clone();
-        self.rebranched(&history, at, vdl, now_us)
+        self.rebranched(&history, at, vdl, now_us, self.collection_floor)
+    }
+
+    /// The same to the moment of a snapshot, which may lie below the collection floor: its versions are kept.
+    pub fn backtracked_to(&self, name: &str, vdl: Lsn, now_us: i64) -> Result<Manifest, EditError> {
+        let snapshot = self
+            .snapshot(name)
+            .ok_or_else(|| EditError::NoSuchSnapshot { name: name.into() })?;
+        let (history, lsn) = (snapshot.history.clone(), snapshot.lsn);
+        self.rebranched(&history, lsn, vdl, now_us, Lsn::NONE)
+    }
+
+    /// Says which nodes have all of what was abandoned last: to be called on what a branch gave, before it is written.
+    #[must_use]
+    pub fn with_complete(mut self, complete: Vec<(NodeId, u64)>) -> Manifest {
+        if let Some(last) = self.abandoned.last_mut() {
+            last.complete = complete;
+        }
+        self
+    }
+
+    /// A new epoch for the present History, cut at its `vdl`: what a failover does.
+    pub fn failed_over(&self, vdl: Lsn) -> Result<Manifest, EditError> {
+        self.expect(VolumeState::Open)?;
+        let mut next = self.edit();
+        next.epoch += 1;
+        next.history = self.history.branch(vdl, self.origin, self.window);
+        Ok(next)
     }
 
     /// Goes forward again to `at` on an abandoned History. Takes a new epoch.
@@ -336,7 +431,7 @@ impl Manifest {
                 });
             }
         };
-        self.rebranched(&history, at, vdl, now_us)
+        self.rebranched(&history, at, vdl, now_us, self.collection_floor)
     }
 
     fn rebranched(
@@ -345,6 +440,7 @@ impl Manifest {
         at: Lsn,
         vdl: Lsn,
         now_us: i64,
+        floor: Lsn,
     ) -> Result<Manifest, EditError> {
         self.expect(VolumeState::Open)?;
         if from.origin_of(at).is_none() {
@@ -353,11 +449,8 @@ impl Manifest {
                 history: from.to_string(),
             });
         }
-        if at < self.collection_floor {
-            return Err(EditError::Collected {
-                at,
-                floor: self.collection_floor,
-            });
+        if at < floor {
+            return Err(EditError::Collected { at, floor });
         }
         // No LSN of the present branch may be given again, however far back `at` lies [3].
         let past = vdl.max(self.history.first_new_lsn().prev());
@@ -369,17 +462,31 @@ impl Manifest {
             history: self.history.clip(vdl),
             since_us: self.history_since_us,
             until_us: now_us,
+            complete: Vec::new(),
         });
         Ok(next)
     }
 
     /// Drops abandoned Histories that were left before `before_us`; `None` if there are none.
+    ///
+    /// One that a snapshot lies on stays: it says which nodes have all of it.
     pub fn forgetting(&self, before_us: i64) -> Option<Manifest> {
-        if self.abandoned.iter().all(|past| past.until_us >= before_us) {
+        let ends_here = |past: &Abandoned, snapshot: &Snapshot| {
+            let on = |history: &History| history.common_prefix(&snapshot.history) >= snapshot.lsn;
+            on(&past.history) && !on(&self.history)
+        };
+        let kept = |past: &Abandoned| {
+            past.until_us >= before_us
+                || self
+                    .snapshots
+                    .iter()
+                    .any(|snapshot| ends_here(past, snapshot))
+        };
+        if self.abandoned.iter().all(kept) {
             return None;
         }
         let mut next = self.edit();
-        next.abandoned.retain(|past| past.until_us >= before_us);
+        next.abandoned.retain(kept);
         Some(next)
     }
 

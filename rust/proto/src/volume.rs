@@ -14,6 +14,11 @@ pub trait Volume: Send + Sync {
     fn vdl(&self) -> Lsn;
     /// The newest LSN that was given out and belongs to a whole MTR; the VDL of the opening before any was.
     fn numbered(&self) -> Lsn;
+    /// No LSN at or below it will be given out: above [`Volume::numbered`] where the volume was branched and nothing was numbered
+    /// since. Numbers that are made from it are new in every History.
+    fn spent(&self) -> Lsn {
+        self.numbered()
+    }
     /// Sizes of pages, segments and extents.
     fn geometry(&self) -> Geometry;
     /// How many segments the volume has now.
@@ -59,6 +64,9 @@ pub enum Refused {
         /// The nodes that are missing.
         missing: NodeSet,
     },
+    /// The volume is going over to another branch: whoever began before it begins again.
+    #[error("the volume is going over to another History")]
+    Branching,
     /// A page lies beyond the last segment: the volume must grow first.
     #[error("the volume must grow by a segment first")]
     NeedSegment,

@@ -67,6 +67,17 @@ impl WriterStart {
         )
     }
 
+    /// The start of the writer of a branch of a volume that is open: everything up to `vdl` is durable, and no group has anything
+    /// above its tail.
+    pub fn of_branch(
+        manifest: &Manifest,
+        vdl: Lsn,
+        tails: &[Lsn],
+        bytes_in_flight_max: u64,
+    ) -> WriterStart {
+        WriterStart::of(manifest, &manifest.history, vdl, tails, bytes_in_flight_max)
+    }
+
     /// The start of the writer of an open manifest, when a recovery found this VDL and these last records.
     pub(crate) fn of(
         m: &Manifest,

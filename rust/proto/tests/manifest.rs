@@ -22,7 +22,11 @@ fn rich() -> Manifest {
         .recovering()
         .opened(Lsn(104), m.pgs.clone(), m.nodes.clone())
         .unwrap();
-    m = m.backtracked(Lsn(100), Lsn(900), 77).unwrap();
+    m = m
+        .backtracked(Lsn(100), Lsn(900), 77)
+        .unwrap()
+        .with_complete(vec![(NodeId(2), 3)]);
+    m = m.with_snapshot("before", Lsn(90), 78).unwrap();
     m.with_floor(Lsn(50)).unwrap()
 }
 

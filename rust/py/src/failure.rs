@@ -89,6 +89,12 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
             .with("expected", expected)
             .with("got", got)
             .err(),
+        Error::UnknownSnapshot { name } => Raise::new(py, "UnknownSnapshot", message)
+            .with("name", name)
+            .err(),
+        Error::SnapshotExists { name } => Raise::new(py, "SnapshotExists", message)
+            .with("name", name)
+            .err(),
         Error::VolumeFull { bytes_max } => Raise::new(py, "VolumeFull", message)
             .with("bytes_max", bytes_max)
             .err(),
@@ -130,6 +136,7 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("snapshot", snapshot.0)
             .with("by", by.0)
             .err(),
+        EngineError::Branched { at } => new("HistoryChanged").with("lsn", at.0).err(),
         EngineError::SnapshotTooOld { snapshot, floor } => new("SnapshotTooOld")
             .with("snapshot", snapshot.0)
             .with("floor", floor.0)
@@ -342,6 +349,9 @@ fn raise_refused(py: Python<'_>, message: &str, refused: &Refused) -> PyErr {
         Refused::Fenced { by, .. } => Raise::new(py, "Fenced", message).with("by", by).err(),
         Refused::QuorumLost { missing } => Raise::new(py, "QuorumLost", message)
             .with("missing", vec![missing.to_string()])
+            .err(),
+        Refused::Branching => Raise::new(py, "HistoryChanged", message)
+            .with("lsn", py.None())
             .err(),
         Refused::NeedSegment => Raise::new(py, "InternalError", message).err(),
     }

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::clock::wall_us;
 use crate::completions::CompletionQueue;
-use crate::create::WINDOW_KEY;
 use crate::fetch::Fetcher;
 use crate::lock::DirectoryLock;
 use crate::maintenance::Maintenance;
@@ -27,8 +26,6 @@ use crate::recover::first_acks;
 use crate::threads;
 use crate::volume::{EmbeddedVolume, Failure};
 
-/// How far back reads reach unless the cluster's maker said otherwise: a day.
-const WINDOW_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// For how long a segment that was added and is not used yet serves everybody who asks for one.
 const GROWN_LATELY: Duration = Duration::from_millis(200);
 /// How long a step waits under back-pressure before it asks again.
@@ -42,6 +39,7 @@ pub(crate) struct Meta {
 
 /// What the handle and the threads share.
 pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
     pub(crate) in_memory: bool,
     pub(crate) options: OpenOptions,
@@ -54,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// Held by whoever does background work: one at a time, and nobody once the cluster is closed.
     pub(crate) work: Mutex<()>,
+    /// The window that was chosen by whoever has it open.
+    pub(crate) window_set: Mutex<Option<Duration>>,
     /// When the volume grew last.
     grown: Mutex<Option<Instant>>,
 }
@@ -128,7 +128,10 @@ impl Cluster {
             });
         }
         let volume = Arc::new(volume);
-        let last_time_us = manifest.created_us.max(last_commit_us(&volume, &history)?);
+        let mut last_time_us = manifest.created_us;
+        for history in manifest.histories() {
+            last_time_us = last_time_us.max(last_commit_us(&volume, history)?);
+        }
         let config = EngineConfig {
             cache_bytes: options.cache_bytes,
             last_time_us,
@@ -136,8 +139,10 @@ impl Cluster {
         };
         let engine = Engine::new(volume.clone(), config)?;
         let shared = Arc::new(Shared {
+            disk: opened.disk,
             dir: opened.dir,
             in_memory: options.path.is_none(),
+            window_set: Mutex::new(options.window),
             options,
             volume,
             engine,
@@ -306,6 +311,7 @@ impl Cluster {
     /// [`Error::OutsideWindow`] when `at` lies before what is kept, or after what has been given out.
     pub fn begin_at(&self, at: Lsn, interrupt: &dyn Fn() -> bool) -> Result<Txn, Error> {
         let (vdl, numbered) = (self.vdl(), self.handle.shared.volume.numbered());
+        self.handle.shared.check_kept(at)?;
         if at > numbered {
             let expected = format!("{} to {vdl}", self.floor());
             return Err(Error::OutsideWindow {
@@ -346,8 +352,10 @@ impl Shared {
     fn settle(&self, stop: Stop, seen: u64, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
         match stop {
             Stop::NeedPage { page, at } => {
+                // Before the page is fetched: of another branch it is dropped, and asked for again.
+                let branch = self.engine.branch();
                 let found = self.fetcher.page(&self.volume, page, at)?;
-                Ok(self.engine.install(page, found, at)?)
+                Ok(self.engine.install_of(branch, page, found, at)?)
             }
             Stop::NeedSegment => self.grow(seen),
             Stop::WaitLsn(lsn) => self.volume.wait(lsn, interrupt),
@@ -452,66 +460,9 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    pub(crate) fn lsn_at(&self, time_us: i64) -> Result<Lsn, Error> {
-        let now = wall_us();
-        let created_us = self.meta.lock().manifest.created_us;
-        if time_us > now || time_us < created_us {
-            let expected = format!("{created_us} to {now} (microseconds since 1970)");
-            return Err(Error::OutsideWindow {
-                what: "time",
-                expected,
-                got: time_us.to_string(),
-            });
-        }
-        let history = self.volume.history();
-        let vdl = self.volume.vdl();
-        let mut best = None;
-        let mut answers = Vec::new();
-        for node in self.volume.nodes.iter().filter(|node| !node.is_lost()) {
-            answers.push(node.store.lsn_at(time_us, &history));
-        }
-        // A copy that is damaged or behind knows less than the others.
-        if answers.iter().all(Result::is_err) {
-            return Err(answers
-                .into_iter()
-                .find_map(Result::err)
-                .map_or_else(|| self.volume.quorum_lost(), Error::from));
-        }
-        for point in answers.into_iter().flatten().flatten() {
-            best = best.max(Some(point.lsn));
-        }
-        // A commit above the VDL is not readable yet; the VDL is a commit too, and an earlier one.
-        let lsn = best.unwrap_or(self.floor()).min(vdl);
-        let floor = self.floor();
-        if lsn < floor {
-            let expected = format!("a time of LSN {floor} or later");
-            return Err(Error::OutsideWindow {
-                what: "time",
-                expected,
-                got: time_us.to_string(),
-            });
-        }
-        Ok(lsn)
-    }
-
     /// The lowest LSN that every living node can still serve.
     pub(crate) fn floor(&self) -> Lsn {
         self.meta.lock().manifest.collection_floor
-    }
-
-    /// How far back reads reach.
-    pub(crate) fn window(&self) -> Duration {
-        let kept = self
-            .meta
-            .lock()
-            .manifest
-            .config
-            .get(WINDOW_KEY)
-            .and_then(|us| us.parse().ok());
-        self.options
-            .window
-            .or(kept.map(Duration::from_micros))
-            .unwrap_or(WINDOW_DEFAULT)
     }
 }
 
@@ -578,7 +529,7 @@ fn segments_max(segment_bytes: u64) -> u64 {
 }
 
 /// The newest commit time that any copy knows; a copy that is damaged knows less than the others.
-fn last_commit_us(volume: &EmbeddedVolume, history: &Arc<History>) -> Result<i64, Error> {
+fn last_commit_us(volume: &EmbeddedVolume, history: &History) -> Result<i64, Error> {
     let mut failed = None;
     let mut answered = false;
     let mut last_us = i64::MIN;

@@ -73,8 +73,9 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
     meta.cas(0, &manifest)?;
     unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
     let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
-    let Site { dir, lock, .. } = site;
+    let Site { disk, dir, lock } = site;
     Ok(Opened {
+        disk,
         dir,
         lock,
         meta,

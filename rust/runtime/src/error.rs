@@ -121,6 +121,18 @@ pub enum Error {
         /// What was asked for.
         got: String,
     },
+    /// No snapshot has this name.
+    #[error("expected a snapshot {name:?}, got none of this name")]
+    UnknownSnapshot {
+        /// The name.
+        name: String,
+    },
+    /// A snapshot of this name is there already.
+    #[error("expected no snapshot {name:?}, got one: choose another name or delete it")]
+    SnapshotExists {
+        /// The name.
+        name: String,
+    },
     /// The volume has its largest size.
     #[error("the volume is full: expected at most {bytes_max} bytes, and every extent is in use")]
     VolumeFull {

@@ -16,14 +16,18 @@
 //! | `volume`, `device`, `waiters` | the commit path: group commit without a hop [8][9] |
 //! | `threads` | those of an open cluster: all or none |
 //! | `fetch` | one read from one copy, another when it fails |
+//! | `branch`, `backtrack` | the same volume on another branch, while it is open [3] |
 //! | `readonly` | opening without leaving a trace |
 //! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
 //! | `maintenance`, `repair`, `hydrate` | the background |
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
 //!
 //! Locks, in the order in which they may be taken: the manifest; the lead; a device's `io`; then one of: the writer, a node's copies,
-//! the waiters, the completions. Nothing is called under the latter, and no reader takes the first three.
+//! the waiters, the completions. Nothing is called under the latter, and no reader takes the first three. A branch alone takes more
+//! than one: all devices', the engine's commit lock, the writer and under it each node's copies in turn.
 
+mod backtrack;
+mod branch;
 mod clock;
 mod cluster;
 mod completions;
@@ -53,6 +57,7 @@ mod unfinished;
 mod volume;
 mod waiters;
 
+pub use backtrack::{Backtracked, SnapshotInfo, Target, WINDOW_MAX, Window};
 pub use cluster::Cluster;
 pub use completions::{Completion, CompletionQueue};
 pub use error::Error;

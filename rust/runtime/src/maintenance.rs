@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use aurora_control::retention;
 use aurora_page::{Lsn, PageId};
 use aurora_proto::{Job, MetaStore, NodeId, Volume, gossip};
 use aurora_redo::{BlobId, History, PgId};
@@ -76,6 +77,11 @@ impl Maintenance {
         }
     }
 
+    /// The History has changed: what each copy lacks is found anew, by gossip.
+    pub(crate) fn forget_jobs(&self) {
+        self.jobs.lock().clear();
+    }
+
     /// Whether a node is still being given what it lacks.
     pub(crate) fn repairs(&self, node: NodeId) -> bool {
         self.jobs.lock().iter().any(|repair| repair.job.to == node)
@@ -129,7 +135,7 @@ impl Shared {
     }
 
     /// The right to work in the background, or why there is nothing to be done.
-    fn working(&self) -> Result<MutexGuard<'_, ()>, Error> {
+    pub(crate) fn working(&self) -> Result<MutexGuard<'_, ()>, Error> {
         let work = self.work.lock();
         match &self.read_only {
             _ if self.is_closed() => Err(Error::Closed),
@@ -505,14 +511,25 @@ impl Shared {
         if start_us <= meta.manifest.created_us {
             return Ok(());
         }
+        // Histories that a snapshot lies on stay: they know which nodes have all of it.
+        if let Some(next) = meta.manifest.forgetting(start_us) {
+            meta.store.cas(meta.manifest.version, &next)?;
+            meta.manifest = next;
+        }
         let history = self.volume.history();
         let points = self
             .living()
             .filter_map(|node| node.store.lsn_at(start_us, &history).ok().flatten());
-        let Some(windowed) = points.map(|point| point.lsn).max() else {
+        let Some(window_start) = points.map(|point| point.lsn).max() else {
             return Ok(());
         };
-        let floor = windowed.min(oldest).min(self.volume.vdl());
+        let roots = retention::Roots {
+            vdl: self.volume.vdl(),
+            open_reads: vec![oldest],
+            window_start,
+            pinned: Vec::new(),
+        };
+        let floor = retention::collection_floor(&meta.manifest, &roots);
         if let Some(next) = meta.manifest.with_floor(floor) {
             meta.store.cas(meta.manifest.version, &next)?;
             meta.manifest = next;

@@ -30,6 +30,7 @@ const MEMORY_DIR: &str = "/memory";
 
 /// A volume that is open for this process, or only for reading.
 pub(crate) struct Opened {
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
     pub(crate) lock: Option<DirectoryLock>,
     pub(crate) meta: DirMetaStore,

@@ -73,7 +73,7 @@ pub(crate) fn recover(
     let mut plan = recovery
         .plan()
         .map_err(|error| refused(&recovering, &nodes, error))?;
-    let Site { dir, lock, .. } = site;
+    let Site { disk, dir, lock } = site;
     if !plan.can_open() {
         if let Some(error) = failed {
             return Err(error);
@@ -82,6 +82,7 @@ pub(crate) fn recover(
         let writer = plan.writer_start(&recovering, BYTES_IN_FLIGHT_MAX);
         let manifest = recovering;
         return Ok(Opened {
+            disk,
             dir,
             lock,
             meta,
@@ -101,6 +102,7 @@ pub(crate) fn recover(
     install(&opened, &nodes, &devices)?;
     let writer = plan.writer_start(&opened, BYTES_IN_FLIGHT_MAX);
     Ok(Opened {
+        disk,
         dir,
         lock,
         meta,
@@ -542,8 +544,9 @@ fn open_for_reading(
         .filter_map(|log| log.log)
         .map(|log| Arc::new(Device::new(log)))
         .collect();
-    let Site { dir, lock, .. } = site;
+    let Site { disk, dir, lock } = site;
     Ok(Opened {
+        disk,
         dir,
         lock,
         meta,

@@ -54,14 +54,20 @@ pub(crate) enum Failure {
 /// The volume: protocol cores and the devices they are written to.
 pub struct EmbeddedVolume {
     origin: VolumeId,
-    epoch: u64,
+    /// The volume epoch; it changes with the branch, under the writer's lock.
+    epoch: AtomicU64,
     geometry: Geometry,
     /// Gone once the cluster has given the directory up; none on memory disks.
     owner: OnceLock<Weak<DirectoryLock>>,
     /// Of the lock and of the nodes' identity files.
     removals: Removals,
     writer: Mutex<Writer>,
+    /// Changed under the writer's lock.
     vdl: AtomicU64,
+    /// What became of every LSN at or below it is known, though the VDL may lie below it since a branch.
+    settled: AtomicU64,
+    /// A branch is under way: nothing is numbered.
+    branching: AtomicBool,
     numbered: AtomicU64,
     segments: AtomicU64,
     history: RwLock<Arc<History>>,
@@ -93,11 +99,13 @@ impl EmbeddedVolume {
             CompletionQueue::new().map_err(|source| Error::io("eventfd".as_ref(), source))?;
         Ok(EmbeddedVolume {
             origin: writer.origin(),
-            epoch: writer.epoch(),
+            epoch: AtomicU64::new(writer.epoch()),
             geometry,
             owner: OnceLock::new(),
             removals: Removals::default(),
             vdl: AtomicU64::new(writer.vdl().0),
+            settled: AtomicU64::new(0),
+            branching: AtomicBool::new(false),
             numbered: AtomicU64::new(writer.numbered().0),
             segments: AtomicU64::new(writer.pgs() as u64),
             writer: Mutex::new(writer),
@@ -121,7 +129,42 @@ impl EmbeddedVolume {
 
     /// The volume epoch of this owner.
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// What became of everything up to here is known: it is durable, or was left by a branch.
+    fn known(&self) -> Lsn {
+        self.vdl().max(Lsn(self.settled.load(Ordering::Acquire)))
+    }
+
+    /// From now on nothing is numbered, until [`EmbeddedVolume::resume`]: whoever tries is told to begin again.
+    pub(crate) fn pause(&self) {
+        let _writer = self.writer.lock();
+        self.branching.store(true, Ordering::Release);
+    }
+
+    /// Ends a pause.
+    pub(crate) fn resume(&self) {
+        self.branching.store(false, Ordering::Release);
+    }
+
+    /// Goes over to another branch: its writer, and the copies, which `install` has take epoch and History under the writer's
+    /// lock, so that no acknowledgement of the one is counted for the other. Nothing is in flight, and nothing is numbered.
+    pub(crate) fn switch(&self, history: Arc<History>, install: impl FnOnce() -> Writer) {
+        let lost = self.mute();
+        {
+            let mut writer = self.writer.lock();
+            *writer = install();
+            writer.set_lost(lost);
+            self.settled
+                .fetch_max(history.first_new_lsn().prev().0, Ordering::AcqRel);
+            *self.history.write() = history;
+            self.vdl.store(writer.vdl().0, Ordering::Release);
+            self.numbered.store(writer.numbered().0, Ordering::Release);
+            self.epoch.store(writer.epoch(), Ordering::Release);
+        }
+        self.completions.advance(self.known());
+        self.waiters.wake_all();
     }
 
     /// VDL, VCL, allocated and LAL.
@@ -177,7 +220,7 @@ impl EmbeddedVolume {
         let mut writer = self.writer.lock();
         let pg = PgId(writer.pgs() as u32);
         for node in &self.nodes {
-            node.add_copy(pg, self.epoch, &history);
+            node.add_copy(pg, self.epoch(), &history);
         }
         writer.add_pg(members);
         self.segments.store(writer.pgs() as u64, Ordering::Release);
@@ -264,12 +307,12 @@ impl EmbeddedVolume {
         interrupt: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         self.check()?;
-        if self.vdl() > vdl || self.try_lead() {
+        if self.known() > vdl || self.try_lead() {
             return Ok(());
         }
         let parker = Parker::current();
         self.waiters.register(vdl.next(), &parker);
-        if self.vdl() <= vdl {
+        if self.known() <= vdl {
             parker.park(limit);
         }
         self.waiters.unregister(&parker);
@@ -319,7 +362,7 @@ impl EmbeddedVolume {
     /// The failure of the volume, or [`Error::Interrupted`]; the commit's fate is then unknown until the cluster is opened again.
     pub(crate) fn wait(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
         loop {
-            if self.vdl() >= lsn {
+            if self.known() >= lsn {
                 return Ok(());
             }
             self.check()?;
@@ -329,8 +372,8 @@ impl EmbeddedVolume {
             let parker = Parker::current();
             self.waiters.register(lsn, &parker);
             // The second look: whatever a leader did before the registration shows here.
-            let led = self.vdl() < lsn && !self.failed.load(Ordering::Acquire) && self.try_lead();
-            let woken = led || self.vdl() >= lsn || parker.park(INTERRUPT_EVERY);
+            let led = self.known() < lsn && !self.failed.load(Ordering::Acquire) && self.try_lead();
+            let woken = led || self.known() >= lsn || parker.park(INTERRUPT_EVERY);
             self.waiters.unregister(&parker);
             if !woken && interrupt() {
                 return Err(Error::Interrupted);
@@ -341,8 +384,8 @@ impl EmbeddedVolume {
     /// Reports `lsn` to the completion queue under `id` when it is durable.
     pub(crate) fn notify(&self, lsn: Lsn, id: u64) {
         self.completions.register(lsn, id);
-        if self.vdl() >= lsn {
-            self.completions.advance(self.vdl());
+        if self.known() >= lsn {
+            self.completions.advance(self.known());
         } else if let Some(failure) = self.failure() {
             self.completions
                 .fail(self.vdl(), || self.error_of(&failure));
@@ -529,6 +572,8 @@ impl EmbeddedVolume {
                             .taken
                             .push((batch.clone(), node.clone(), accepted.fresh));
                     }
+                    // Sent before the volume went over to another branch, to a device that is slow: others have it.
+                    Err(Refuse::StaleEpoch { have, .. }) if have <= self.epoch() => {}
                     Err(Refuse::StaleEpoch { have, .. }) => self.fenced(have),
                     Err(_) => self.lose(node),
                 }
@@ -565,11 +610,13 @@ impl EmbeddedVolume {
         }
         let fenced = writer.fenced_by();
         let vdl = writer.vdl();
+        // Under the lock: a branch may set it back.
+        let moved = self.vdl.fetch_max(vdl.0, Ordering::AcqRel) < vdl.0;
         drop(writer);
         if let Some(by) = fenced {
             self.fenced(by);
         }
-        if self.vdl.fetch_max(vdl.0, Ordering::AcqRel) < vdl.0 {
+        if moved {
             self.completions.advance(vdl);
         }
     }
@@ -633,6 +680,10 @@ impl Volume for EmbeddedVolume {
         Lsn(self.numbered.load(Ordering::Acquire))
     }
 
+    fn spent(&self) -> Lsn {
+        self.numbered().max(self.history().first_new_lsn().prev())
+    }
+
     fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -649,6 +700,9 @@ impl Volume for EmbeddedVolume {
             });
         }
         let mut writer = self.writer.lock();
+        if self.branching.load(Ordering::Acquire) {
+            return Err(Refused::Branching);
+        }
         let numbered = writer.append(mtr)?;
         self.numbered.store(numbered.last.0, Ordering::Release);
         Ok(numbered)

@@ -6,7 +6,7 @@ use aurora_redo::History;
 use crate::error::StoreError;
 use crate::layer::Layer;
 use crate::layer::footer::CommitBlock;
-use crate::memlayer::newest_of;
+use crate::memlayer::{commit_of, newest_of};
 use crate::node::NodeStore;
 use crate::types::CommitPoint;
 
@@ -36,6 +36,40 @@ impl NodeStore {
             },
             history,
         )
+    }
+
+    /// The newest commit of `history` at or below an LSN that this node knows.
+    pub fn commit_at(
+        &self,
+        lsn: Lsn,
+        history: &History,
+    ) -> Result<Option<CommitPoint>, StoreError> {
+        let time_us = i64::MAX;
+        self.newest_commit(Bound { lsn, time_us }, history)
+    }
+
+    /// The oldest commit of `history` that this node knows.
+    pub fn oldest_commit(&self, history: &History) -> Result<Option<CommitPoint>, StoreError> {
+        let mut oldest: Option<CommitPoint> = self.state().floor_commit;
+        let mut see = |commit: CommitPoint| {
+            if history.contains(commit.origin, commit.lsn)
+                && oldest.is_none_or(|known| commit.lsn < known.lsn)
+            {
+                oldest = Some(commit);
+            }
+        };
+        // Memory before layers, as for reads.
+        for memory in self.memory() {
+            memory.for_each(|record| commit_of(record).into_iter().for_each(&mut see));
+        }
+        for layer in &self.map.set().deltas {
+            let meta = layer.meta().inspect_err(|e| self.note(e))?;
+            if let Some(block) = meta.commits.first() {
+                let commits = layer.commits(block).inspect_err(|e| self.note(e))?;
+                commits.into_iter().for_each(&mut see);
+            }
+        }
+        Ok(oldest)
     }
 
     pub(crate) fn newest_commit(

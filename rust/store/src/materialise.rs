@@ -29,7 +29,8 @@ impl NodeStore {
         history: &History,
     ) -> Result<Page, StoreError> {
         let floor = self.floor();
-        if at < floor {
+        // Where nothing of the History lies between, the page is what it is at the floor.
+        if at < floor && history.next_after(at).is_some_and(|next| next <= floor) {
             return Err(StoreError::BelowFloor { page, at, floor });
         }
         // Memory before layers: a flush adds a layer before it lets the memory go.

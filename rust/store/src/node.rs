@@ -224,6 +224,17 @@ impl NodeStore {
         Ok(written)
     }
 
+    /// Writes the states of the copies down without putting anything into layers: after a branch, when they are not what the
+    /// last flush and the log since say. No layer has a record of theirs above the lower of SCL and VDL hint and at or below
+    /// `quiet`.
+    pub fn write_states(&self, states: &[CopyState], quiet: Lsn) -> Result<(), StoreError> {
+        self.persist_state(|state| {
+            state.copies = states.to_vec();
+            state.quiet = quiet;
+        })
+        .map(drop)
+    }
+
     pub(crate) fn state(&self) -> Arc<State> {
         self.state.read().clone()
     }

@@ -84,6 +84,8 @@ pub struct Load {
     last_key: Option<KeyBuf>,
     rows: u64,
     root: Option<Root>,
+    /// The branch of the volume that it was begun on.
+    branch: u64,
     state: State,
 }
 
@@ -183,13 +185,13 @@ impl<V: Volume> Engine<V> {
                 }
                 .into());
             }
-            let serial = self.volume.numbered().next().0;
+            let serial = self.volume.spent().next().0;
             let id = (serial as u32).max(1);
             let run = edit.take_extents(table.id, None, 1, id)?;
             edit.list_run(table.id, run)?;
-            Ok((serial, run))
+            Ok((serial, run, edit.branch))
         };
-        let ((serial, run), _) = self.mutate_system(now_us, take, |_, _, _| {})?;
+        let ((serial, run, branch), _) = self.mutate_system(now_us, take, |_, _, _| {})?;
         self.committing.lock().loads.insert(run.load);
         Ok(Load {
             table: table.clone(),
@@ -205,6 +207,7 @@ impl<V: Volume> Engine<V> {
             last_key: None,
             rows: 0,
             root: None,
+            branch,
             state: State::Building,
         })
     }
@@ -317,12 +320,13 @@ impl<V: Volume> Engine<V> {
             let count = taken
                 .clamp(1, TAKE_EXTENTS_MAX)
                 .max(pages.div_ceil(self.geometry.extent_pages));
-            let (table, id) = (load.table.clone(), load.id);
+            let (table, id, branch) = (load.table.clone(), load.id, load.branch);
             let near = load
                 .runs
                 .last()
                 .map(|run| run.first / self.geometry.extents());
             let take = |edit: &mut Edit<'_>, _: &_| {
+                edit.check_branch(branch)?;
                 self.check_still_live(&table, edit.at)?;
                 let run = edit.take_extents(table.id, near, count, id)?;
                 edit.list_run(table.id, run)?;
@@ -357,8 +361,9 @@ impl<V: Volume> Engine<V> {
         {
             return Err(Stop::WaitLsn(lsn));
         }
-        let table = &load.table;
+        let (table, branch) = (&load.table, load.branch);
         let refer = |edit: &mut Edit<'_>, _: &_| {
+            edit.check_branch(branch)?;
             self.check_still_live(table, edit.at)?;
             for (index, page) in pages.iter().enumerate() {
                 edit.mark_used(*page)?;
@@ -414,8 +419,9 @@ impl<V: Volume> Engine<V> {
         if self.volume.vdl() < load.referenced {
             return Err(Stop::WaitLsn(load.referenced));
         }
-        let (table, root, runs) = (&load.table, &load.root, &load.runs);
+        let (table, root, runs, branch) = (&load.table, &load.root, &load.runs, load.branch);
         let link = |edit: &mut Edit<'_>, _: &_| {
+            edit.check_branch(branch)?;
             let head = self.check_still_live(table, edit.at)?;
             same_definition(&head, table)?;
             refuse_indexes(&head)?;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aurora_page::{Lsn, Page, PageId};
-use aurora_redo::{Record, apply};
+use aurora_redo::{History, Record, apply};
 use parking_lot::RwLock;
 
 use crate::error::{Attempt, EngineError, Stop};
@@ -98,7 +98,11 @@ impl Pool {
     /// The page as of read point `at`. `vdl` bounds what may be asked of storage.
     pub fn at(&self, page: PageId, at: Lsn, vdl: Lsn) -> Attempt<Arc<Page>> {
         let slot = self.slot(page);
-        let found = slot.shard.read().lookup(page, at);
+        let found = {
+            let shard = slot.shard.read();
+            shard.check(at)?;
+            shard.lookup(page, at)
+        };
         match found {
             Lookup::Hit(version) => {
                 slot.hits.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +115,7 @@ impl Pool {
             } => {
                 slot.hits.fetch_add(1, Ordering::Relaxed);
                 let version = self.rebuild(page, base, &records)?;
-                slot.shard.write().keep(page, version.clone(), upto);
+                slot.shard.write().keep(page, at, version.clone(), upto);
                 Ok(version)
             }
             Lookup::Miss => {
@@ -185,13 +189,14 @@ impl Pool {
         Ok(Arc::new(version))
     }
 
-    /// Takes in a page that the shell fetched as of `at`.
+    /// Takes in a page that the shell fetched as of `at` when the pool was of this `branch`; drops it if it is of another now.
     pub fn install(
         &self,
         page: PageId,
         version: Page,
         at: Lsn,
         vdl: Lsn,
+        branch: u64,
     ) -> Result<(), EngineError> {
         if version.id() != page || version.bytes().len() != self.page_bytes || version.lsn() > at {
             let expected = format!(
@@ -209,7 +214,7 @@ impl Pool {
         self.slot(page)
             .shard
             .write()
-            .install(page, Arc::new(version), at, vdl);
+            .install(page, Arc::new(version), at, vdl, branch);
         Ok(())
     }
 
@@ -236,6 +241,14 @@ impl Pool {
     /// Ends one [`Pool::pin`].
     pub fn unpin(&self, page: PageId) {
         self.slot(page).shard.write().unpin(page);
+    }
+
+    /// Goes over to another branch of the volume, `branch`, of this History: what does not count there is dropped, and reads of
+    /// it are refused from now on. Of the present History everything up to `kept` is all that there is up to `at` in the new one.
+    pub fn rebranch(&self, branch: u64, history: &Arc<History>, kept: Option<Lsn>, at: Lsn) {
+        self.shards
+            .iter()
+            .for_each(|slot| slot.shard.write().rebranch(branch, history, kept, at));
     }
 
     /// Drops all that may be dropped.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use aurora_page::{Lsn, Page, PageId};
-use aurora_redo::Record;
+use aurora_redo::{History, Record};
 use rustc_hash::FxHashMap;
 
 use super::CacheStats;
 use super::frame::{Frame, Lookup};
+use crate::error::EngineError;
 
 /// Frames that may be dropped and yet stay while others that may not take the whole budget.
 const KEEP_MIN: usize = 12;
@@ -30,6 +31,10 @@ pub(super) struct Shard {
     floor: Lsn,
     /// Pages whose newest version, of this LSN, never was here. Kept until it is durable, when the floor takes over.
     superseded: FxHashMap<PageId, Lsn>,
+    /// The branch of the volume that the pages are of.
+    branch: u64,
+    /// What counts in it, where it is not the one that the pool began with: other read points are refused.
+    history: Option<Arc<History>>,
 }
 
 impl Shard {
@@ -44,7 +49,38 @@ impl Shard {
             starved: false,
             floor,
             superseded: FxHashMap::default(),
+            branch: 0,
+            history: None,
         }
+    }
+
+    /// Refuses a read point that was left when the pool went over to another branch.
+    #[inline]
+    pub fn check(&self, at: Lsn) -> Result<(), EngineError> {
+        match &self.history {
+            Some(history) if at < history.first_new_lsn() => check_in(history, at),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops what is not of another branch, and goes over to it.
+    pub fn rebranch(&mut self, branch: u64, history: &Arc<History>, kept: Option<Lsn>, at: Lsn) {
+        (self.branch, self.history) = (branch, Some(history.clone()));
+        self.superseded.clear();
+        let mut index = 0;
+        while let Some(frame) = self.frames.get_mut(index) {
+            // A page that was never written has LSN 0, so no LSN would keep none.
+            let stays = |head: &Arc<Page>| kept.is_some_and(|kept| head.lsn() <= kept);
+            if frame.head().is_some_and(stays) {
+                frame.shed();
+                self.bytes = self.bytes + frame.weight() - frame.rebook();
+                index += 1;
+            } else {
+                self.remove(index);
+            }
+        }
+        // Whatever was dropped was of the other branch: here, nothing is newer than what is fetched at the branch point.
+        self.floor = at;
     }
 
     #[inline]
@@ -87,13 +123,16 @@ impl Shard {
     }
 
     /// Keeps an older version, if the page is still here.
-    pub fn keep(&mut self, page: PageId, version: Arc<Page>, upto: Lsn) {
-        if self.index.contains_key(&page) {
+    pub fn keep(&mut self, page: PageId, at: Lsn, version: Arc<Page>, upto: Lsn) {
+        if self.check(at).is_ok() && self.index.contains_key(&page) {
             self.change(page, |frame| frame.keep(version, upto));
         }
     }
 
-    pub fn install(&mut self, page: PageId, version: Arc<Page>, at: Lsn, vdl: Lsn) {
+    pub fn install(&mut self, page: PageId, version: Arc<Page>, at: Lsn, vdl: Lsn, branch: u64) {
+        if branch != self.branch {
+            return;
+        }
         let floor = self
             .superseded
             .get(&page)
@@ -230,5 +269,14 @@ impl Shard {
             .iter()
             .filter_map(|frame| frame.head().cloned())
             .collect()
+    }
+}
+
+#[cold]
+fn check_in(history: &History, at: Lsn) -> Result<(), EngineError> {
+    if at.is_none() || history.origin_of(at).is_some() {
+        Ok(())
+    } else {
+        Err(EngineError::Branched { at })
     }
 }

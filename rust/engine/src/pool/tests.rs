@@ -82,23 +82,27 @@ fn is_missing(pool: &Pool, at: u64, vdl: u64) -> bool {
 #[test]
 fn an_answer_from_before_a_change_is_not_taken_for_the_newest() {
     let pool = pool();
-    pool.install(ID, version(ID, 25), Lsn(25), Lsn(25)).unwrap();
+    pool.install(ID, version(ID, 25), Lsn(25), Lsn(25), 0)
+        .unwrap();
     commit(&pool, ID, 30, 25);
     pool.evict_all(Lsn(35));
     assert_eq!(pool.stats().pages, 0);
     // Asked for at 25, before the change, and slow to come.
-    pool.install(ID, version(ID, 25), Lsn(25), Lsn(35)).unwrap();
+    pool.install(ID, version(ID, 25), Lsn(25), Lsn(35), 0)
+        .unwrap();
     assert!(pool.head(ID, Lsn(35)).is_err());
     assert!(is_missing(&pool, 30, 35));
     assert_eq!(*pool.at(ID, Lsn(25), Lsn(35)).unwrap(), version(ID, 25));
-    pool.install(ID, version(ID, 35), Lsn(35), Lsn(35)).unwrap();
+    pool.install(ID, version(ID, 35), Lsn(35), Lsn(35), 0)
+        .unwrap();
     assert_eq!(*pool.head(ID, Lsn(35)).unwrap(), version(ID, 35));
 }
 
 #[test]
 fn every_read_point_between_base_and_head_is_served_from_memory() {
     let pool = pool();
-    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15)).unwrap();
+    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15), 0)
+        .unwrap();
     for lsn in [20, 30, 40] {
         commit(&pool, ID, lsn, 15);
     }
@@ -119,7 +123,8 @@ fn every_read_point_between_base_and_head_is_served_from_memory() {
 #[test]
 fn a_draft_made_of_the_base_equals_a_copy_of_the_head() {
     let pool = pool();
-    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15)).unwrap();
+    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15), 0)
+        .unwrap();
     commit(&pool, ID, 20, 15);
     // Held by a reader, the base stays what it is.
     let held = pool.at(ID, Lsn(15), Lsn(25)).unwrap();
@@ -138,7 +143,7 @@ fn a_draft_made_of_the_base_equals_a_copy_of_the_head() {
 fn what_is_not_durable_stays_and_leaves_room_for_a_path() {
     let pool = pool();
     for id in 0..3 * PAGES_MIN as u64 {
-        pool.install(PageId(id), version(PageId(id), 15), Lsn(15), Lsn(15))
+        pool.install(PageId(id), version(PageId(id), 15), Lsn(15), Lsn(15), 0)
             .unwrap();
         commit(&pool, PageId(id), 20, 15);
     }
@@ -146,7 +151,7 @@ fn what_is_not_durable_stays_and_leaves_room_for_a_path() {
     let path = 1000..1008;
     for _ in 0..2 {
         for id in path.clone() {
-            pool.install(PageId(id), version(PageId(id), 15), Lsn(15), Lsn(15))
+            pool.install(PageId(id), version(PageId(id), 15), Lsn(15), Lsn(15), 0)
                 .unwrap();
         }
         assert!(
@@ -162,9 +167,10 @@ fn what_is_not_durable_stays_and_leaves_room_for_a_path() {
 fn pinned_pages_stay_also_those_that_are_yet_to_come() {
     let pool = pool();
     pool.pin(ID);
-    pool.install(ID, version(ID, 15), Lsn(15), Lsn(15)).unwrap();
+    pool.install(ID, version(ID, 15), Lsn(15), Lsn(15), 0)
+        .unwrap();
     for id in 1000..1000 + 4 * PAGES_MIN as u64 {
-        pool.install(PageId(id), version(PageId(id), 15), Lsn(15), Lsn(15))
+        pool.install(PageId(id), version(PageId(id), 15), Lsn(15), Lsn(15), 0)
             .unwrap();
     }
     assert!(pool.head(ID, Lsn(15)).is_ok());
@@ -178,14 +184,17 @@ fn pinned_pages_stay_also_those_that_are_yet_to_come() {
 #[test]
 fn a_page_whose_content_came_by_a_blob_is_fetched_once_that_is_durable() {
     let pool = pool();
-    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15)).unwrap();
+    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15), 0)
+        .unwrap();
     pool.supersede(ID, Lsn(20), Lsn(15));
-    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15)).unwrap();
+    pool.install(ID, version(ID, 10), Lsn(15), Lsn(15), 0)
+        .unwrap();
     assert!(
         pool.head(ID, Lsn(15)).is_err(),
         "the reference at 20 is newer"
     );
-    pool.install(ID, version(ID, 20), Lsn(20), Lsn(20)).unwrap();
+    pool.install(ID, version(ID, 20), Lsn(20), Lsn(20), 0)
+        .unwrap();
     assert_eq!(*pool.head(ID, Lsn(20)).unwrap(), version(ID, 20));
 }
 
@@ -193,14 +202,14 @@ fn a_page_whose_content_came_by_a_blob_is_fetched_once_that_is_durable() {
 fn a_page_that_is_not_what_was_asked_for_is_refused() {
     let pool = pool();
     let error = pool
-        .install(ID, version(ID, 30), Lsn(25), Lsn(25))
+        .install(ID, version(ID, 30), Lsn(25), Lsn(25), 0)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
         "page 9 at LSN 25: expected page 9 of 1024 bytes, no newer than 25, got page 9 of 1024 bytes, LSN 30"
     );
     assert!(
-        pool.install(PageId(8), version(ID, 10), Lsn(25), Lsn(25))
+        pool.install(PageId(8), version(ID, 10), Lsn(25), Lsn(25), 0)
             .is_err()
     );
 }
