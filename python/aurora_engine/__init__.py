@@ -37,6 +37,7 @@ from aurora_engine.aio import Aio
 from aurora_engine.cluster import Cluster, Reader, open  # noqa: A004 - `au.open` is meant
 from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
 from aurora_engine.expressions import when
+from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
 from aurora_engine.status import NodeStatus, Status
 from aurora_engine.types import (
@@ -56,6 +57,8 @@ __all__ = [
     "Aio",
     "AsyncTransaction",
     "AuroraError",
+    "Backtrack",
+    "BacktrackWindow",
     "Cluster",
     "Commit",
     "EnvironmentFault",
@@ -76,6 +79,7 @@ __all__ = [
     "RowIterator",
     "Scan",
     "Schema",
+    "Snapshot",
     "Status",
     "Table",
     "Transaction",

@@ -17,6 +17,7 @@ from aurora_engine import _engine
 from aurora_engine.aio import Aio
 from aurora_engine.definitions import Definitions
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
+from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
 from aurora_engine.status import Status, status_of
@@ -258,6 +259,52 @@ class Cluster(Definitions):
         """
         with progress(f"load {table.name}", row_count(data), shown=show_progress) as report:
             return self._load(table, data, report, sort)
+
+    def backtrack(
+        self, to: _engine.Commit | int | dt.datetime | Snapshot | str | None = None, *, use_earliest: bool = False
+    ) -> Backtrack:
+        """Takes the whole cluster back to a moment, in place, in a time that does not depend on how much that undoes.
+
+        What is left is kept for the window: going to one of its moments is going forward again. A time means the
+        history that was active then. Commits in flight become durable first; transactions that are open raise
+        ``HistoryChanged``, which ``run`` takes as a reason to begin again.
+
+        Args:
+            to: A commit, an LSN, an aware time, a snapshot or its name: the newest commit at or before it.
+            use_earliest: Take the earliest moment there is where ``to`` lies before it, or is not given.
+
+        Raises:
+            OutsideWindow: a time in the future, or before the window; the message names the limits.
+            UnknownSnapshot: there is none of this name.
+        """
+        if to is None:
+            if not use_earliest:
+                raise _refused("to", "a moment, or use_earliest=True", "neither")
+            to = 0
+        return backtrack_of(self.status().cluster, self._backtrack(plain(to), use_earliest))
+
+    @property
+    def backtrack_window(self) -> BacktrackWindow:
+        """How far back the cluster can go now, and how far it should."""
+        return window_of(self._window())
+
+    def set_backtrack_window(self, window: dt.timedelta) -> None:
+        """Sets how far back the cluster shall reach from now on: 0 to 72 hours. Kept with the cluster."""
+        if not isinstance(window, dt.timedelta):
+            raise _refused("window", "a datetime.timedelta", window)
+        self._set_window(window.total_seconds())
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Keeps the present moment under a name, until it is deleted: at once, and without copying anything.
+
+        Raises:
+            SnapshotExists: there is one of this name.
+        """
+        return Snapshot(**self._snapshot(name))
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots, oldest first."""
+        return [Snapshot(**raw) for raw in self._snapshots()]
 
     def status(self) -> Status:
         """Nodes, LSNs, real fault domains, bytes and cache. ``print`` it."""

@@ -68,6 +68,12 @@ class WriteConflict(Retryable):
     by: int
 
 
+class HistoryChanged(Retryable):
+    """A backtrack has left what the transaction or view read: begin it again on the present history."""
+
+    lsn: int | None
+
+
 class SnapshotTooOld(Retryable):
     """What the read point needs is no longer kept; a new transaction or view reads at a newer one."""
 
@@ -282,6 +288,18 @@ class StreamFailed(UsageError):
 
 class AsyncMisuse(UsageError, RuntimeError):
     """A blocking transaction was mixed with an event loop in a way that would stop one of them."""
+
+
+class UnknownSnapshot(UsageError, LookupError):
+    """No snapshot of that name."""
+
+    name: str
+
+
+class SnapshotExists(UsageError):
+    """A snapshot of that name is there already."""
+
+    name: str
 
 
 class OutsideWindow(UsageError, LookupError):

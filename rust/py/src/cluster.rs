@@ -291,6 +291,38 @@ impl Cluster {
         crate::load::load(py, &self.db, table.get(), data, report, sort)
     }
 
+    #[pyo3(signature = (to, use_earliest))]
+    fn _backtrack<'py>(
+        &self,
+        to: &Bound<'py, PyAny>,
+        use_earliest: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        crate::history::backtrack(&self.db, to, use_earliest)
+    }
+
+    fn _snapshot<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        crate::history::snapshot(py, &self.db, name)
+    }
+
+    fn _snapshots<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        crate::history::snapshots(py, &self.db)
+    }
+
+    /// Keeps the moment of a snapshot no longer.
+    fn delete_snapshot(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let cluster = self.db.cluster(py)?;
+        py.detach(|| cluster.delete_snapshot(name))
+            .map_err(|error| raise(py, error))
+    }
+
+    fn _window<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        crate::history::window(py, &self.db)
+    }
+
+    fn _set_window(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
+        crate::history::set_window(py, &self.db, seconds)
+    }
+
     fn _status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let cluster = self.db.cluster_any(py)?;
         let status = py.detach(|| cluster.status());

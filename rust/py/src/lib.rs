@@ -10,6 +10,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `cluster`, `table`, `transaction`, `view`, `range`, `scan`, `load` | the classes that Python sees |
+//! | `history` | moments: backtrack, snapshots, the window |
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
@@ -29,6 +30,7 @@ mod expr_functions;
 mod failure;
 mod fork;
 mod from_py;
+mod history;
 mod in_flight;
 mod load;
 mod lock;
