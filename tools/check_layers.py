@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "control": {"page", "redo", "proto"},
     "store": {"page", "redo", "proto", "control"},
     "scan": {"page"},
-    "engine": {"page", "redo", "proto", "control"},
+    "engine": {"page", "redo", "proto", "control", "scan"},
     "runtime": _BELOW_SHELL,
     "sim": _BELOW_SHELL,
     "py": _BELOW_SHELL | {"runtime"},

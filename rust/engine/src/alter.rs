@@ -117,6 +117,7 @@ impl<V: Volume> Engine<V> {
         let mut chains = Chains::default();
         let truncate = |edit: &mut Edit<'_>, _: &_| {
             let before = at_head(edit, name)?;
+            check_unreferenced(&before)?;
             let table = self.emptied(edit, &before)?;
             edit.delete_entry(name, &mut chains)?;
             for object in before.objects() {
@@ -256,22 +257,59 @@ fn at_head(edit: &Edit<'_>, name: &str) -> Attempt<Table> {
     edit.read_table(name)
 }
 
-/// A column that something else rests on stays as it is.
+/// What something else rests on stays as it is: a column of an index or a check, the name of a table that is linked to
+/// another by a foreign key.
 fn check_users(table: &Table, change: &Alter) -> Attempt<()> {
     let (Alter::DropColumn { name } | Alter::WidenColumn { name, .. }) = change else {
-        return Ok(());
+        return match change {
+            Alter::Rename { .. } => check_unlinked(table),
+            _ => Ok(()),
+        };
     };
     let columns = table.schema.columns();
-    let Some(column) = columns.iter().find(|column| column.name == *name) else {
+    let Some(place) = columns.iter().position(|column| column.name == *name) else {
         return Ok(());
     };
-    let uses = |def: &&IndexDef| def.parts.iter().any(|part| part.column == column.id);
-    match table.definition.indexes.iter().find(uses) {
+    let id = columns[place].id;
+    let uses = |def: &&IndexDef| def.parts.iter().any(|part| part.column == id);
+    let index = table.definition.indexes.iter().find(uses);
+    let check = table
+        .checks
+        .iter()
+        .find(|check| check.condition.columns().contains(&place));
+    let dropped = matches!(change, Alter::DropColumn { .. });
+    let by = match (index, check) {
+        (Some(index), _) => format!("index {:?}", index.name),
+        (None, Some(check)) => format!("check {:?}", check.name),
+        _ if dropped && table.auto == Some(place as u16) => "auto-increment".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(EngineError::ColumnInUse {
+        table: table.name.clone(),
+        column: name.clone(),
+        by,
+    }
+    .into())
+}
+
+/// Refuses another name for a table that is linked to others by foreign keys.
+fn check_unlinked(table: &Table) -> Attempt<()> {
+    let parents = table.references.iter().map(|of| &of.def.parent);
+    refuse_link(table, parents.chain(&table.definition.referenced).next())
+}
+
+/// Refuses to empty a table while rows of others may refer to its own.
+fn check_unreferenced(table: &Table) -> Attempt<()> {
+    let mut referenced = table.definition.referenced.iter();
+    refuse_link(table, referenced.find(|name| **name != table.name))
+}
+
+fn refuse_link(table: &Table, by: Option<&String>) -> Attempt<()> {
+    match by {
         None => Ok(()),
-        Some(index) => Err(EngineError::ColumnInUse {
+        Some(by) => Err(EngineError::TableReferenced {
             table: table.name.clone(),
-            column: name.clone(),
-            by: format!("index {:?}", index.name),
+            by: by.clone(),
         }
         .into()),
     }

@@ -12,7 +12,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::alter::{same_definition, schema_changed};
 use crate::btree::{Pages, descend, descend_with, first_layout};
-use crate::definition::{Definition, IndexDef, IndexState};
+use crate::constraints::{Check, CheckSpec, Reference, ReferenceSpec};
+use crate::definition::{Definition, IndexDef};
 use crate::edit::{Edit, View};
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
@@ -91,7 +92,7 @@ impl Names {
 
 /// What `aurora.tables` says of a table.
 pub(crate) struct Entry {
-    id: ObjectId,
+    pub id: ObjectId,
     root: PageId,
     live: bool,
     version: u64,
@@ -166,11 +167,7 @@ impl<V: Volume> Engine<V> {
         exist_ok: bool,
         now_us: i64,
     ) -> Attempt<(Arc<Table>, Option<Commit>)> {
-        let spec = TableSpec {
-            schema,
-            indexes: Vec::new(),
-        };
-        self.create_table_with(name, &spec, exist_ok, now_us)
+        self.create_table_with(name, &TableSpec::new(schema), exist_ok, now_us)
     }
 
     /// Creates a table with everything that is asked for.
@@ -182,49 +179,33 @@ impl<V: Volume> Engine<V> {
         now_us: i64,
     ) -> Attempt<(Arc<Table>, Option<Commit>)> {
         check_name(name)?;
+        let mut chains = Chains::default();
         let create = |edit: &mut Edit<'_>, _: &_| {
             if edit.entry(name)?.is_some() {
                 return Ok(None);
             }
-            let table = self.make_table(edit, name, spec)?;
+            // LSNs are never given twice, so neither are numbers made from the newest one before the table. No MTR has fewer
+            // records than it makes objects: each begins with the page of its root.
+            let newest = self.volume.spent();
+            let (table, parents) = edit.make_table(name, spec, newest)?;
+            let table = Arc::new(table);
             edit.insert_entry(&table, STATE_LIVE, name)?;
-            Ok(Some(Arc::new(table)))
+            for parent in &parents {
+                edit.delete_entry(&parent.name, &mut chains)?;
+                edit.insert_entry(parent, STATE_LIVE, &parent.name)?;
+            }
+            Ok(Some((table, parents)))
         };
-        let note = |_: &mut _, _: Lsn, table: &Option<Arc<Table>>| {
-            if let Some(table) = table {
+        let note = |_: &mut _, _: Lsn, made: &Option<(Arc<Table>, Vec<Arc<Table>>)>| {
+            if let Some((table, parents)) = made {
                 self.note_defined(table);
+                parents.iter().for_each(|parent| self.note_defined(parent));
             }
         };
         match self.mutate_system(now_us, create, note)? {
-            (Some(table), commit) => Ok((table, commit)),
+            (Some((table, _)), commit) => Ok((table, commit)),
             (None, _) => Ok((self.existing(name, spec, exist_ok)?, None)),
         }
-    }
-
-    /// The table, with the roots of its trees.
-    fn make_table(&self, edit: &mut Edit<'_>, name: &str, spec: &TableSpec) -> Attempt<Table> {
-        // LSNs are never given twice, so neither are numbers made from the newest one before the table. No MTR has fewer
-        // records than it makes objects: each begins with the page of its root.
-        let newest = self.volume.spent();
-        let id = ObjectId(FIRST_USER_OBJECT + newest.0);
-        let mut table = plain(name, id, PageId::default(), &spec.schema);
-        table.root = edit.create_root(&table)?;
-        let mut definition = Definition::default();
-        for (index, number) in spec.indexes.iter().zip(1..) {
-            if definition
-                .indexes
-                .iter()
-                .any(|other| other.name == index.name)
-            {
-                return Err(index_exists(name, &index.name).into());
-            }
-            let id = ObjectId(id.0 + number);
-            let def = Index::def_of(&table, index, id, IndexState::Ready(newest))?;
-            definition
-                .indexes
-                .push(edit.create_index_root(&table, def)?);
-        }
-        Ok(table.defined(1, definition)?)
     }
 
     fn existing(&self, name: &str, spec: &TableSpec, exist_ok: bool) -> Attempt<Arc<Table>> {
@@ -260,16 +241,23 @@ impl<V: Volume> Engine<V> {
             let Some(entry) = edit.entry(name)? else {
                 return Ok(None);
             };
-            let objects: Vec<ObjectId> = edit.read_table(name)?.objects().collect();
+            let table = edit.read_table(name)?;
+            let parents = edit.without_child(&table)?;
             edit.delete_entry(name, &mut chains)?;
-            for object in objects {
+            for object in table.objects() {
                 edit.free_object(object)?;
             }
+            edit.forget_sequence(table.id)?;
+            for parent in &parents {
+                edit.delete_entry(&parent.name, &mut chains)?;
+                edit.insert_entry(parent, STATE_LIVE, &parent.name)?;
+            }
             // Under the commit lock: no commit after this one may write to the table.
-            Ok(Some(entry.id))
+            Ok(Some((entry.id, parents)))
         };
-        let forget = |_: &mut _, _: Lsn, dropped: &Option<ObjectId>| {
-            if let Some(id) = dropped {
+        let forget = |_: &mut _, _: Lsn, dropped: &Option<(ObjectId, Vec<Arc<Table>>)>| {
+            if let Some((id, parents)) = dropped {
+                parents.iter().for_each(|parent| self.note_defined(parent));
                 let mut names = self.names.write();
                 names.live.remove(id);
                 names.known.retain(|(table, _), _| table != id);
@@ -309,7 +297,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// The table as it is defined at the head.
-    pub(crate) fn head_table(&self, table: &Table) -> Attempt<Arc<Table>> {
+    pub fn head_table(&self, table: &Table) -> Attempt<Arc<Table>> {
         {
             let names = self.names.read();
             let newest = names.newest(table);
@@ -322,12 +310,28 @@ impl<V: Volume> Engine<V> {
         let found = self.table(&table.name, at)?;
         match found.filter(|found| found.id == table.id) {
             Some(found) if self.note_live(&found) => Ok(self.newest_known(found)),
-            _ => Err(EngineError::UnknownTable {
-                table: table.name.clone(),
-                at,
-            }
-            .into()),
+            _ => Err(unknown_table(&table.name, at).into()),
         }
+    }
+
+    /// The table that has this name at the head.
+    pub(crate) fn head_named(&self, name: &str) -> Attempt<Arc<Table>> {
+        let at = self.published();
+        match self.table(name, at)? {
+            Some(found) if self.note_live(&found) => Ok(self.newest_known(found)),
+            _ => Err(unknown_table(name, at).into()),
+        }
+    }
+
+    /// The same under the commit lock.
+    pub(crate) fn head_in(&self, edit: &Edit<'_>, name: &str) -> Attempt<Arc<Table>> {
+        let Some(entry) = edit.entry(name)? else {
+            return Err(unknown_table(name, edit.at).into());
+        };
+        if let Some(head) = self.names.read().live.get(&entry.id) {
+            return Ok(head.clone());
+        }
+        Ok(Arc::new(edit.read_table(name)?))
     }
 
     fn newest_known(&self, found: Arc<Table>) -> Arc<Table> {
@@ -474,12 +478,38 @@ impl<V: Volume> Engine<V> {
 }
 
 /// What a table is asked to be.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct TableSpec {
     /// Columns and key.
     pub schema: Schema,
     /// Indexes.
     pub indexes: Vec<IndexSpec>,
+    /// Checks.
+    pub checks: Vec<CheckSpec>,
+    /// Foreign keys.
+    pub references: Vec<ReferenceSpec>,
+    /// The position of the column that is numbered where a row does not say.
+    pub auto: Option<u16>,
+}
+
+impl TableSpec {
+    /// Columns and a key, and nothing else.
+    pub fn new(schema: Schema) -> TableSpec {
+        TableSpec {
+            schema,
+            indexes: Vec::new(),
+            checks: Vec::new(),
+            references: Vec::new(),
+            auto: None,
+        }
+    }
+}
+
+fn unknown_table(name: &str, at: Lsn) -> EngineError {
+    EngineError::UnknownTable {
+        table: name.to_owned(),
+        at,
+    }
 }
 
 pub(crate) fn index_exists(table: &str, index: &str) -> EngineError {
@@ -528,7 +558,29 @@ pub(crate) const HIDDEN_PREFIX: &str = "aurora.dropped.";
 
 /// The first thing in which a table differs from what is asked for, apart from versions.
 fn difference(table: &Table, spec: &TableSpec) -> Option<String> {
-    schema_difference(&table.schema, &spec.schema).or_else(|| index_difference(table, spec))
+    schema_difference(&table.schema, &spec.schema)
+        .or_else(|| index_difference(table, spec))
+        .or_else(|| constraint_difference(table, spec))
+}
+
+fn constraint_difference(table: &Table, spec: &TableSpec) -> Option<String> {
+    for want in &spec.checks {
+        let def = Check::def_of(table, want).ok();
+        if !def.is_some_and(|def| table.definition.checks.contains(&def)) {
+            return Some(format!("no such check {:?}", want.name));
+        }
+    }
+    for want in &spec.references {
+        let is_wanted = |have: &Reference| {
+            let def = &have.def;
+            (&def.name, &def.parent, def.on_delete) == (&want.name, &want.parent, want.on_delete)
+                && have.columns == want.columns
+        };
+        if !table.references.iter().any(is_wanted) {
+            return Some(format!("no such foreign key {:?}", want.name));
+        }
+    }
+    (table.auto != spec.auto).then(|| "another auto-increment column".to_owned())
 }
 
 fn index_difference(table: &Table, spec: &TableSpec) -> Option<String> {

@@ -94,7 +94,7 @@ impl<V: Volume> Engine<V> {
                 let (Some(table), Some(head)) = (writes.table(object), heads.get(&object)) else {
                     continue;
                 };
-                let before = edit.entries(head, key, false)?;
+                let before = edit.seen(head, key, false)?;
                 let hash = key_hash(object, key);
                 let mut change = Change {
                     edit: &mut *edit,
@@ -104,9 +104,11 @@ impl<V: Volume> Engine<V> {
                 };
                 change.apply(write, snapshot, conflicts, hash)?;
                 hashes.push(hash);
-                derived.note(head, before, edit.entries(head, key, true)?);
+                derived.note(head, key, before, edit.seen(head, key, true)?);
             }
-            derived.apply(edit, snapshot, &mut hashes)?;
+            derived.apply(edit, snapshot, &mut hashes, &|edit, name| {
+                self.head_in(edit, name)
+            })?;
             if let Some(token) = token {
                 tokens::insert(edit, token)?;
             }

@@ -7,6 +7,10 @@
 //! section      tag u8 | length u32 | content
 //! tag 1        an index: id u64 | root u64 | unique u8 | state u8 | ready after u64 | name | parts u16 | parts
 //!   part       column id u16 | descending u8
+//! tag 2        a check: name | length u32 | expression, its columns by id
+//! tag 3        the auto-increment column: column id u16
+//! tag 4        a foreign key: name | parent's name | on delete u8 | columns u16 | column ids u16
+//! tag 5        a table with foreign keys to this one: name
 //! name         length u16 | UTF-8
 //! ```
 //! A tag that is not known belongs to a newer version: the table is not touched by this one.
@@ -19,6 +23,10 @@ const FORMAT: u8 = 1;
 
 mod tag {
     pub const INDEX: u8 = 1;
+    pub const CHECK: u8 = 2;
+    pub const AUTO: u8 = 3;
+    pub const REFERENCE: u8 = 4;
+    pub const REFERENCED: u8 = 5;
 }
 
 /// Whether an index can be read.
@@ -56,11 +64,53 @@ pub struct IndexDef {
     pub state: IndexState,
 }
 
+/// A condition that no row may make false.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckDef {
+    /// Its name, unique within the table.
+    pub name: String,
+    /// The encoded expression; its columns are named by id.
+    pub expr: Vec<u8>,
+}
+
+/// What becomes of rows whose parent is deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnDelete {
+    /// The parent stays: deleting it is an error.
+    Restrict,
+    /// They are deleted too.
+    Cascade,
+    /// Their columns become null.
+    SetNull,
+}
+
+/// A foreign key: the columns hold the primary key of a row of the parent, or a null.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReferenceDef {
+    /// Its name, unique within the table, and that of the table's index by the columns.
+    pub name: String,
+    /// The parent's name. Tables that are linked by a foreign key keep their names; a number changes when its table is
+    /// truncated.
+    pub parent: String,
+    /// What becomes of the rows when their parent is deleted.
+    pub on_delete: OnDelete,
+    /// Ids of the columns, in the order of the parent's key.
+    pub columns: Vec<u16>,
+}
+
 /// Everything of a table beside columns and key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Definition {
     /// Its indexes, in the order in which they were made.
     pub indexes: Vec<IndexDef>,
+    /// Its checks.
+    pub checks: Vec<CheckDef>,
+    /// The id of the column that is numbered where a row does not say.
+    pub auto: Option<u16>,
+    /// Its foreign keys.
+    pub references: Vec<ReferenceDef>,
+    /// Names of the tables with foreign keys to this one, each once.
+    pub referenced: Vec<String>,
 }
 
 impl Definition {
@@ -69,6 +119,24 @@ impl Definition {
         let mut out = vec![FORMAT];
         for index in &self.indexes {
             section(&mut out, tag::INDEX, |out| index.encode(out));
+        }
+        for check in &self.checks {
+            section(&mut out, tag::CHECK, |out| {
+                put_name(out, &check.name);
+                out.extend_from_slice(&(check.expr.len() as u32).to_le_bytes());
+                out.extend_from_slice(&check.expr);
+            });
+        }
+        if let Some(column) = &self.auto {
+            section(&mut out, tag::AUTO, |out| {
+                out.extend_from_slice(&column.to_le_bytes());
+            });
+        }
+        for reference in &self.references {
+            section(&mut out, tag::REFERENCE, |out| reference.encode(out));
+        }
+        for name in &self.referenced {
+            section(&mut out, tag::REFERENCED, |out| put_name(out, name));
         }
         out
     }
@@ -92,9 +160,20 @@ impl Definition {
             let end = reader.offset.saturating_add(length);
             match tag {
                 tag::INDEX => definition.indexes.push(IndexDef::decode(&mut reader)?),
+                tag::CHECK => {
+                    let name = reader.name("a check's name")?;
+                    let length = reader.u32("a length")? as usize;
+                    let expr = reader.take(length, "an expression")?.to_vec();
+                    definition.checks.push(CheckDef { name, expr });
+                }
+                tag::AUTO => definition.auto = Some(reader.u16("a column id")?),
+                tag::REFERENCE => definition
+                    .references
+                    .push(ReferenceDef::decode(&mut reader)?),
+                tag::REFERENCED => definition.referenced.push(reader.name("a table's name")?),
                 other => {
                     let got = format!("tag {other}, of a newer version of aurora-engine");
-                    return Err(reader.wrong(offset, "a tag from 1 to 1", got));
+                    return Err(reader.wrong(offset, "a tag from 1 to 5", got));
                 }
             }
             if reader.offset != end {
@@ -153,6 +232,43 @@ impl IndexDef {
             parts,
             unique,
             state,
+        })
+    }
+}
+
+impl ReferenceDef {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_name(out, &self.name);
+        put_name(out, &self.parent);
+        out.push(match self.on_delete {
+            OnDelete::Restrict => 0,
+            OnDelete::Cascade => 1,
+            OnDelete::SetNull => 2,
+        });
+        out.extend_from_slice(&(self.columns.len() as u16).to_le_bytes());
+        for column in &self.columns {
+            out.extend_from_slice(&column.to_le_bytes());
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<ReferenceDef, EngineError> {
+        let name = reader.name("a foreign key's name")?;
+        let parent = reader.name("a table's name")?;
+        let offset = reader.offset;
+        let on_delete = match reader.u8("what to do on delete, 0 to 2")? {
+            0 => OnDelete::Restrict,
+            1 => OnDelete::Cascade,
+            2 => OnDelete::SetNull,
+            other => return Err(reader.wrong(offset, "0 to 2", other.to_string())),
+        };
+        let columns = (0..reader.u16("a number of columns")?)
+            .map(|_| reader.u16("a column id"))
+            .collect::<Result<_, EngineError>>()?;
+        Ok(ReferenceDef {
+            name,
+            parent,
+            on_delete,
+            columns,
         })
     }
 }
@@ -257,6 +373,18 @@ mod tests {
                 index(77, "by_owner", false, IndexState::Ready(Lsn(5))),
                 index(78, "größe", true, IndexState::Building),
             ],
+            checks: vec![CheckDef {
+                name: "positive".to_owned(),
+                expr: vec![1, 2, 3],
+            }],
+            auto: Some(1),
+            references: vec![ReferenceDef {
+                name: "owner".to_owned(),
+                parent: "owners".to_owned(),
+                on_delete: OnDelete::SetNull,
+                columns: vec![3],
+            }],
+            referenced: vec!["child".to_owned()],
         }
     }
 
@@ -271,8 +399,12 @@ mod tests {
     /// The form on disk does not change unnoticed.
     #[test]
     fn the_form_on_disk_is_this() {
-        let mut definition = sample();
-        definition.indexes.truncate(1);
+        let mut indexes = sample().indexes;
+        indexes.truncate(1);
+        let definition = Definition {
+            indexes,
+            ..Definition::default()
+        };
         let mut expected = vec![1, tag::INDEX, 42, 0, 0, 0];
         expected.extend_from_slice(&77u64.to_le_bytes());
         expected.extend_from_slice(&177u64.to_le_bytes());
@@ -289,9 +421,9 @@ mod tests {
         let bytes = sample().encode();
         for cut in 1..bytes.len() {
             let shorter = Definition::decode("t", &bytes[..cut]);
-            // A cut between two sections leaves a definition with fewer indexes.
+            // A cut between two sections leaves a definition with fewer of them.
             if let Ok(shorter) = shorter {
-                assert!(shorter.indexes.len() < 2);
+                assert!(shorter.referenced.is_empty());
             }
         }
         assert!(Definition::decode("t", &[]).is_err());

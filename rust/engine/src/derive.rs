@@ -8,31 +8,65 @@
 //! Nothing here depends on what the transaction had read, nor on the indexes that there were when it wrote: an index
 //! that is being built is kept by every commit from the moment at which it is in the catalogue.
 
+use std::sync::Arc;
+
 use aurora_page::{
-    DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, Value, ValueRef, encode_row,
+    DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, OverflowRef, Value, ValueRef,
+    encode_row,
 };
 
 use crate::btree::{Pages, column_map, descend_with};
 use crate::conflicts::key_hash;
+use crate::constraints::Reference;
 use crate::edit::Edit;
 use crate::error::{Attempt, EngineError, Stop};
 use crate::index::{Entry, Index};
 use crate::overflow::read_chain;
 use crate::table::Table;
 
-/// The entries of one row: one for each index, `None` where the row has none.
-pub(crate) type Entries = Vec<Option<Entry>>;
+/// What a row is to indexes and foreign keys.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Whether there is such a row.
+    exists: bool,
+    /// Its entries: one for each index, `None` where it has none.
+    entries: Vec<Option<Entry>>,
+}
 
-/// The changes of entries that follow from changes of rows.
+/// The changes of entries that follow from changes of rows, and what must hold after them.
 #[derive(Default)]
 pub(crate) struct Derived<'t> {
     leaving: Vec<(&'t Table, &'t Index, Entry)>,
     coming: Vec<(&'t Table, &'t Index, Entry)>,
+    /// Rows that are referred to anew, by the values of their keys.
+    parents: Vec<(&'t Reference, Vec<Value>)>,
+    /// Rows that are gone, of tables that others refer to.
+    gone: Vec<(&'t Table, KeyBuf)>,
 }
+
+/// Gives a table as it is defined at the head.
+pub(crate) type Heads<'h> = dyn Fn(&Edit<'_>, &str) -> Attempt<Arc<Table>> + 'h;
 
 impl<'t> Derived<'t> {
     /// A row has changed: what it was, and what it is.
-    pub fn note(&mut self, table: &'t Table, before: Entries, after: Entries) {
+    pub fn note(&mut self, table: &'t Table, key: &KeyBuf, before: Seen, after: Seen) {
+        for reference in &table.references {
+            let of = |seen: &Seen| {
+                let entry = seen.entries.get(reference.index)?.as_ref()?;
+                reference.parent_values(entry)
+            };
+            if let Some(values) = of(&after)
+                && of(&before).as_ref() != Some(&values)
+            {
+                self.parents.push((reference, values));
+            }
+        }
+        if before.exists && !after.exists && !table.definition.referenced.is_empty() {
+            self.gone.push((table, key.clone()));
+        }
+        let none = || std::iter::repeat(None);
+        let before = before.entries.into_iter().chain(none());
+        let after = after.entries.into_iter().chain(none());
         for ((index, before), after) in table.indexes.iter().zip(before).zip(after) {
             if before.as_ref().map(|entry| &entry.key) == after.as_ref().map(|entry| &entry.key) {
                 continue;
@@ -44,8 +78,14 @@ impl<'t> Derived<'t> {
         }
     }
 
-    /// Changes the indexes. `noted` gets the hashes of the entries.
-    pub fn apply(self, edit: &mut Edit<'_>, snapshot: Lsn, noted: &mut Vec<u64>) -> Attempt<()> {
+    /// Changes the indexes, and checks foreign keys at the head. `noted` gets the hashes of the entries.
+    pub fn apply(
+        self,
+        edit: &mut Edit<'_>,
+        snapshot: Lsn,
+        noted: &mut Vec<u64>,
+        heads: &Heads<'_>,
+    ) -> Attempt<()> {
         for (_, index, entry) in &self.leaving {
             edit.remove_entry(index, entry)?;
             noted.push(key_hash(index.tree.id, &entry.key));
@@ -55,21 +95,83 @@ impl<'t> Derived<'t> {
             edit.add_entry(index, entry)?;
             noted.push(key_hash(index.tree.id, &entry.key));
         }
+        for (reference, values) in &self.parents {
+            let parent = heads(edit, &reference.def.parent)?;
+            edit.check_parent(&parent, values, snapshot)?;
+        }
+        for (table, key) in &self.gone {
+            edit.check_unreferenced(table, key, snapshot, heads)?;
+        }
         Ok(())
     }
 }
 
 impl Edit<'_> {
-    /// The entries of the row with this key, as this MTR has left it so far. A value that no key takes is an error only
+    /// The row with this key, as this MTR has left it so far, with its entries. A value that no key takes is an error only
     /// if `strict`: a row that is older than the index may have one, and has no entry then.
-    pub fn entries(&self, table: &Table, key: &[u8], strict: bool) -> Attempt<Entries> {
-        let indexes = table.indexes.iter();
-        indexes
+    pub fn seen(&self, table: &Table, key: &[u8], strict: bool) -> Attempt<Seen> {
+        if !table.is_followed() {
+            return Ok(Seen::default());
+        }
+        let exists = self.find(table, key)?.rank.is_ok();
+        let entries = table
+            .indexes
+            .iter()
             .map(|index| self.entry_of(table, index, key, strict))
-            .collect()
+            .collect::<Attempt<_>>()?;
+        Ok(Seen { exists, entries })
     }
 
-    /// The entry of the row with this key, as [`Edit::entries`].
+    /// The row that is referred to is there. The transaction has seen it, so that its end is a conflict.
+    fn check_parent(&self, parent: &Table, values: &[Value], snapshot: Lsn) -> Attempt<()> {
+        let key = parent.key(values)?;
+        let found = self.find(parent, &key)?;
+        if found.rank.is_ok() {
+            return Ok(());
+        }
+        Err(EngineError::WriteConflict {
+            table: parent.name.clone(),
+            key: parent.show_key(&key),
+            snapshot,
+            by: found.seen.min(self.at),
+        }
+        .into())
+    }
+
+    /// No row refers to one that is gone. The transaction has seen none, so that one is a conflict.
+    fn check_unreferenced(
+        &self,
+        parent: &Table,
+        key: &KeyBuf,
+        snapshot: Lsn,
+        heads: &Heads<'_>,
+    ) -> Attempt<()> {
+        let values = parent.key_values(key)?;
+        for name in &parent.definition.referenced {
+            let child = heads(self, name)?;
+            for reference in &child.references {
+                if reference.def.parent != parent.name {
+                    continue;
+                }
+                let tree = &child.indexes[reference.index].tree;
+                let prefix = tree.key(&values)?;
+                if let Some((found, seen)) = first_from(self, tree, &prefix)?
+                    && found.starts_with(&prefix)
+                {
+                    return Err(EngineError::WriteConflict {
+                        table: child.name.clone(),
+                        key: tree.show_key(&found),
+                        snapshot,
+                        by: seen.min(self.at),
+                    }
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of the row with this key, as [`Edit::seen`].
     pub fn entry_of(
         &self,
         table: &Table,
@@ -207,6 +309,16 @@ pub(crate) fn indexed_value(
     if reference.len > KEY_BYTES_MAX as u64 {
         return Err(index.too_long(table, reference.len).into());
     }
+    long_value(pages, table, column, reference)
+}
+
+/// A value of a row that keeps it in overflow pages.
+pub(crate) fn long_value(
+    pages: &impl Pages,
+    table: &Table,
+    column: u16,
+    reference: OverflowRef,
+) -> Attempt<Value> {
     let bytes = read_chain(pages, reference)?;
     let data_type = table.schema.columns()[usize::from(column)].data_type;
     let text = |bytes: Vec<u8>| {

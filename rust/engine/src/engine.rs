@@ -15,6 +15,7 @@ use crate::edit::{Edit, View};
 use crate::error::{Attempt, EngineError, Stop};
 use crate::pool::{CacheStats, Pins, Pool};
 use crate::readpoints::{ReadPoint, ReadPoints};
+use crate::sequence::Sequences;
 use crate::space::Space;
 use crate::table::System;
 use crate::txn::{Commit, Mode, Txn};
@@ -64,7 +65,7 @@ pub(crate) struct Committing {
 /// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
 ///
 /// Locks, in the order in which they may be taken: the commit lock, or that of the pins; then one of: a pool shard, the
-/// names, the read points. Under the latter nothing else is locked or called. Readers never take the commit lock.
+/// names, the read points, the sequences. Under the latter nothing else is locked or called. Readers never take the commit lock.
 pub struct Engine<V: Volume> {
     pub(crate) volume: Arc<V>,
     pub(crate) config: EngineConfig,
@@ -82,6 +83,8 @@ pub struct Engine<V: Volume> {
     pub(crate) committing: Mutex<Committing>,
     /// Pages that a change outside of transactions is waiting for.
     pins: Mutex<Pins>,
+    /// Numbers of auto-increment columns that are reserved and not given yet.
+    pub(crate) sequences: Sequences,
 }
 
 impl<V: Volume> Engine<V> {
@@ -101,6 +104,7 @@ impl<V: Volume> Engine<V> {
         let pool = Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, vdl));
         Ok(Engine {
             pins: Mutex::new(Pins::new(pool.clone())),
+            sequences: Sequences::default(),
             pool,
             system: System::new(geometry)?,
             volume,

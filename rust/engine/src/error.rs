@@ -259,6 +259,82 @@ pub enum EngineError {
         /// What was asked for.
         got: String,
     },
+    /// A row that makes a check false.
+    #[error("table {table:?}, check {constraint:?}, key {key}: expected {expected}, got {got}")]
+    CheckViolation {
+        /// The table.
+        table: String,
+        /// The check.
+        constraint: String,
+        /// The row's key.
+        key: String,
+        /// The condition.
+        expected: Box<str>,
+        /// The values that make it false, or why it has no value.
+        got: Box<str>,
+    },
+    /// A row whose parent is not there.
+    #[error(
+        "table {table:?}, foreign key {constraint:?}: expected a row of table {parent:?} with key {key}, got none"
+    )]
+    ParentMissing {
+        /// The table.
+        table: String,
+        /// The foreign key.
+        constraint: String,
+        /// The parent.
+        parent: String,
+        /// The key that the parent should have.
+        key: String,
+    },
+    /// A parent that is to be deleted while rows refer to it.
+    #[error(
+        "table {parent:?}, key {key}: expected no row of table {table:?} that refers to it (foreign key {constraint:?}, on delete restrict), got one"
+    )]
+    ParentReferenced {
+        /// The table with the foreign key.
+        table: String,
+        /// The foreign key.
+        constraint: String,
+        /// The parent.
+        parent: String,
+        /// The parent's key.
+        key: String,
+    },
+    /// A table that is to be dropped while another has a foreign key to it.
+    #[error(
+        "table {table:?}: expected no foreign key to it, got one of table {by:?} (drop that first)"
+    )]
+    TableReferenced {
+        /// The table.
+        table: String,
+        /// The other.
+        by: String,
+    },
+    /// A constraint that cannot be.
+    #[error("table {table:?}, constraint {constraint:?}: expected {expected}, got {got}")]
+    ConstraintSpec {
+        /// The table.
+        table: String,
+        /// Its name.
+        constraint: String,
+        /// What it must be.
+        expected: Box<str>,
+        /// What was asked for.
+        got: Box<str>,
+    },
+    /// An auto-increment column has no number left.
+    #[error(
+        "table {table:?}, column {column:?}: expected a number after {last}, got none: the column's type ends there"
+    )]
+    AutoIncrementEnd {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// The last number.
+        last: i64,
+    },
     /// A look-up of one row by an index that may lead to several.
     #[error(
         "table {table:?}, index {index:?}: expected a unique index to get a row by, got one that is not (use a range)"

@@ -23,7 +23,7 @@ use crate::txn::{Row, Txn, Write};
 pub(crate) type EntryWrites = Vec<(Arc<Table>, KeyBuf, Write)>;
 
 impl<V: Volume> Engine<V> {
-    /// The entries that change with a row. Unique ones are checked against what the transaction sees.
+    /// The entries that change with a row. Constraints and unique entries are checked against what the transaction sees.
     pub(crate) fn follow(
         &self,
         txn: &Txn,
@@ -37,6 +37,10 @@ impl<V: Volume> Engine<V> {
             _ => None,
         };
         let after = merged(table, base, write)?;
+        if let Some(row) = &after {
+            self.check_row_alone(txn, table, row)?;
+            self.check_parents(txn, table, key, before.as_ref(), row)?;
+        }
         let mut writes = EntryWrites::new();
         for index in &table.indexes {
             let leaving = before

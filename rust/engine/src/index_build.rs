@@ -183,6 +183,19 @@ impl<V: Volume> Engine<V> {
                 return Ok((None, None));
             };
             let id = index.tree.id;
+            if let Some(reference) = head
+                .references
+                .iter()
+                .find(|of| of.def.name == index.name())
+            {
+                return Err(EngineError::IndexSpec {
+                    table: head.name.clone(),
+                    index: index.name().to_owned(),
+                    expected: "an index that no foreign key needs".to_owned(),
+                    got: format!("that of foreign key {:?}", reference.def.name),
+                }
+                .into());
+            }
             let mut definition = head.definition.clone();
             definition.indexes.retain(|def| def.id != id);
             edit.free_object(id)?;

@@ -30,10 +30,11 @@
 //! | `work`, `edit` | an MTR in the making |
 //! | `btree` | trees: descend, insert, delete, split, merge |
 //! | `space`, `extents` | pages and extents for objects |
-//! | `catalogue`, `definition`, `table`, `sweep` | tables, and what drops leave over |
+//! | `catalogue`, `definition`, `make_table`, `table`, `sweep` | tables, and what drops leave over |
 //! | `index`, `derive`, `follow` | indexes: what they are, what a commit does to them, what a transaction sees of them |
 //! | `index_build`, `index_cursor` | building them under load, and reading by them |
 //! | `txn`, `write`, `read`, `cursor`, `row` | what a transaction does and sees |
+//! | `constraints`, `cascade`, `sequence` | checks, foreign keys, auto-increment columns |
 //! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `overflow` | values too large for a leaf |
@@ -41,9 +42,11 @@
 
 mod alter;
 mod btree;
+mod cascade;
 mod catalogue;
 mod commit;
 mod conflicts;
+mod constraints;
 mod cursor;
 mod definition;
 mod derive;
@@ -56,11 +59,13 @@ mod index;
 mod index_build;
 mod index_cursor;
 mod load;
+mod make_table;
 mod overflow;
 mod pool;
 mod read;
 mod readpoints;
 mod row;
+mod sequence;
 mod space;
 mod sweep;
 mod table;
@@ -71,8 +76,11 @@ mod write;
 
 pub use alter::Alter;
 pub use catalogue::{TABLE_NAME_BYTES_MAX, TableSpec};
+pub use constraints::{Check, CheckSpec, Reference, ReferenceSpec};
 pub use cursor::{Block, Cursor, RangeSpec};
-pub use definition::{Definition, IndexDef, IndexPart, IndexState};
+pub use definition::{
+    CheckDef, Definition, IndexDef, IndexPart, IndexState, OnDelete, ReferenceDef,
+};
 pub use engine::{Engine, EngineConfig};
 pub use error::{Attempt, EngineError, ErrorClass, Stop};
 pub use extents::Run;

@@ -7,6 +7,7 @@ use aurora_page::{
     decode_key, encode_key, encode_key_values,
 };
 
+use crate::constraints::{Check, Reference};
 use crate::definition::Definition;
 use crate::error::EngineError;
 use crate::index::Index;
@@ -18,7 +19,7 @@ pub(crate) const FIRST_USER_OBJECT: u64 = 16;
 pub(crate) const RESERVED_PREFIX: &str = "aurora.";
 
 /// A table: one B+tree whose root page never moves.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Table {
     /// Its number, never given twice within a History.
     pub id: ObjectId,
@@ -38,9 +39,28 @@ pub struct Table {
     pub definition: Definition,
     /// Its indexes, in the order in which they were made.
     pub indexes: Vec<Arc<Index>>,
+    /// Conditions that no row may make false.
+    pub checks: Vec<Check>,
+    /// Its foreign keys.
+    pub references: Vec<Reference>,
+    /// The column that is numbered where a row does not say.
+    pub auto: Option<u16>,
     /// The table whose index this tree is.
     pub index_of: Option<ObjectId>,
 }
+
+impl PartialEq for Table {
+    /// What the catalogue has of them; the rest follows from that.
+    fn eq(&self, other: &Table) -> bool {
+        let of = |table: &Table| (table.id, table.version, table.root, table.index_of);
+        of(self) == of(other)
+            && self.name == other.name
+            && self.schema == other.schema
+            && self.definition == other.definition
+    }
+}
+
+impl Eq for Table {}
 
 impl Table {
     /// A table that has columns and a key, and nothing else.
@@ -61,6 +81,9 @@ impl Table {
             version: 1,
             definition: Definition::default(),
             indexes: Vec::new(),
+            checks: Vec::new(),
+            references: Vec::new(),
+            auto: None,
             index_of: None,
         }
     }
@@ -76,12 +99,33 @@ impl Table {
             .indexes
             .iter()
             .map(|def| Index::resolve(&table, def).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let checks = definition.checks.iter();
+        let checks = checks
+            .map(|def| Check::resolve(&table, def))
             .collect::<Result<_, _>>()?;
+        let references = definition.references.iter();
+        let references = references
+            .map(|def| Reference::resolve(&table, &indexes, def))
+            .collect::<Result<_, _>>()?;
+        let auto = definition
+            .auto
+            .map(|id| column_of(&table, id, "an auto-increment column"));
         Ok(Table {
+            auto: auto.transpose()?,
             definition,
             indexes,
+            checks,
+            references,
             ..table
         })
+    }
+
+    /// Whether a change of a row brings more with it: entries of indexes, or checks.
+    pub(crate) fn is_followed(&self) -> bool {
+        !self.indexes.is_empty()
+            || !self.checks.is_empty()
+            || !self.definition.referenced.is_empty()
     }
 
     /// Its index of this name.
@@ -110,6 +154,14 @@ impl Table {
         })
     }
 
+    /// The values of a whole key, in the order of its parts.
+    pub(crate) fn key_values(&self, key: &[u8]) -> Result<Vec<Value>, EngineError> {
+        decode_key(&self.schema, key).map_err(|source| EngineError::Key {
+            table: self.name.clone(),
+            source,
+        })
+    }
+
     /// A key for a message.
     pub fn show_key(&self, key: &[u8]) -> String {
         let Ok(values) = decode_key(&self.schema, key) else {
@@ -120,6 +172,30 @@ impl Table {
 
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = u16> + '_ {
         self.schema.key().iter().map(|part| part.column)
+    }
+}
+
+/// The position of the column of this id.
+pub(crate) fn column_of(table: &Table, id: u16, what: &str) -> Result<u16, EngineError> {
+    let columns = table.schema.columns();
+    let place = columns.iter().position(|column| column.id == id);
+    place
+        .map(|place| place as u16)
+        .ok_or_else(|| EngineError::Definition {
+            table: table.name.clone(),
+            offset: 0,
+            expected: format!("{what} of the table"),
+            got: format!("column id {id}"),
+        })
+}
+
+/// A value of a type for a message.
+pub(crate) fn show_value(value: &Value, data_type: DataType) -> String {
+    match (value, data_type) {
+        (Value::Decimal(unscaled), DataType::Decimal { scale, .. }) => {
+            aurora_scan::decimal::format_decimal(*unscaled, scale)
+        }
+        (value, _) => show(value),
     }
 }
 
@@ -158,6 +234,8 @@ pub(crate) struct System {
     pub tokens: Arc<Table>,
     /// object, first extent -> number of extents, load: which extents a user's table has.
     pub extents: Arc<Table>,
+    /// object -> the first number that its auto-increment column was not given.
+    pub sequences: Arc<Table>,
 }
 
 /// Columns of `aurora.tables`.
@@ -208,16 +286,18 @@ impl System {
             ("count", Int64),
             ("load", Int64),
         ];
+        let sequences = [("object", Int64), ("next", Int64)];
         Ok(System {
             tables: table(1, "aurora.tables", &tables, 1)?,
             tokens: table(2, "aurora.tokens", &tokens, 1)?,
             extents: table(3, "aurora.extents", &extents, 2)?,
+            sequences: table(4, "aurora.sequences", &sequences, 1)?,
         })
     }
 
     /// All of them, in the order of their extents.
-    pub fn all(&self) -> [&Arc<Table>; 3] {
-        [&self.tables, &self.tokens, &self.extents]
+    pub fn all(&self) -> [&Arc<Table>; 4] {
+        [&self.tables, &self.tokens, &self.extents, &self.sequences]
     }
 }
 

@@ -73,9 +73,23 @@ impl<V: Volume> Engine<V> {
         }
     }
 
-    /// Deletes the row with this key; `false` if there is none.
+    /// Deletes the row with this key; `false` if there is none. Rows that refer to it are dealt with as their foreign keys
+    /// say.
     pub fn delete(&self, txn: &mut Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<bool> {
         let table = &self.prepare(txn, table, "delete")?;
+        if !table.definition.referenced.is_empty() {
+            self.cascade(txn, table, key)?;
+        }
+        self.delete_row(txn, table, key)
+    }
+
+    /// Deletes a row and leaves those that refer to it.
+    pub(crate) fn delete_row(
+        &self,
+        txn: &mut Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+    ) -> Attempt<bool> {
         match txn.writes.get(table, key) {
             Some(Write::Delete) => return Ok(false),
             Some(Write::Put { new: true, .. }) => {
@@ -186,7 +200,7 @@ impl<V: Volume> Engine<V> {
 
     fn buffer(&self, txn: &mut Txn, table: &Arc<Table>, key: KeyBuf, write: Write) -> Attempt<()> {
         let limits = (self.config.tx_bytes_max, self.config.tx_records_max);
-        if table.indexes.is_empty() {
+        if !table.is_followed() {
             return Ok(txn.writes.put(table, key, write, limits)?);
         }
         let entries = self.follow(txn, table, &key, &write)?;
@@ -213,7 +227,7 @@ fn apply(values: &mut [Value], changes: &[(u16, Value)]) {
     }
 }
 
-fn check_changes(table: &Table, changes: &[(u16, Value)]) -> Attempt<()> {
+pub(crate) fn check_changes(table: &Table, changes: &[(u16, Value)]) -> Attempt<()> {
     let columns = table.schema.columns();
     for (index, value) in changes {
         let Some(column) = columns.get(usize::from(*index)) else {

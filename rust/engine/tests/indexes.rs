@@ -10,7 +10,6 @@ use aurora_engine::{
     EngineError, IndexBuild, IndexSpec, Mode, RangeSpec, RowView, Table, TableSpec, Txn,
 };
 use aurora_page::{DataType, Geometry, KeyBuf, Schema, Value};
-use aurora_proto::Volume;
 use common::{Db, Random, check, column, key};
 use proptest::prelude::*;
 
@@ -129,8 +128,8 @@ impl World {
             vec![]
         };
         let spec = TableSpec {
-            schema: schema(),
             indexes,
+            ..TableSpec::new(schema())
         };
         let made = db.run(|engine| engine.create_table_with("t", &spec, false, db.now()));
         let (table, rows) = (made.unwrap().0, Rows::new());

@@ -125,7 +125,7 @@ pub fn extents_are_neither_leaked_nor_shared(db: &Db) {
     let at = db.engine.published();
     let mut pages: BTreeMap<PageId, ObjectId> = BTreeMap::new();
     let mut roots = vec![];
-    for id in 1..=3 {
+    for id in 1..=4 {
         roots.push((ObjectId(id), PageId(geometry.page_range(id - 1).start)));
     }
     let mut tables = db.run(|engine| engine.tables(at)).unwrap();
