@@ -221,6 +221,36 @@ class DuplicateKey(UsageError):
     seen: int
 
 
+class ConstraintViolation(UsageError):
+    """A row does not meet a constraint of its table. The transaction goes on without the change."""
+
+    table: str
+    constraint: str
+    key: str
+    expected: str
+    got: str
+
+
+class CheckViolation(ConstraintViolation, ValueError):
+    """A row makes a check false. ``expected`` is the condition, ``got`` the values that it reads."""
+
+
+class ForeignKeyViolation(ConstraintViolation):
+    """A row refers to a parent that is not there, or a parent is to be deleted while rows refer to it.
+
+    ``table`` has the foreign key, ``parent`` the rows that it refers to; ``key`` is the parent's key.
+    """
+
+    parent: str
+
+
+class TableReferenced(UsageError):
+    """The table cannot be dropped, emptied or renamed: a foreign key links it to the table ``by``."""
+
+    table: str
+    by: str
+
+
 class RowNotFound(UsageError, LookupError):
     """No row with that key."""
 

@@ -121,7 +121,15 @@ impl Check {
 
     /// The condition as it is written.
     pub fn text(&self, table: &Table) -> String {
-        self.condition.expr().with_names(&table.schema).to_string()
+        let text = self.condition.expr().with_names(&table.schema).to_string();
+        match text
+            .strip_prefix('(')
+            .and_then(|text| text.strip_suffix(')'))
+        {
+            // The outer pair, unless these are two pairs: `(a) and (b)`.
+            Some(inside) if closes_nothing_before_its_end(inside) => inside.to_owned(),
+            _ => text,
+        }
     }
 
     fn violation(&self, table: &Table, row: &[Value], got: String) -> EngineError {
@@ -217,6 +225,15 @@ impl<V: Volume> Engine<V> {
             long_value(&view, table, column as u16, reference)
         })
     }
+}
+
+fn closes_nothing_before_its_end(text: &str) -> bool {
+    let mut depth = 0_i32;
+    // A parenthesis within a text literal can at worst leave the outer pair where it is.
+    text.chars().all(|sign| {
+        depth += i32::from(sign == '(') - i32::from(sign == ')');
+        depth >= 0
+    })
 }
 
 /// Checks the values of a row. `fetch` gets a value that lies in overflow pages, if a check needs it.

@@ -157,9 +157,7 @@ impl Edit<'_> {
             }
             let parent = self.read_table(name)?;
             let (version, mut definition) = (parent.version + 1, parent.definition.clone());
-            definition
-                .referenced
-                .retain(|(child, _)| *child != table.id);
+            definition.referenced.retain(|child| *child != table.name);
             parents.push(Arc::new(parent.defined(version, definition)?));
         }
         Ok(parents)

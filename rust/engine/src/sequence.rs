@@ -36,7 +36,7 @@ pub(crate) struct Range {
 impl<V: Volume> Engine<V> {
     /// Numbers a row: a null in the table's auto-increment column becomes the next number, another value moves the next
     /// number past it. Each attempt that comes to its end takes a number.
-    pub fn number_row(&self, table: &Table, row: &mut [Value]) -> Attempt<()> {
+    pub fn number_row(&self, table: &Table, row: &mut [Value], now_us: i64) -> Attempt<()> {
         let Some(auto) = table.auto else {
             return Ok(());
         };
@@ -47,7 +47,7 @@ impl<V: Volume> Engine<V> {
             .map_or(i64::MAX, |(_, max)| max);
         match row.get(usize::from(auto)) {
             Some(Value::Null) => {
-                let number = self.next_number(table.id)?;
+                let number = self.next_number(table.id, now_us)?;
                 let number = number.filter(|number| *number <= last);
                 row[usize::from(auto)] =
                     Value::Int(number.ok_or_else(|| EngineError::AutoIncrementEnd {
@@ -57,13 +57,13 @@ impl<V: Volume> Engine<V> {
                     })?);
                 Ok(())
             }
-            Some(Value::Int(number)) => self.pass_number(table.id, *number),
+            Some(Value::Int(number)) => self.pass_number(table.id, *number, now_us),
             _ => Ok(()),
         }
     }
 
     /// The next number; `None` if there is none.
-    fn next_number(&self, id: ObjectId) -> Attempt<Option<i64>> {
+    fn next_number(&self, id: ObjectId, now_us: i64) -> Attempt<Option<i64>> {
         loop {
             if let Some(range) = self.sequences.lock().get_mut(&id) {
                 if range.next < range.end {
@@ -77,18 +77,18 @@ impl<V: Volume> Engine<V> {
                     return Ok(None);
                 }
             }
-            self.reserve(id, 1)?;
+            self.reserve(id, 1, now_us)?;
         }
     }
 
     /// A row has this number.
-    fn pass_number(&self, id: ObjectId, number: i64) -> Attempt<()> {
+    fn pass_number(&self, id: ObjectId, number: i64, now_us: i64) -> Attempt<()> {
         let after = number.saturating_add(1);
         let known = self.sequences.lock().get(&id).copied();
         match known {
             Some(range) if after <= range.next => return Ok(()),
             Some(range) if after <= range.end => {}
-            _ => self.reserve(id, after)?,
+            _ => self.reserve(id, after, now_us)?,
         }
         if let Some(range) = self.sequences.lock().get_mut(&id) {
             range.next = range.next.max(after.min(range.end));
@@ -97,7 +97,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// Reserves a range of numbers from `least` on.
-    fn reserve(&self, id: ObjectId, least: i64) -> Attempt<()> {
+    fn reserve(&self, id: ObjectId, least: i64, now_us: i64) -> Attempt<()> {
         let reserve = |edit: &mut Edit<'_>, _: &_| {
             let next = edit.sequence(id)?.unwrap_or(1).max(least);
             let end = next.saturating_add(RANGE);
@@ -112,8 +112,7 @@ impl<V: Volume> Engine<V> {
             };
             self.sequences.lock().insert(id, range);
         };
-        // The time is that of the commit before: nobody asks when numbers were reserved.
-        self.mutate_system(0, reserve, note)?;
+        self.mutate_system(now_us, reserve, note)?;
         Ok(())
     }
 }

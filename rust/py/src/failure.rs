@@ -215,6 +215,70 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("expected", expected)
             .with("got", got)
             .err(),
+        EngineError::CheckViolation {
+            table,
+            constraint,
+            key,
+            expected,
+            got,
+        } => new("CheckViolation")
+            .with("table", table)
+            .with("constraint", constraint)
+            .with("key", key)
+            .with("expected", &**expected)
+            .with("got", &**got)
+            .err(),
+        EngineError::ParentMissing {
+            table,
+            constraint,
+            parent,
+            key,
+        } => new("ForeignKeyViolation")
+            .with("table", table)
+            .with("constraint", constraint)
+            .with("parent", parent)
+            .with("key", key)
+            .with("expected", "a row with this key in the parent")
+            .with("got", "none")
+            .err(),
+        EngineError::ParentReferenced {
+            table,
+            constraint,
+            parent,
+            key,
+        } => new("ForeignKeyViolation")
+            .with("table", table)
+            .with("constraint", constraint)
+            .with("parent", parent)
+            .with("key", key)
+            .with("expected", "no row that refers to this key of the parent")
+            .with("got", "one")
+            .err(),
+        EngineError::TableReferenced { table, by } => new("TableReferenced")
+            .with("table", table)
+            .with("by", by)
+            .err(),
+        EngineError::ConstraintSpec {
+            table,
+            constraint,
+            expected,
+            got,
+        } => new("SchemaError")
+            .with("table", table)
+            .with("constraint", constraint)
+            .with("expected", &**expected)
+            .with("got", &**got)
+            .err(),
+        EngineError::AutoIncrementEnd {
+            table,
+            column,
+            last,
+        } => new("ValueOutOfRange")
+            .with("table", table)
+            .with("column", column)
+            .with("expected", format!("a number after {last}"))
+            .with("got", "none")
+            .err(),
         EngineError::IndexNotUnique { table, index } => new("InvalidOption")
             .with("option", "index")
             .with("table", table)
