@@ -217,6 +217,8 @@ impl<V: Volume> Engine<V> {
         };
         // Once more: what was read before the pool went over may have been noted since.
         *self.names.write() = Names::default();
+        // Reserved on a branch that was left: the catalogue of this one says where to go on.
+        self.sequences.lock().clear();
         self.published.store(numbered.0, Ordering::Release);
         self.branch.store(branch, Ordering::Release);
     }
