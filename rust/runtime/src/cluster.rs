@@ -23,6 +23,8 @@ use crate::metastore::DirMetaStore;
 use crate::open;
 use crate::options::{OpenOptions, VOLUME_BYTES_MAX};
 use crate::recover::first_acks;
+use crate::scan::PqCounters;
+use crate::scan_cache::ScanCache;
 use crate::threads;
 use crate::volume::{EmbeddedVolume, Failure};
 
@@ -54,6 +56,9 @@ pub(crate) struct Shared {
     pub(crate) work: Mutex<()>,
     /// The window that was chosen by whoever has it open.
     pub(crate) window_set: Mutex<Option<Duration>>,
+    /// Leaves that scans have read.
+    pub(crate) scans: ScanCache,
+    pub(crate) pq: PqCounters,
     /// When the volume grew last.
     grown: Mutex<Option<Instant>>,
 }
@@ -138,6 +143,7 @@ impl Cluster {
             ..EngineConfig::default()
         };
         let engine = Engine::new(volume.clone(), config)?;
+        let scan_cache_bytes = usize::try_from(options.scan_cache_bytes()).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
             disk: opened.disk,
             dir: opened.dir,
@@ -155,6 +161,8 @@ impl Cluster {
             maintenance: Maintenance::new(opened.jobs),
             stop: AtomicBool::new(false),
             work: Mutex::new(()),
+            scans: ScanCache::new(scan_cache_bytes),
+            pq: PqCounters::default(),
             grown: Mutex::new(None),
         });
         let threads = Mutex::new(threads::start(&shared)?);

@@ -19,6 +19,7 @@
 //! | `branch`, `backtrack` | the same volume on another branch, while it is open [3] |
 //! | `readonly` | opening without leaving a trace |
 //! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
+//! | `scan`, `scan_cache`, `changes` | parallel query: plans on the storage nodes |
 //! | `maintenance`, `repair`, `hydrate` | the background |
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
 //!
@@ -28,6 +29,7 @@
 
 mod backtrack;
 mod branch;
+mod changes;
 mod clock;
 mod cluster;
 mod completions;
@@ -51,6 +53,8 @@ mod recover;
 mod removals;
 mod repair;
 mod restore;
+mod scan;
+mod scan_cache;
 mod status;
 mod threads;
 mod unfinished;
@@ -65,5 +69,6 @@ pub use load::BulkLoad;
 pub use lock::release_in_fork;
 pub use options::{NodePlacement, OpenOptions};
 pub use osdisk::OsDisk;
+pub use scan::{NodeReport, PqStatus, ScanReport};
 pub use status::{BackgroundStatus, CacheStatus, NodeState, NodeStatus, Status};
 pub use volume::EmbeddedVolume;

@@ -78,6 +78,11 @@ impl OpenOptions {
         }
     }
 
+    /// Bytes of leaves that scans may keep: as many as the buffer pool has. It holds none until there is a scan.
+    pub(crate) fn scan_cache_bytes(&self) -> u64 {
+        self.cache_bytes
+    }
+
     /// Checks what can be checked without looking at a disk.
     ///
     /// # Errors

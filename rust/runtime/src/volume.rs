@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use aurora_page::{Geometry, Lsn, VolumeId};
+use aurora_page::{Geometry, Lsn, PageId, VolumeId};
 use aurora_proto::{
     Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer,
 };
@@ -24,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::Error;
+use crate::changes::ChangeClock;
 use crate::completions::CompletionQueue;
 use crate::device::{Device, Offered};
 use crate::lock::{DirectoryLock, LOCK_FILE};
@@ -82,6 +83,8 @@ pub struct EmbeddedVolume {
     pub(crate) completions: CompletionQueue,
     failure: RwLock<Option<Failure>>,
     failed: AtomicBool,
+    /// When pages changed last, for caches of scans.
+    pub(crate) changes: ChangeClock,
     /// The thread that leads for commits that no thread waits for.
     log_thread: Mutex<Option<Arc<Parker>>>,
 }
@@ -118,6 +121,7 @@ impl EmbeddedVolume {
             completions,
             failure: RwLock::new(None),
             failed: AtomicBool::new(false),
+            changes: ChangeClock::new(),
             log_thread: Mutex::new(None),
         })
     }
@@ -699,11 +703,14 @@ impl Volume for EmbeddedVolume {
                 missing: NodeSet::EMPTY,
             });
         }
+        let pages: SmallVec<[PageId; 8]> = mtr.records.iter().map(|record| record.page).collect();
         let mut writer = self.writer.lock();
         if self.branching.load(Ordering::Acquire) {
             return Err(Refused::Branching);
         }
         let numbered = writer.append(mtr)?;
+        // Under the lock: before any of it can be durable, and a scan's read point beyond it.
+        self.changes.mark(&pages, numbered.last);
         self.numbered.store(numbered.last.0, Ordering::Release);
         Ok(numbered)
     }

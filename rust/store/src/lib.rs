@@ -51,6 +51,7 @@ pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{LogError, StoreError};
 pub use identity::{IDENTITY_FILE, NodeIdentity};
 pub use logdev::{Appended, LogConfig, LogDevice, LogEntry, Position, Replay, Ticket};
+pub use materialise::ScanPage;
 pub use memdisk::MemDisk;
 pub use node::NodeStore;
 pub use token::{PersistedBlob, PersistedToken};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use aurora_page::{Lsn, Page, PageId, unseal};
+use aurora_page::{Lsn, Page, PageId, PageKind, SealedRef, sealed_header, unseal};
 use aurora_redo::{History, Op, Record, RedoError, apply, apply_reference};
+use bytes::Bytes;
 
 use crate::error::StoreError;
 use crate::layer::{ImageEntry, Layer};
@@ -18,7 +19,89 @@ struct Chain {
     records: Vec<Record>,
 }
 
+/// A page as a scan wants it: the leaf as it was sealed, if nothing has changed it since, or the plain page.
+#[derive(Debug)]
+pub enum ScanPage {
+    /// A leaf in the sealed form of its image or bulk load.
+    Sealed {
+        /// The leaf.
+        leaf: SealedRef<'static>,
+        /// The record that made it.
+        lsn: Lsn,
+    },
+    /// The page as records have made it.
+    Plain(Page),
+}
+
+impl ScanPage {
+    /// The newest record of the page.
+    pub fn lsn(&self) -> Lsn {
+        match self {
+            ScanPage::Sealed { lsn, .. } => *lsn,
+            ScanPage::Plain(page) => page.lsn(),
+        }
+    }
+}
+
 impl NodeStore {
+    /// As [`materialise`](Self::materialise), without unsealing what can be scanned as it is.
+    pub fn scan_page(
+        &self,
+        page: PageId,
+        at: Lsn,
+        history: &History,
+    ) -> Result<ScanPage, StoreError> {
+        let floor = self.floor();
+        if at < floor {
+            return Err(StoreError::BelowFloor { page, at, floor });
+        }
+        let memory = self.memory();
+        let set = self.map.set();
+        let chain = self
+            .chain(&memory, &set, page, at, history)
+            .inspect_err(|e| self.note(e))?;
+        let found = match self.sealed_of(page, &chain) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => self.build(page, chain).map(ScanPage::Plain),
+            Err(error) => Err(error),
+        };
+        found.inspect_err(|e| self.note(e))
+    }
+
+    /// The sealed leaf that a chain is, if it is one and nothing more.
+    fn sealed_of(&self, page: PageId, chain: &Chain) -> Result<Option<ScanPage>, StoreError> {
+        let (sealed, lsn): (Bytes, Lsn) = match (&chain.image, &chain.records[..]) {
+            (Some((layer, image)), []) => (layer.image(image)?, image.lsn),
+            (None, [record]) => {
+                let op = Op::parse(&record.op);
+                let Ok(Op::Reference { blob, index, .. }) = op else {
+                    return Ok(None);
+                };
+                (self.blobs.page(blob, index, page)?, record.lsn)
+            }
+            _ => return Ok(None),
+        };
+        let wrong = |source| StoreError::Page { page, source };
+        let header = sealed_header(&sealed, page).map_err(wrong)?;
+        if header.kind != PageKind::Leaf {
+            return Ok(None);
+        }
+        if let Some((layer, image)) = &chain.image
+            && (header.lsn != image.lsn || header.origin != image.origin)
+        {
+            let expected = format!("page {page} at {}", image.lsn);
+            let got = header.lsn;
+            return Err(StoreError::corrupt(
+                &layer.path,
+                image.offset,
+                expected,
+                got,
+            ));
+        }
+        let leaf = SealedRef::new(&sealed, page).map_err(wrong)?.into_owned();
+        Ok(Some(ScanPage::Sealed { leaf, lsn }))
+    }
+
     /// The page as of `at` in `history`; a page that was never written is [`Page::empty`].
     ///
     /// It answers from this copy alone: whether the copy is complete up to `at` is for the caller to know (its SCL).

@@ -344,6 +344,11 @@ impl<'a> SealedRef<'a> {
         )
     }
 
+    /// Bytes of the body, uncompressed.
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// The same, on its own.
     pub fn into_owned(self) -> SealedRef<'static> {
         let SealedRef {

@@ -42,6 +42,7 @@ pub use compare::{compare_exact, compare_floats};
 pub use datum::{Datum, Kind};
 pub use error::{EvalError, ExprError};
 pub use function::Function;
+pub(crate) use number::pow10_float;
 pub use number::{POW10_MAX, pow10, round_half_even};
 
 /// Deepest nesting of an expression: its evaluation recurses.

@@ -1,0 +1,541 @@
+//! Which rows of a page pass: conditions on packed columns as they lie, on dictionaries once per entry, on rows where nothing
+//! else helps. And which pages need not be looked at, by their zone maps.
+
+use aurora_page::{OverflowRef, SealedData, Value, ValueRef, zone_prefix};
+use thiserror::Error;
+
+use crate::expr::{Comparison, Datum, EvalError, Kind, Node, Typed, pow10};
+use crate::view::{ColumnView, Lanes, PageView, extend};
+
+/// Why rows could not be computed with.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ScanError {
+    /// A row that an expression has no value for.
+    #[error("{expression}: {source}")]
+    Eval {
+        /// The expression.
+        expression: String,
+        /// Why.
+        source: EvalError,
+    },
+    /// A value in overflow pages could not be had.
+    #[error("{0}")]
+    Long(String),
+    /// Groups or rows take more memory than they may.
+    #[error("expected groups and rows of at most {limit} bytes in memory, got {got}")]
+    Memory {
+        /// What they may take.
+        limit: usize,
+        /// What they took when it was seen.
+        got: usize,
+    },
+}
+
+/// Fetches a value that lies in overflow pages.
+pub type ReadLong<'f> = &'f mut dyn FnMut(OverflowRef) -> Result<Vec<u8>, String>;
+
+/// One condition of a filter.
+#[derive(Clone, Debug)]
+pub(crate) enum Test {
+    /// A column's number lies within `low..=high`, or outside if `negated`.
+    Range {
+        column: usize,
+        low: i128,
+        high: i128,
+        negated: bool,
+    },
+    /// Something of one column alone.
+    Single { column: usize, condition: Typed },
+    /// Anything else.
+    General(Typed),
+}
+
+/// The conditions that must all be true.
+pub(crate) fn tests(filter: impl IntoIterator<Item = Typed>) -> Vec<Test> {
+    let mut tests = Vec::new();
+    for condition in filter {
+        flatten(condition, &mut tests);
+    }
+    // Cheap ones first: what they leave out, the others need not look at.
+    tests.sort_by_key(|test| match test {
+        Test::Range { .. } => 0,
+        Test::Single { .. } => 1,
+        Test::General(_) => 2,
+    });
+    tests
+}
+
+fn flatten(condition: Typed, out: &mut Vec<Test>) {
+    if let Node::And(left, right) = condition.node {
+        flatten(*left, out);
+        flatten(*right, out);
+        return;
+    }
+    if let Some(range) = range(&condition) {
+        out.push(range);
+        return;
+    }
+    let mut columns = Vec::new();
+    columns_of(&condition, &mut columns);
+    columns.sort_unstable();
+    columns.dedup();
+    out.push(match columns[..] {
+        [column] => Test::Single { column, condition },
+        _ => Test::General(condition),
+    });
+}
+
+pub(crate) fn columns_of(typed: &Typed, out: &mut Vec<usize>) {
+    match &typed.node {
+        Node::Column(index) => out.push(*index),
+        Node::Literal(_) => {}
+        Node::Not(of)
+        | Node::Negate(of)
+        | Node::IsNull(of)
+        | Node::Cast(of, _)
+        | Node::Round(of, _)
+        | Node::In { value: of, .. } => columns_of(of, out),
+        Node::Arithmetic(_, left, right)
+        | Node::Compare(_, left, right)
+        | Node::And(left, right)
+        | Node::Or(left, right) => {
+            columns_of(left, out);
+            columns_of(right, out);
+        }
+        Node::Case(branches, otherwise) => {
+            for (condition, value) in branches {
+                columns_of(condition, out);
+                columns_of(value, out);
+            }
+            if let Some(otherwise) = otherwise {
+                columns_of(otherwise, out);
+            }
+        }
+        Node::Coalesce(of) | Node::Call(_, of) => of.iter().for_each(|of| columns_of(of, out)),
+    }
+}
+
+/// A comparison of a column of numbers with a constant, as a range of the column's own numbers.
+fn range(condition: &Typed) -> Option<Test> {
+    let Node::Compare(comparison, left, right) = &condition.node else {
+        return None;
+    };
+    let (column, kind, comparison, literal) = match (&left.node, &right.node) {
+        (Node::Column(column), Node::Literal(literal)) => {
+            (*column, left.kind, *comparison, (literal, right.kind))
+        }
+        (Node::Literal(literal), Node::Column(column)) => (
+            *column,
+            right.kind,
+            comparison.mirrored(),
+            (literal, left.kind),
+        ),
+        _ => return None,
+    };
+    let (floor, exact) = floor_of(literal.0, literal.1, kind)?;
+    let (low, high, negated) = match comparison {
+        Comparison::Eq if exact => (floor, floor, false),
+        Comparison::Ne if exact => (floor, floor, true),
+        // No number of the column is the constant.
+        Comparison::Eq => (1, 0, false),
+        Comparison::Ne => (1, 0, true),
+        Comparison::Lt if exact => (i128::MIN, floor.checked_sub(1)?, false),
+        Comparison::Lt | Comparison::Le => (i128::MIN, floor, false),
+        Comparison::Ge if exact => (floor, i128::MAX, false),
+        Comparison::Ge | Comparison::Gt => (floor.checked_add(1)?, i128::MAX, false),
+    };
+    Some(Test::Range {
+        column,
+        low,
+        high,
+        negated,
+    })
+}
+
+/// The largest number of a kind that is not above a constant, and whether it is the constant.
+fn floor_of(literal: &Datum<'_>, from: Kind, to: Kind) -> Option<(i128, bool)> {
+    Some(match (literal, to) {
+        (Datum::Exact(v), Kind::Int | Kind::Decimal { .. }) => {
+            let (have, want) = (from.scale()?, to.scale()?);
+            if have <= want {
+                (pow10(want - have)?.checked_mul(*v)?, true)
+            } else {
+                let power = pow10(have - want)?;
+                (v.div_euclid(power), v.rem_euclid(power) == 0)
+            }
+        }
+        (Datum::Date(v), Kind::Date) => ((*v).into(), true),
+        (Datum::Time(v), Kind::Time) | (Datum::Timestamp(v), Kind::Timestamp { .. }) => {
+            ((*v).into(), true)
+        }
+        (Datum::Bool(v), Kind::Bool) => ((*v).into(), true),
+        _ => return None,
+    })
+}
+
+/// The zone of a column as numbers; `None` if it says nothing about them.
+pub(crate) fn number_zone(column: &ColumnView<'_>) -> Option<(i128, i128)> {
+    let (low, high) = column.zone;
+    match Kind::of(column.data_type) {
+        Kind::Bool => Some((low.into(), high.into())),
+        Kind::Int | Kind::Decimal { .. } | Kind::Date | Kind::Time | Kind::Timestamp { .. } => {
+            let number = |prefix: u64| i128::from((prefix ^ 1 << 63) as i64);
+            let (low, high) = (number(low), number(high));
+            // Decimals beyond 64 bits are at the ends.
+            let low = if low == i64::MIN.into() {
+                i128::MIN
+            } else {
+                low
+            };
+            let high = if high == i64::MAX.into() {
+                i128::MAX
+            } else {
+                high
+            };
+            Some((low, high))
+        }
+        _ => None,
+    }
+}
+
+impl Test {
+    pub(crate) fn column(&self) -> Option<usize> {
+        match self {
+            Test::Range { column, .. } | Test::Single { column, .. } => Some(*column),
+            Test::General(_) => None,
+        }
+    }
+
+    /// False if the zone says that no value passes.
+    pub(crate) fn may_pass(&self, column: &ColumnView<'_>) -> bool {
+        // Nothing but nulls: no comparison is true.
+        let empty = column.zone.0 > column.zone.1;
+        match self {
+            Test::Range {
+                low,
+                high,
+                negated: false,
+                ..
+            } => {
+                if empty || low > high {
+                    return false;
+                }
+                number_zone(column).is_none_or(|(min, max)| *low <= max && min <= *high)
+            }
+            Test::Range { .. } => !empty,
+            Test::Single { condition, .. } => text_may_pass(condition, column),
+            Test::General(_) => true,
+        }
+    }
+
+    /// Takes the positions that do not pass out of the mask.
+    pub(crate) fn apply(
+        &self,
+        page: &PageView<'_>,
+        places: &[Option<usize>],
+        mask: &mut [u8],
+        long: ReadLong<'_>,
+    ) -> Result<(), ScanError> {
+        match self {
+            Test::Range {
+                column,
+                low,
+                high,
+                negated,
+            } => {
+                let Some(place) = places[*column] else {
+                    mask.fill(0);
+                    return Ok(());
+                };
+                let view = page.column(place);
+                clear_nulls(&view, mask);
+                if let Some(lanes) = view.lanes {
+                    keep_range(&lanes, *low, *high, *negated, mask);
+                }
+                Ok(())
+            }
+            Test::Single { column, condition } => {
+                if let (Some(place), PageView::Sealed(_)) = (places[*column], page) {
+                    let view = page.column(place);
+                    if by_dictionary(&view, page, places, condition, mask, &mut *long)? {
+                        return Ok(());
+                    }
+                }
+                by_row(condition, page, places, mask, long)
+            }
+            Test::General(condition) => by_row(condition, page, places, mask, long),
+        }
+    }
+}
+
+fn clear_nulls(view: &ColumnView<'_>, mask: &mut [u8]) {
+    let Some(nulls) = view.nulls else { return };
+    for (eight, bits) in mask.chunks_mut(8).zip(nulls) {
+        if *bits != 0 {
+            for (at, place) in eight.iter_mut().enumerate() {
+                *place &= !(bits >> at) & 1;
+            }
+        }
+    }
+}
+
+/// Keeps positions whose number is in the range: lane by lane as wide as they lie, so that the compiler makes vectors of it.
+pub(crate) fn keep_range(lanes: &Lanes<'_>, low: i128, high: i128, negated: bool, mask: &mut [u8]) {
+    macro_rules! lanes_within {
+        ($type:ty, $unsigned:ty, $bytes:expr, $low:expr, $high:expr) => {{
+            // Beyond the ends of the lane's type nothing can be; an empty range keeps nothing.
+            let (min, max) = (i128::from(<$type>::MIN), i128::from(<$type>::MAX));
+            let (low, high) = ($low.max(min), $high.min(max));
+            if low > high {
+                if !negated {
+                    mask.fill(0);
+                }
+                return;
+            }
+            let (start, span) = (low as $type, (high - low) as $unsigned);
+            let flip = u8::from(negated);
+            let (values, _) = $bytes.as_chunks::<{ size_of::<$type>() }>();
+            for (place, lane) in mask.iter_mut().zip(values) {
+                let distance = <$type>::from_le_bytes(*lane).wrapping_sub(start) as $unsigned;
+                *place &= u8::from(distance <= span) ^ flip;
+            }
+        }};
+    }
+    match *lanes {
+        Lanes::Offset { base, width, bytes } => {
+            // Saturation keeps what is beyond all lanes beyond them.
+            let (whole_low, whole_high) = (low, high);
+            let (low, high) = (low.saturating_sub(base), high.saturating_sub(base));
+            match width {
+                0 => {
+                    if (low..=high).contains(&0) == negated {
+                        mask.fill(0);
+                    }
+                }
+                1 => lanes_within!(u8, u8, bytes, low, high),
+                2 => lanes_within!(u16, u16, bytes, low, high),
+                4 => lanes_within!(u32, u32, bytes, low, high),
+                8 => lanes_within!(u64, u64, bytes, low, high),
+                _ => keep_each(lanes, whole_low, whole_high, negated, mask),
+            }
+        }
+        Lanes::Native { width, bytes } => match width {
+            1 => lanes_within!(i8, u8, bytes, low, high),
+            2 => lanes_within!(i16, u16, bytes, low, high),
+            4 => lanes_within!(i32, u32, bytes, low, high),
+            8 => lanes_within!(i64, u64, bytes, low, high),
+            _ => keep_each(lanes, low, high, negated, mask),
+        },
+        Lanes::Dictionary { codes, values, len } => {
+            let passes: Vec<bool> = (0..len)
+                .map(|code| {
+                    let value = extend(values.get(code), values.width());
+                    (low..=high).contains(&value) != negated
+                })
+                .collect();
+            for (at, place) in mask.iter_mut().enumerate() {
+                let code = codes.get(at) as usize;
+                *place &= u8::from(passes.get(code).copied().unwrap_or(false));
+            }
+        }
+    }
+}
+
+fn keep_each(lanes: &Lanes<'_>, low: i128, high: i128, negated: bool, mask: &mut [u8]) {
+    for (at, place) in mask.iter_mut().enumerate() {
+        *place &= u8::from((low..=high).contains(&lanes.get(at)) != negated);
+    }
+}
+
+/// A comparison with a constant text, by the first eight bytes.
+fn text_may_pass(condition: &Typed, column: &ColumnView<'_>) -> bool {
+    let Node::Compare(comparison, left, right) = &condition.node else {
+        return true;
+    };
+    let (comparison, literal) = match (&left.node, &right.node) {
+        (Node::Column(_), Node::Literal(literal)) => (*comparison, literal),
+        (Node::Literal(literal), Node::Column(_)) => (comparison.mirrored(), literal),
+        _ => return true,
+    };
+    let prefix = match literal {
+        Datum::Text(text) => zone_prefix(ValueRef::Text(text)),
+        Datum::Bytes(bytes) => zone_prefix(ValueRef::Bytes(bytes)),
+        Datum::Uuid(bytes) => zone_prefix(ValueRef::Uuid(*bytes)),
+        _ => return true,
+    };
+    let (Some(prefix), (min, max)) = (prefix, column.zone) else {
+        return true;
+    };
+    if min > max {
+        return false;
+    }
+    match comparison {
+        Comparison::Eq => (min..=max).contains(&prefix),
+        Comparison::Lt | Comparison::Le => min <= prefix,
+        Comparison::Gt | Comparison::Ge => max >= prefix,
+        Comparison::Ne => true,
+    }
+}
+
+/// Evaluates a condition once per entry of the column's dictionary; false if it has none that helps.
+fn by_dictionary(
+    view: &ColumnView<'_>,
+    page: &PageView<'_>,
+    places: &[Option<usize>],
+    condition: &Typed,
+    mask: &mut [u8],
+    long: ReadLong<'_>,
+) -> Result<bool, ScanError> {
+    let Some(sealed) = &view.sealed else {
+        return Ok(false);
+    };
+    let (codes, len) = match sealed.data {
+        SealedData::Dictionary { codes, len, .. }
+        | SealedData::VarDictionary { codes, len, .. } => (codes, len),
+        SealedData::Packed { .. } | SealedData::Var { .. } => return Ok(false),
+    };
+    // 0 not yet known, 1 passes, 2 does not.
+    let mut known = vec![0u8; len + 1];
+    for (at, place) in mask.iter_mut().enumerate() {
+        if *place == 0 {
+            continue;
+        }
+        let code = if sealed.is_null(at) {
+            len
+        } else {
+            codes.get(at) as usize
+        };
+        let Some(answer) = known.get_mut(code) else {
+            continue;
+        };
+        if *answer == 0 {
+            let passes = on_row(condition, page, places, at, &mut *long, |condition, row| {
+                condition.test(row)
+            })?;
+            *answer = if passes == Some(true) { 1 } else { 2 };
+        }
+        *place = u8::from(*answer == 1);
+    }
+    Ok(true)
+}
+
+fn by_row(
+    condition: &Typed,
+    page: &PageView<'_>,
+    places: &[Option<usize>],
+    mask: &mut [u8],
+    long: ReadLong<'_>,
+) -> Result<(), ScanError> {
+    for (at, place) in mask.iter_mut().enumerate() {
+        if *place != 0 {
+            let passes = on_row(condition, page, places, at, &mut *long, |condition, row| {
+                condition.test(row)
+            })?;
+            *place = u8::from(passes == Some(true));
+        }
+    }
+    Ok(())
+}
+
+/// Evaluates on the row at a position, with values in overflow pages fetched when they are needed.
+pub(crate) fn on_row<T>(
+    typed: &Typed,
+    page: &PageView<'_>,
+    places: &[Option<usize>],
+    position: usize,
+    long: ReadLong<'_>,
+    evaluate: impl for<'x> Fn(&Typed, &(dyn Fn(usize) -> ValueRef<'x> + '_)) -> Result<T, EvalError>,
+) -> Result<T, ScanError>
+where
+    T: 'static,
+{
+    on_values(
+        typed,
+        &|column| page.value(position, places.get(column).copied().flatten()),
+        long,
+        |typed, row| evaluate(typed, row),
+    )
+}
+
+/// The same on any row.
+pub(crate) fn on_values<'r, T: 'static>(
+    typed: &Typed,
+    row: &dyn Fn(usize) -> ValueRef<'r>,
+    long: ReadLong<'_>,
+    evaluate: impl for<'x> Fn(&Typed, &(dyn Fn(usize) -> ValueRef<'x> + '_)) -> Result<T, EvalError>,
+) -> Result<T, ScanError> {
+    let mut fetched: Vec<(usize, Value)> = Vec::new();
+    loop {
+        let evaluated = {
+            let lookup = |column: usize| -> ValueRef<'_> {
+                match fetched.iter().find(|(of, _)| *of == column) {
+                    Some((_, value)) => value.as_ref(),
+                    None => row(column),
+                }
+            };
+            evaluate(typed, &lookup)
+        };
+        match evaluated {
+            Ok(value) => return Ok(value),
+            Err(EvalError::LongValue { column, reference }) => {
+                let bytes = long(reference).map_err(ScanError::Long)?;
+                fetched.push((column, long_value(kind_of(typed, column), bytes)));
+            }
+            Err(source) => {
+                return Err(ScanError::Eval {
+                    expression: String::new(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+fn kind_of(typed: &Typed, column: usize) -> Kind {
+    let mut found = Kind::Text;
+    kinds(typed, column, &mut found);
+    found
+}
+
+fn kinds(typed: &Typed, column: usize, found: &mut Kind) {
+    if typed.node == Node::Column(column) {
+        *found = typed.kind;
+    }
+    match &typed.node {
+        Node::Column(_) | Node::Literal(_) => {}
+        Node::Not(of)
+        | Node::Negate(of)
+        | Node::IsNull(of)
+        | Node::Cast(of, _)
+        | Node::Round(of, _)
+        | Node::In { value: of, .. } => kinds(of, column, found),
+        Node::Arithmetic(_, left, right)
+        | Node::Compare(_, left, right)
+        | Node::And(left, right)
+        | Node::Or(left, right) => {
+            kinds(left, column, found);
+            kinds(right, column, found);
+        }
+        Node::Case(branches, otherwise) => {
+            for (condition, value) in branches {
+                kinds(condition, column, found);
+                kinds(value, column, found);
+            }
+            if let Some(otherwise) = otherwise {
+                kinds(otherwise, column, found);
+            }
+        }
+        Node::Coalesce(of) | Node::Call(_, of) => {
+            of.iter().for_each(|of| kinds(of, column, found));
+        }
+    }
+}
+
+/// A fetched value; bytes that are not UTF-8 can only come from a damaged page, which its checksum has caught.
+pub(crate) fn long_value(kind: Kind, bytes: Vec<u8>) -> Value {
+    match kind {
+        Kind::Bytes => Value::Bytes(bytes),
+        Kind::Json => Value::Json(String::from_utf8_lossy(&bytes).into_owned()),
+        _ => Value::Text(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}

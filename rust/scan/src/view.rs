@@ -1,0 +1,211 @@
+//! A page as the kernels see it, sealed or plain: columns of lanes by position.
+//!
+//! A *position* is a rank of a sealed leaf or a slot of a plain one; dead slots have positions too, and are never selected.
+
+use aurora_page::{
+    DataType, LeafRef, PackedArray, Schema, SealedColumn, SealedData, SealedRef, ValueRef,
+};
+
+/// A page.
+#[derive(Clone, Copy)]
+pub enum PageView<'a> {
+    /// In plain form.
+    Leaf(&'a LeafRef<'a>),
+    /// Sealed.
+    Sealed(&'a SealedRef<'a>),
+}
+
+/// Fixed-width values that can be read without looking at each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lanes<'a> {
+    /// `base + unsigned`, in the type's own arithmetic.
+    Offset {
+        base: i128,
+        width: usize,
+        bytes: &'a [u8],
+    },
+    /// The values themselves, signed, as wide as the type.
+    Native { width: usize, bytes: &'a [u8] },
+    /// `values[codes]`, values as wide as the type.
+    Dictionary {
+        codes: PackedArray<'a>,
+        values: PackedArray<'a>,
+        len: usize,
+    },
+}
+
+/// A column of a page.
+pub(crate) struct ColumnView<'a> {
+    pub(crate) data_type: DataType,
+    pub(crate) zone: (u64, u64),
+    pub(crate) nulls: Option<&'a [u8]>,
+    pub(crate) lanes: Option<Lanes<'a>>,
+    pub(crate) sealed: Option<SealedColumn<'a>>,
+}
+
+impl<'a> PageView<'a> {
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            PageView::Leaf(leaf) => leaf.len(),
+            PageView::Sealed(sealed) => sealed.len(),
+        }
+    }
+
+    /// Index within the page of the schema's column; `None` if the page is older than the column.
+    pub(crate) fn place(&self, schema: &Schema, column: usize) -> Option<usize> {
+        let id = schema.columns()[column].id;
+        match self {
+            PageView::Leaf(leaf) => {
+                let is = |index: &usize| leaf.column_id(*index) == id;
+                let count = leaf.column_count();
+                Some(column)
+                    .filter(|index| *index < count && is(index))
+                    .or_else(|| (0..count).find(is))
+            }
+            PageView::Sealed(sealed) => {
+                let is = |index: &usize| sealed.column(*index).id == id;
+                let count = sealed.column_count();
+                Some(column)
+                    .filter(|index| *index < count && is(index))
+                    .or_else(|| (0..count).find(is))
+            }
+        }
+    }
+
+    pub(crate) fn column(&self, index: usize) -> ColumnView<'a> {
+        match self {
+            PageView::Leaf(leaf) => {
+                let data_type = leaf.column_type(index);
+                let lanes = data_type.fixed_width().map(|width| Lanes::Native {
+                    width,
+                    bytes: leaf.fixed_column(index),
+                });
+                ColumnView {
+                    data_type,
+                    zone: leaf.zone(index),
+                    nulls: leaf.null_bitmap(index),
+                    lanes,
+                    sealed: None,
+                }
+            }
+            PageView::Sealed(sealed) => {
+                let column = sealed.column(index);
+                ColumnView {
+                    data_type: column.data_type,
+                    zone: column.zone,
+                    nulls: column.nulls,
+                    lanes: lanes_of(&column),
+                    sealed: Some(column),
+                }
+            }
+        }
+    }
+
+    /// The value at a position of a column, null if the page does not have the column.
+    pub(crate) fn value(&self, position: usize, place: Option<usize>) -> ValueRef<'a> {
+        match (self, place) {
+            (_, None) => ValueRef::Null,
+            (PageView::Leaf(leaf), Some(column)) => leaf.value(position as u16, column),
+            (PageView::Sealed(sealed), Some(column)) => sealed.value(position, column),
+        }
+    }
+}
+
+fn lanes_of<'a>(column: &SealedColumn<'a>) -> Option<Lanes<'a>> {
+    let native = column.data_type.fixed_width()?;
+    Some(match column.data {
+        SealedData::Packed { base, offsets } if offsets.width() == native => {
+            debug_assert_eq!(base, 0, "lanes of full width are the values");
+            Lanes::Native {
+                width: native,
+                bytes: offsets.bytes(),
+            }
+        }
+        SealedData::Packed { base, offsets } => Lanes::Offset {
+            base,
+            width: offsets.width(),
+            bytes: offsets.bytes(),
+        },
+        SealedData::Dictionary { codes, values, len } => Lanes::Dictionary { codes, values, len },
+        SealedData::Var { .. } | SealedData::VarDictionary { .. } => return None,
+    })
+}
+
+#[inline(always)]
+fn chunk<const W: usize>(bytes: &[u8], at: usize) -> [u8; W] {
+    bytes.as_chunks::<W>().0.get(at).copied().unwrap_or([0; W])
+}
+
+/// Sign-extends the low bytes of a number.
+pub(crate) fn extend(bits: u128, width: usize) -> i128 {
+    let shift = 128 - 8 * width.clamp(1, 16) as u32;
+    ((bits << shift) as i128) >> shift
+}
+
+impl Lanes<'_> {
+    /// The value at a position, as a signed number.
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> i128 {
+        match *self {
+            Lanes::Offset { base, width, bytes } => base.wrapping_add(match width {
+                0 => 0,
+                1 => u8::from_le_bytes(chunk(bytes, at)).into(),
+                2 => u16::from_le_bytes(chunk(bytes, at)).into(),
+                4 => u32::from_le_bytes(chunk(bytes, at)).into(),
+                8 => u64::from_le_bytes(chunk(bytes, at)).into(),
+                _ => i128::from_le_bytes(chunk(bytes, at)),
+            }),
+            Lanes::Native { width, bytes } => match width {
+                1 => i8::from_le_bytes(chunk(bytes, at)).into(),
+                2 => i16::from_le_bytes(chunk(bytes, at)).into(),
+                4 => i32::from_le_bytes(chunk(bytes, at)).into(),
+                8 => i64::from_le_bytes(chunk(bytes, at)).into(),
+                _ => i128::from_le_bytes(chunk(bytes, at)),
+            },
+            Lanes::Dictionary { codes, values, .. } => {
+                let code = codes.get(at) as usize;
+                extend(values.get(code), values.width())
+            }
+        }
+    }
+
+    /// The low 64 bits of the values at these positions.
+    pub(crate) fn gather(&self, positions: &[u16], out: &mut Vec<i64>) {
+        out.clear();
+        out.reserve(positions.len());
+        macro_rules! each {
+            ($type:ty, $bytes:expr, $base:expr) => {{
+                let (lanes, _) = $bytes.as_chunks::<{ size_of::<$type>() }>();
+                let base: i64 = $base;
+                out.extend(positions.iter().map(|at| {
+                    let lane = lanes.get(usize::from(*at)).copied().unwrap_or_default();
+                    base.wrapping_add(<$type>::from_le_bytes(lane) as i64)
+                }));
+            }};
+        }
+        match *self {
+            Lanes::Offset { base, width, bytes } => {
+                let base = base as i64;
+                match width {
+                    0 => out.resize(positions.len(), base),
+                    1 => each!(u8, bytes, base),
+                    2 => each!(u16, bytes, base),
+                    4 => each!(u32, bytes, base),
+                    8 => each!(u64, bytes, base),
+                    _ => each!(i128, bytes, base),
+                }
+            }
+            Lanes::Native { width, bytes } => match width {
+                1 => each!(i8, bytes, 0),
+                2 => each!(i16, bytes, 0),
+                4 => each!(i32, bytes, 0),
+                8 => each!(i64, bytes, 0),
+                _ => each!(i128, bytes, 0),
+            },
+            Lanes::Dictionary { .. } => {
+                out.extend(positions.iter().map(|at| self.get(usize::from(*at)) as i64));
+            }
+        }
+    }
+}
