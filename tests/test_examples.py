@@ -21,7 +21,7 @@ def run(name: str, *arguments: str, cwd: Path) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "demo.py"}
+    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "dashboard.py", "demo.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -42,6 +42,13 @@ def test_threads(tmp_path: Path, path: tuple[str, ...]) -> None:
 def test_asyncio_service(tmp_path: Path, path: tuple[str, ...]) -> None:
     out = run("asyncio_service.py", *path, cwd=tmp_path)
     assert "counted: 20,000; /page/7 was seen 2 times" in out
+
+
+@pytest.mark.parametrize("path", [(), ("orders",)])
+def test_dashboard(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("dashboard.py", *path, cwd=tmp_path)
+    assert "at the end: 5,000 orders" in out
+    assert "filter: (day >= DATE '2026-03-01')" in out
 
 
 @pytest.mark.crash

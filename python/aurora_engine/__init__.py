@@ -19,9 +19,11 @@ from __future__ import annotations
 
 from aurora_engine import exceptions
 from aurora_engine._engine import (
+    Agg,
     AsyncTransaction,
     Commit,
     Expr,
+    GroupBy,
     RowIterator,
     Scan,
     Schema,
@@ -31,6 +33,7 @@ from aurora_engine._engine import (
     __version__,
     coalesce,
     col,
+    count,
     lit,
 )
 from aurora_engine.aio import Aio
@@ -54,6 +57,7 @@ from aurora_engine.types import (
 )
 
 __all__ = [
+    "Agg",
     "Aio",
     "AsyncTransaction",
     "AuroraError",
@@ -65,6 +69,7 @@ __all__ = [
     "Expr",
     "Float32",
     "Float64",
+    "GroupBy",
     "Instant",
     "Int8",
     "Int16",
@@ -90,6 +95,7 @@ __all__ = [
     "astuple",
     "coalesce",
     "col",
+    "count",
     "desc",
     "exceptions",
     "lit",

@@ -18,12 +18,14 @@ _R_co = TypeVar("_R_co", bound=Row, covariant=True)
 _T_co = TypeVar("_T_co", covariant=True)
 
 __all__ = [
+    "Agg",
     "Aio",
     "AsyncRowIterator",
     "AsyncTransaction",
     "Cluster",
     "Commit",
     "Expr",
+    "GroupBy",
     "Ready",
     "RowIterator",
     "Scan",
@@ -38,6 +40,7 @@ __all__ = [
     "add_column",
     "coalesce",
     "col",
+    "count",
     "drop_column",
     "lit",
     "rename_column",
@@ -139,6 +142,22 @@ class Expr:
         """The number without its sign."""
     def cast(self, to: Any) -> Expr:
         """The value as another type: ``int``, ``Annotated[Decimal, precision(18, 2)]``, or a stored type's name."""
+    def sum(self) -> Agg:
+        """The sum of the values of a group."""
+    def min(self) -> Agg:
+        """The smallest value of a group."""
+    def max(self) -> Agg:
+        """The largest value of a group."""
+    def mean(self) -> Agg:
+        """The mean of a group, a float."""
+    def count(self) -> Agg:
+        """How many values of a group are not null."""
+    def n_unique(self) -> Agg:
+        """How many different values a group has, null not counted."""
+    def var(self) -> Agg:
+        """The sample variance of a group, a float."""
+    def std(self) -> Agg:
+        """The sample standard deviation of a group, a float."""
     @property
     def str(self) -> TextFunctions:
         """Functions of texts."""
@@ -252,20 +271,63 @@ class AsyncRowIterator(Generic[_R_co]):
     def __class_getitem__(cls, key: Any) -> Any: ...
 
 @final
-class Scan(Generic[_R_co]):
-    """The rows of a table, or of a range of its keys, as they were when the scan was made.
+class Agg:
+    """What is computed from the rows of a group: ``col("total").sum()``."""
 
-    Iterate over it for rows, or hand it to anything that takes an Arrow stream: ``polars.DataFrame(scan)``,
-    ``pyarrow.table(scan)``, ``duckdb.from_arrow``. It can be read more than once.
+def count() -> Agg:
+    """How many rows a group has."""
+
+@final
+class GroupBy:
+    """Rows in groups, before it is said what is wanted of each."""
+
+    def agg(self, **aggregates: Agg) -> Scan[Any]:
+        """A row for each group: its keys, and what is computed from its rows."""
+
+@final
+class Scan(Generic[_R_co]):
+    """The rows of a table, or of a range of its keys, as they were when the scan was made, and what is asked of them.
+
+    Each step gives a new scan, and nothing is read before it is wanted: iterate over it for rows, or hand it to
+    anything that takes an Arrow stream: ``polars.DataFrame(scan)``, ``pyarrow.table(scan)``, ``duckdb.from_arrow``. It
+    can be read more than once.
     """
 
     def __iter__(self) -> RowIterator[_R_co]: ...
+    def filter(self, *conditions: Expr) -> Scan[_R_co]:
+        """Rows for which all conditions are true; after ``agg``, groups.
+
+        Raises:
+            UnknownColumn, TypeMismatch: a condition makes no sense for the rows.
+        """
+    def select(self, *columns: Expr | str, **named: _Operand) -> Scan[Any]:
+        """These columns, and expressions by name: ``select("id", total=col("price") * col("n"))``."""
+    def with_columns(self, **named: _Operand) -> Scan[Any]:
+        """The columns that there are, and expressions by name; one of a name that there is takes its place."""
+    def group_by(self, *columns: Expr | str, **named: _Operand) -> GroupBy:
+        """Rows in groups of equal values: ``group_by("owner", year=col("day").dt.year()).agg(...)``."""
+    def agg(self, **aggregates: Agg) -> Scan[Any]:
+        """One row of aggregates of all rows."""
+    def sort(self, *columns: str, descending: bool = False) -> Scan[_R_co]:
+        """The result in the order of these columns; with ``limit``, only the first rows are kept on the way."""
+    def limit(self, rows: int) -> Scan[_R_co]:
+        """At most so many rows."""
     def __arrow_c_schema__(self) -> Any:
         """The schema as an Arrow PyCapsule."""
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """The rows as an Arrow PyCapsule stream of record batches."""
     def count(self) -> int:
         """How many rows there are."""
+    def to_arrow(self) -> Any:
+        """The result as a ``pyarrow.Table``."""
+    def to_polars(self) -> Any:
+        """The result as a ``polars.DataFrame``."""
+    def to_pandas(self) -> Any:
+        """The result as a ``pandas.DataFrame``."""
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The result as dictionaries."""
+    def explain(self, *, analyze: bool = False) -> str:
+        """What the query does and where, as a text; with ``analyze`` it is run, and the text says what that took."""
     @classmethod
     def __class_getitem__(cls, key: Any) -> Any: ...
 
@@ -330,6 +392,16 @@ class Transaction:
         For a key of several columns a bound is a tuple of its first values. It sees the changes that the transaction
         has made so far.
         """
+    def scan(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        parallel_query: Literal["off", "auto", "force"] | None = None,
+    ) -> Scan[_R]:
+        """The rows as the transaction sees them, its own changes among them."""
     def rollback(self) -> None:
         """Gives up every change and ends the transaction."""
     def commit(self) -> Commit | None:
@@ -424,8 +496,16 @@ class View:
         reverse: bool = False,
     ) -> RowIterator[_R]:
         """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``."""
-    def scan(self, table: Table[_R], lo: Any = None, hi: Any = None, *, prefix: Any = None) -> Scan[_R]:
-        """The rows of a range, as rows or as an Arrow stream."""
+    def scan(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        parallel_query: Literal["off", "auto", "force"] | None = None,
+    ) -> Scan[_R]:
+        """The rows of a range, as rows or as an Arrow stream, or what a query makes of them."""
 
 @disjoint_base
 class Aio:
@@ -506,8 +586,29 @@ class Cluster:
         Raises:
             OutsideWindow: no longer kept, or not yet here.
         """
-    def scan(self, table: Table[_R], lo: Any = None, hi: Any = None, *, prefix: Any = None) -> Scan[_R]:
-        """The rows of a table or of a range of its keys, as rows or as an Arrow stream."""
+    def scan(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        at: Commit | int | dt.datetime | None = None,
+        parallel_query: Literal["off", "auto", "force"] | None = None,
+    ) -> Scan[_R]:
+        """The rows of a table or of a range of its keys, as rows or as an Arrow stream, or what a query makes of them.
+
+        Args:
+            table: The table.
+            lo: Where the range begins, included.
+            hi: Where it ends, left out.
+            prefix: The first values of the keys, instead of ``lo`` and ``hi``.
+            at: An LSN, a commit, or an aware time: everything as it was then.
+            parallel_query: Whether the storage nodes run the query; by default as the cluster is set.
+
+        Raises:
+            OutsideWindow: ``at`` is no longer kept, or not yet here.
+        """
     def committed(self, token: str) -> Commit | None:
         """The commit that was made with a token, if one was in the last 24 hours."""
     def _create_table(self, name: str, schema: Schema, row: type[Any], exist_ok: bool) -> Table[Any]: ...
@@ -525,4 +626,7 @@ class Cluster:
         """
     def _window(self) -> dict[str, Any]: ...
     def _set_window(self, seconds: float) -> None: ...
+    def _set_parallel_query(self, mode: str, instance_class: str | None) -> None: ...
+    def _parallel_query(self) -> tuple[str, str | None]: ...
+    def _pq_counters(self) -> dict[str, int]: ...
     def _status(self) -> dict[str, Any]: ...

@@ -11,13 +11,14 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Literal, Protocol, Self, TypeVar, cast, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
 from aurora_engine.definitions import Definitions
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
+from aurora_engine.instances import instance
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
 from aurora_engine.status import Status, status_of
@@ -65,12 +66,14 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     read_only: bool = False,
     takeover: bool = False,
     region: str | None = None,
-    cache_bytes: int = 256 * MIB,
+    cache_bytes: int | None = None,
     page_bytes: int | None = None,
     segment_bytes: int | None = None,
     window: dt.timedelta | None = None,
     nodes: Sequence[tuple[str, str | os.PathLike[str]]] | None = None,
     background_bytes_per_s: int = 64 * MIB,
+    parallel_query: Literal["off", "auto", "force"] = "auto",
+    instance_class: str | None = None,
 ) -> Cluster:
     """Opens the cluster in a directory, and makes it there if there is none.
 
@@ -81,13 +84,16 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         read_only: Take no ownership of the volume and refuse writes.
         takeover: End the process that has the directory open, wait for it to be gone, and open it.
         region: The region the cluster is made in, or is expected to be in.
-        cache_bytes: Budget of the buffer pool.
+        cache_bytes: Budget of the buffer pool, 256 MiB by default. Queries may keep as much again of what they scan.
         page_bytes: Page size of a new volume: 16, 32 (the default) or 64 KiB.
         segment_bytes: Segment size of a new volume, 10 GiB by default.
         window: How far back older versions are kept for ``view(at=...)``.
         nodes: Availability Zone and directory of the six nodes, two per zone: put them on six disks. A relative
             directory is one below ``path``. They are fixed when the cluster is made, and need not be given again.
         background_bytes_per_s: What compaction and scrub may read and write per second.
+        parallel_query: Whether the storage nodes run queries: never, when it pays, or always.
+        instance_class: What the instance is, such as ``db.r6g.large``: it gives ``cache_bytes`` unless that is given,
+            and ``db.t2`` and ``db.t3`` run no parallel query.
 
     Raises:
         InvalidOption, NotACluster, NewerFormat, AlreadyOpen, RegionMismatch, QuorumLost, ReadOnlyCluster, DiskFull,
@@ -101,6 +107,11 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     directory = None if path is None else os.fsdecode(path)
     if directory == "":
         raise _refused("path", "a directory", "an empty one")
+    cluster_class = None if instance_class is None else instance(instance_class)
+    if parallel_query not in ("off", "auto", "force"):
+        raise _refused("parallel_query", '"off", "auto" or "force"', parallel_query)
+    if cache_bytes is None:
+        cache_bytes = 256 * MIB if cluster_class is None else cluster_class.cache_bytes
     for option, size in (
         ("cache_bytes", cache_bytes), ("page_bytes", page_bytes), ("segment_bytes", segment_bytes),
         ("background_bytes_per_s", background_bytes_per_s),
@@ -122,6 +133,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         nodes=placed,
         background_bytes_per_s=background_bytes_per_s,
     )
+    cluster.set_parallel_query(parallel_query, instance_class)
     if placed is not None:
         there = [(node.az, node.path) for node in cluster.status().nodes]
         if _resolved(directory, there) != _resolved(directory, placed):
@@ -134,6 +146,26 @@ class Cluster(Definitions):
     """An open cluster. Use it as a context manager, from as many threads and event loops as you like."""
 
     _aio: Aio | None = None
+
+    @property
+    def parallel_query(self) -> str:
+        """Whether the storage nodes run queries that do not say otherwise: ``"off"``, ``"auto"`` or ``"force"``."""
+        return self._parallel_query()[0]
+
+    @property
+    def instance_class(self) -> str | None:
+        """The class of the instance, such as ``db.r6g.large``, if it was given one."""
+        return self._parallel_query()[1]
+
+    def set_parallel_query(self, mode: Literal["off", "auto", "force"], instance_class: str | None = None) -> None:
+        """Sets where queries run that do not say otherwise, and the class of the instance (by default as it was)."""
+        if instance_class is not None:
+            instance(instance_class)
+        self._set_parallel_query(mode, instance_class or self.instance_class)
+
+    def parallel_query_counters(self) -> dict[str, int]:
+        """How often queries ran on the storage nodes, and how often not and why, by Aurora's names."""
+        return {f"Aurora_pq_{name}": count for name, count in self._pq_counters().items()}
 
     def __enter__(self) -> Self:
         return self

@@ -177,6 +177,19 @@ class IndexExists(UsageError):
     index: str
 
 
+class QueryTooLarge(UsageError):
+    """A query's groups, or the rows that it sorts, need more memory than they may take."""
+
+    limit: int
+    got: int
+
+
+class ParallelQueryRefused(UsageError):
+    """The instance is of a class that runs no parallel query."""
+
+    instance_class: str
+
+
 class InvalidValue(UsageError):
     """A value cannot be stored in its column."""
 

@@ -1,5 +1,6 @@
 //! An open cluster: tables, transactions, reads, status.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::from_py::datetime_us;
 use crate::in_flight::InFlight;
 use crate::ops::{Get, GetMany, Operation};
 use crate::pytypes::types;
+use crate::query::PqMode;
 use crate::range::RangeArgs;
 use crate::scan::Scan;
 use crate::schema::PySchema;
@@ -233,7 +235,11 @@ impl Cluster {
     }
 
     /// The rows of a table or of a range of its keys, as rows or as an Arrow stream.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None))]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, at=None, parallel_query=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the keywords that Python sees"
+    )]
     fn scan<'py>(
         &self,
         py: Python<'py>,
@@ -241,9 +247,18 @@ impl Cluster {
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
+        at: Option<&Bound<'py, PyAny>>,
+        parallel_query: Option<&str>,
     ) -> PyResult<Scan> {
+        let mode = parallel_query
+            .map(|mode| PqMode::parse(py, mode))
+            .transpose()?;
         let core = Core::new(self.db.clone(), None);
-        core.begin(py, Mode::ReadOnly { at: None })?;
+        let at = match at {
+            Some(at) => Some(self.within_window(py, self.lsn_of(at, true)?)?),
+            None => None,
+        };
+        core.begin(py, Mode::ReadOnly { at })?;
         Scan::new(
             py,
             Arc::new(core),
@@ -256,6 +271,7 @@ impl Cluster {
                 reverse: false,
             },
         )
+        .map(|scan| scan.with_mode(mode))
     }
 
     /// The commit that was made with a token, if one was in the last 24 hours.
@@ -321,6 +337,43 @@ impl Cluster {
 
     fn _set_window(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
         crate::history::set_window(py, &self.db, seconds)
+    }
+
+    /// Where queries run unless they say otherwise, and on which class of instance.
+    #[pyo3(signature = (mode, instance_class))]
+    fn _set_parallel_query(
+        &self,
+        py: Python<'_>,
+        mode: &str,
+        instance_class: Option<String>,
+    ) -> PyResult<()> {
+        self.db
+            .set_parallel_query(PqMode::parse(py, mode)?, instance_class);
+        Ok(())
+    }
+
+    fn _parallel_query(&self) -> (&'static str, Option<String>) {
+        let (mode, class) = self.db.parallel_query();
+        (mode.name(), class)
+    }
+
+    /// Counters of parallel query, by the names that Aurora gives them.
+    fn _pq_counters(&self, py: Python<'_>) -> PyResult<BTreeMap<String, u64>> {
+        let status = self.db.cluster(py)?.pq_status();
+        let not_chosen = self.db.not_chosen();
+        let mut counters = BTreeMap::from([
+            ("request_attempted".to_owned(), status.attempted),
+            ("request_executed".to_owned(), status.executed),
+            ("request_failed".to_owned(), status.failed),
+            ("request_in_progress".to_owned(), status.in_progress),
+            ("pages_pushed_down".to_owned(), status.pages_pushed_down),
+            ("scan_cache_bytes".to_owned(), status.cache_bytes),
+            ("request_not_chosen".to_owned(), not_chosen.values().sum()),
+        ]);
+        for (reason, count) in not_chosen {
+            counters.insert(format!("request_not_chosen_{reason}"), count);
+        }
+        Ok(counters)
     }
 
     fn _status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -1,5 +1,6 @@
 //! The open cluster as the binding's classes share it: tries a step, and does what it stops for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 use crate::errors::Raise;
 use crate::failure::raise;
 use crate::fork::ForkSafe;
+use crate::query::{Choice, PqMode};
 
 /// The engine of an embedded cluster.
 pub type Engine = aurora_engine::Engine<EmbeddedVolume>;
@@ -44,9 +46,47 @@ pub struct Db {
     cluster: ForkSafe<Cluster>,
     opened_by: u32,
     closed: AtomicBool,
+    queries: Mutex<Queries>,
+}
+
+/// Where this cluster's queries run unless they say otherwise, and what was decided so far.
+#[derive(Default)]
+struct Queries {
+    mode: PqMode,
+    class: Option<String>,
+    not_chosen: BTreeMap<&'static str, u64>,
 }
 
 impl Db {
+    /// Whether queries run on the storage nodes, and the instance class.
+    pub fn parallel_query(&self) -> (PqMode, Option<String>) {
+        let queries = self.queries.lock();
+        (queries.mode, queries.class.clone())
+    }
+
+    /// Sets what [`Db::parallel_query`] says.
+    pub fn set_parallel_query(&self, mode: PqMode, class: Option<String>) {
+        let mut queries = self.queries.lock();
+        (queries.mode, queries.class) = (mode, class);
+    }
+
+    /// Counts where a query runs.
+    pub fn count_choice(&self, choice: &Choice) {
+        if !choice.pushed {
+            *self
+                .queries
+                .lock()
+                .not_chosen
+                .entry(choice.reason)
+                .or_default() += 1;
+        }
+    }
+
+    /// How often queries were not run on the storage nodes, by reason.
+    pub fn not_chosen(&self) -> BTreeMap<&'static str, u64> {
+        self.queries.lock().not_chosen.clone()
+    }
+
     /// Shares a cluster that was opened in this process.
     pub fn new(cluster: Cluster) -> Arc<Db> {
         let opened_by = std::process::id();
@@ -54,6 +94,7 @@ impl Db {
             cluster: ForkSafe::new(cluster),
             opened_by,
             closed: AtomicBool::new(false),
+            queries: Mutex::default(),
         })
     }
 

@@ -11,6 +11,7 @@ use aurora_scan::expr::{
     Arithmetic, BoundExpr, Comparison, DEPTH_MAX, EvalError, Expr as Tree, ExprError, Function,
     Literal, POW10_MAX,
 };
+use aurora_scan::{Aggregate, AggregateFunction};
 use pyo3::basic::CompareOp;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -248,6 +249,46 @@ impl Expr {
         TimeFunctions(slf.unbind())
     }
 
+    /// The sum of the values of a group.
+    fn sum(&self) -> Agg {
+        self.aggregate(AggregateFunction::Sum)
+    }
+
+    /// The smallest value of a group.
+    fn min(&self) -> Agg {
+        self.aggregate(AggregateFunction::Min)
+    }
+
+    /// The largest value of a group.
+    fn max(&self) -> Agg {
+        self.aggregate(AggregateFunction::Max)
+    }
+
+    /// The mean of a group, a float.
+    fn mean(&self) -> Agg {
+        self.aggregate(AggregateFunction::Mean)
+    }
+
+    /// How many values of a group are not null.
+    fn count(&self) -> Agg {
+        self.aggregate(AggregateFunction::Count)
+    }
+
+    /// How many different values a group has, null not counted.
+    fn n_unique(&self) -> Agg {
+        self.aggregate(AggregateFunction::CountDistinct)
+    }
+
+    /// The sample variance of a group, a float.
+    fn var(&self) -> Agg {
+        self.aggregate(AggregateFunction::Variance)
+    }
+
+    /// The sample standard deviation of a group, a float.
+    fn std(&self) -> Agg {
+        self.aggregate(AggregateFunction::StdDev)
+    }
+
     fn __bool__(&self, py: Python<'_>) -> PyResult<bool> {
         let message = "an expression has no truth value: it is evaluated in the rows (use &, | and ~ for and, or and not)";
         Err(Raise::new(py, "TypeMismatch", message).err())
@@ -262,7 +303,34 @@ fn depth_of(of: &[(Tree, usize)]) -> usize {
     of.iter().map(|(_, depth)| *depth).max().unwrap_or(0) + 1
 }
 
+/// What is computed from the rows of a group: `col("total").sum()`.
+#[pyclass(module = "aurora_engine._engine", frozen)]
+pub struct Agg(pub Aggregate);
+
+#[pymethods]
+impl Agg {
+    fn __repr__(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// How many rows a group has.
+#[pyfunction]
+pub fn count() -> Agg {
+    Agg(Aggregate {
+        function: AggregateFunction::Len,
+        of: None,
+    })
+}
+
 impl Expr {
+    fn aggregate(&self, function: AggregateFunction) -> Agg {
+        Agg(Aggregate {
+            function,
+            of: Some(Tree::clone(&self.tree)),
+        })
+    }
+
     fn leaf(tree: Tree) -> Expr {
         Expr {
             tree: Arc::new(tree),

@@ -9,8 +9,8 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `cluster`, `table`, `transaction`, `view`, `range`, `scan`, `load` | the classes that Python sees |
 //! | `history` | moments: backtrack, snapshots, the window |
+//! | `cluster`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
@@ -30,12 +30,14 @@ mod expr_functions;
 mod failure;
 mod fork;
 mod from_py;
+mod group_by;
 mod history;
 mod in_flight;
 mod load;
 mod lock;
 mod ops;
 mod pytypes;
+mod query;
 mod range;
 mod ready;
 mod scan;
@@ -72,9 +74,11 @@ mod _engine {
     #[pymodule_export]
     use super::commit::PyCommit;
     #[pymodule_export]
-    use super::expr::{_case, Expr, coalesce, col, lit};
+    use super::expr::{_case, Agg, Expr, coalesce, col, count, lit};
     #[pymodule_export]
     use super::expr_functions::{TextFunctions, TimeFunctions};
+    #[pymodule_export]
+    use super::group_by::GroupBy;
     #[pymodule_export]
     use super::range::RowIterator;
     #[pymodule_export]

@@ -1,35 +1,42 @@
-//! An ordered scan of a table: rows to iterate over, or Arrow record batches.
+//! A scan of a table: its rows in the order of the key, or what a query makes of them; to iterate over, or as Arrow.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, StructArray};
 use arrow_schema::{ArrowError, Field, SchemaRef};
-use aurora_engine::{Block, Cursor, OverflowReader, RangeSpec, Txn};
+use aurora_engine::{Block, Cursor, RangeSpec, Txn};
 use aurora_page::{LeafRef, Lsn, OverflowRef};
-use aurora_runtime::{Cluster, Error};
-use aurora_scan::{AppendError, BatchBuilder};
+use aurora_runtime::Error;
+use aurora_scan::expr::Expr as Tree;
+use aurora_scan::{Aggregate, AggregateFunction, AppendError, BatchBuilder, Job};
 use pyo3::prelude::*;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyCapsule, PyDict, PyList, PyString, PyTuple};
 use pyo3_arrow::ffi::ArrayIterator;
 
 use crate::db::Db;
-use crate::errors::Raise;
+use crate::errors::{Raise, describe, invalid_option};
+use crate::expr::{Agg, Expr, raise_expr};
 use crate::fork::ForkSafe;
+use crate::group_by::GroupBy;
+use crate::query::{Choice, Groups, PqMode, Prepared, Query, choose, collect};
 use crate::range::{RangeArgs, RowIterator};
 use crate::schema::PySchema;
 use crate::table::PyTable;
+use crate::to_py::to_py;
 use crate::txn::Core;
 
 /// Rows of a record batch: enough for the consumer's loops to run hot, little enough to stay in its cache.
 const BATCH_ROWS: usize = 64 << 10;
 
-/// The rows of a table, or of a range of its keys, as they were when the scan was made. Iterate over it, or hand it to
-/// anything that takes an Arrow stream.
+/// The rows of a table, or of a range of its keys, as they were when the scan was made, and what is asked of them. Nothing is
+/// read before it is wanted.
 #[pyclass(module = "aurora_engine._engine", frozen, generic)]
 pub struct Scan {
     core: Arc<Core>,
     table: Py<PyTable>,
     spec: RangeSpec,
+    query: Query,
 }
 
 impl Scan {
@@ -45,22 +52,302 @@ impl Scan {
             core,
             table: table.unbind(),
             spec,
+            query: Query::default(),
         })
+    }
+
+    /// The same, run where the caller says.
+    pub fn with_mode(mut self, mode: Option<PqMode>) -> Scan {
+        self.query.mode = mode;
+        self
+    }
+
+    fn with(&self, py: Python<'_>, query: Query) -> Scan {
+        Scan {
+            core: self.core.clone(),
+            table: self.table.clone_ref(py),
+            spec: self.spec.clone(),
+            query,
+        }
+    }
+
+    fn schema(&self) -> &aurora_page::Schema {
+        &self.table.get().table.schema
+    }
+
+    /// A row per group.
+    pub fn grouped(
+        &self,
+        py: Python<'_>,
+        keys: Vec<(String, Tree)>,
+        named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Scan> {
+        let mut aggregates = Vec::new();
+        for (name, object) in named.iter().flat_map(|named| named.iter()) {
+            let name: String = name.extract()?;
+            let Ok(aggregate) = object.cast::<Agg>() else {
+                let expected = "an aggregate, such as col(\"x\").sum() or count()";
+                return Err(invalid_option(py, &name, expected, &describe(&object)));
+            };
+            let Aggregate { function, of } = &aggregate.get().0;
+            let of = of
+                .as_ref()
+                .map(|of| self.query.resolve(py, self.schema(), of));
+            aggregates.push((
+                name,
+                Aggregate {
+                    function: *function,
+                    of: of.transpose()?,
+                },
+            ));
+        }
+        if aggregates.is_empty() && keys.is_empty() {
+            return Err(invalid_option(py, "agg", "at least one aggregate", "none"));
+        }
+        let mut query = self.query.clone();
+        query.groups = Some(Groups { keys, aggregates });
+        let scan = self.with(py, query);
+        scan.query.prepare(py, scan.schema())?;
+        Ok(scan)
+    }
+
+    /// Refuses a step that must come before another.
+    fn before(&self, py: Python<'_>, step: &str) -> PyResult<()> {
+        let later = if self.query.groups.is_some() {
+            "agg"
+        } else if !self.query.sort.is_empty() {
+            "sort"
+        } else if self.query.limit.is_some() {
+            "limit"
+        } else {
+            return Ok(());
+        };
+        Err(invalid_option(
+            py,
+            step,
+            &format!("{step} before {later}"),
+            &format!("{later} before {step}"),
+        ))
+    }
+
+    fn choice(&self, py: Python<'_>) -> PyResult<Choice> {
+        let table = &self.table.get().table;
+        let (at, changed) = self.core.step(py, |_, _, txn: &mut Txn| {
+            Ok((txn.snapshot(), txn.changes() > 0))
+        })?;
+        let cluster = self.core.db.cluster(py)?;
+        let extents =
+            crate::db::interruptible(py, |interrupt| cluster.extents(table, at, interrupt))?;
+        let (mode, class) = self.core.db.parallel_query();
+        let mode = self.query.mode.unwrap_or(mode);
+        let whole = self.spec == RangeSpec::default();
+        choose(
+            py,
+            (mode, class.as_deref()),
+            (&self.query, whole),
+            changed,
+            extents,
+        )
+    }
+
+    fn run(&self, py: Python<'_>) -> PyResult<(Prepared, crate::query::Done)> {
+        let prepared = self.query.prepare(py, self.schema())?;
+        let choice = self.choice(py)?;
+        self.core.db.count_choice(&choice);
+        let table = self.table.get();
+        let done = collect(py, &self.core, table, &self.spec, &prepared, choice.pushed)?;
+        Ok((prepared, done))
+    }
+
+    fn named_exprs(
+        &self,
+        py: Python<'_>,
+        step: &str,
+        columns: &Bound<'_, PyTuple>,
+        named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<(String, Tree)>> {
+        let mut out = Vec::new();
+        for object in columns.iter() {
+            let tree = match (object.cast::<PyString>(), object.cast::<Expr>()) {
+                (Ok(name), _) => Tree::column(name.to_str()?),
+                (_, Ok(expr)) => Tree::clone(&expr.get().tree),
+                _ => {
+                    let expected = "the name of a column, or an expression";
+                    return Err(invalid_option(py, step, expected, &describe(&object)));
+                }
+            };
+            let Tree::Column(name) = &tree else {
+                let expected = "a name for what is computed: name=expression";
+                return Err(invalid_option(py, step, expected, &tree.to_string()));
+            };
+            let name = match name {
+                aurora_scan::expr::ColumnName::Name(name) => name.clone(),
+                other => other.to_string(),
+            };
+            out.push((name, self.query.resolve(py, self.schema(), &tree)?));
+        }
+        for (name, object) in named.iter().flat_map(|named| named.iter()) {
+            let tree = match object.cast::<Expr>() {
+                Ok(expr) => Tree::clone(&expr.get().tree),
+                Err(_) => Tree::Literal(crate::expr::literal(&object)?),
+            };
+            out.push((
+                name.extract()?,
+                self.query.resolve(py, self.schema(), &tree)?,
+            ));
+        }
+        for (name, tree) in &out {
+            tree.bind(self.schema()).map_err(|error| {
+                raise_expr(py, &format!("{step}: {name} = {tree}"), None, error)
+            })?;
+        }
+        Ok(out)
     }
 }
 
 #[pymethods]
 impl Scan {
-    fn __iter__(&self, py: Python<'_>) -> RowIterator {
-        RowIterator::of(
+    fn __iter__(&self, py: Python<'_>) -> PyResult<RowIterator> {
+        if !self.query.is_plain() {
+            let expected = "a scan without filter, select or groups to iterate over (use to_dicts)";
+            return Err(invalid_option(py, "scan", expected, "a query"));
+        }
+        let mut spec = self.spec.clone();
+        spec.limit = self.query.limit;
+        Ok(RowIterator::of(
             self.core.clone(),
             self.table.clone_ref(py),
-            self.spec.clone(),
-        )
+            spec,
+        ))
+    }
+
+    /// Rows for which a condition is true; after `agg`, groups.
+    #[pyo3(signature = (*conditions))]
+    fn filter(&self, py: Python<'_>, conditions: Vec<Bound<'_, PyAny>>) -> PyResult<Scan> {
+        let mut query = self.query.clone();
+        if query.limit.is_some() {
+            let (expected, got) = ("filter before limit", "limit before filter");
+            return Err(invalid_option(py, "filter", expected, got));
+        }
+        for condition in &conditions {
+            let Ok(expr) = condition.cast::<Expr>() else {
+                let expected = "a condition, such as col(\"x\") > 5";
+                return Err(invalid_option(py, "filter", expected, &describe(condition)));
+            };
+            let tree = &expr.get().tree;
+            if query.groups.is_some() {
+                query.having.push(Tree::clone(tree));
+            } else {
+                let resolved = query.resolve(py, self.schema(), tree)?;
+                let bound = resolved.bind(self.schema());
+                bound
+                    .and_then(|bound| bound.expect_condition())
+                    .map_err(|error| raise_expr(py, &format!("filter: {tree}"), None, error))?;
+                query.filter.push(resolved);
+            }
+        }
+        let scan = self.with(py, query);
+        scan.query.prepare(py, scan.schema())?;
+        Ok(scan)
+    }
+
+    /// These columns, and expressions by name.
+    #[pyo3(signature = (*columns, **named))]
+    fn select(
+        &self,
+        py: Python<'_>,
+        columns: &Bound<'_, PyTuple>,
+        named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Scan> {
+        self.before(py, "select")?;
+        let mut query = self.query.clone();
+        let columns = self.named_exprs(py, "select", columns, named)?;
+        if columns.is_empty() {
+            return Err(invalid_option(py, "select", "at least one column", "none"));
+        }
+        query.columns = Some(columns);
+        let scan = self.with(py, query);
+        scan.query.prepare(py, scan.schema())?;
+        Ok(scan)
+    }
+
+    /// The columns that there are, and expressions by name; one of a name that there is takes its place.
+    #[pyo3(signature = (**named))]
+    fn with_columns(&self, py: Python<'_>, named: Option<&Bound<'_, PyDict>>) -> PyResult<Scan> {
+        self.before(py, "with_columns")?;
+        let mut query = self.query.clone();
+        let mut columns = query.present(self.schema());
+        for (name, tree) in self.named_exprs(py, "with_columns", &PyTuple::empty(py), named)? {
+            match columns.iter_mut().find(|(of, _)| *of == name) {
+                Some(place) => place.1 = tree,
+                None => columns.push((name, tree)),
+            }
+        }
+        query.columns = Some(columns);
+        let scan = self.with(py, query);
+        scan.query.prepare(py, scan.schema())?;
+        Ok(scan)
+    }
+
+    /// Rows in groups of equal values; `agg` says what is wanted of each.
+    #[pyo3(signature = (*columns, **named))]
+    fn group_by(
+        slf: &Bound<'_, Self>,
+        columns: &Bound<'_, PyTuple>,
+        named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<GroupBy> {
+        let (py, scan) = (slf.py(), slf.get());
+        scan.before(py, "group_by")?;
+        Ok(GroupBy {
+            keys: scan.named_exprs(py, "group_by", columns, named)?,
+            scan: slf.clone().unbind(),
+        })
+    }
+
+    /// One row of aggregates of all rows.
+    #[pyo3(signature = (**aggregates))]
+    fn agg(&self, py: Python<'_>, aggregates: Option<&Bound<'_, PyDict>>) -> PyResult<Scan> {
+        self.before(py, "agg")?;
+        self.grouped(py, Vec::new(), aggregates)
+    }
+
+    /// The result in the order of these columns.
+    #[pyo3(signature = (*columns, descending=false))]
+    fn sort(&self, py: Python<'_>, columns: Vec<String>, descending: bool) -> PyResult<Scan> {
+        let mut query = self.query.clone();
+        if query.limit.is_some() {
+            return Err(invalid_option(
+                py,
+                "sort",
+                "sort before limit",
+                "limit before sort",
+            ));
+        }
+        query.sort = columns.into_iter().map(|name| (name, descending)).collect();
+        let scan = self.with(py, query);
+        scan.query.prepare(py, scan.schema())?;
+        Ok(scan)
+    }
+
+    /// At most so many rows.
+    fn limit(&self, py: Python<'_>, rows: usize) -> Scan {
+        let mut query = self.query.clone();
+        query.limit = Some(query.limit.map_or(rows, |limit| limit.min(rows)));
+        self.with(py, query)
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        PySchema(Arc::new(self.table.get().table.schema.clone())).to_capsule(py)
+        let schema = if self.query.is_plain() {
+            self.schema().clone()
+        } else {
+            self.query
+                .prepare(py, self.schema())?
+                .job
+                .plan()
+                .output()
+                .clone()
+        };
+        PySchema(Arc::new(schema)).to_capsule(py)
     }
 
     #[pyo3(signature = (requested_schema=None))]
@@ -69,9 +356,21 @@ impl Scan {
         py: Python<'py>,
         requested_schema: Option<Bound<'py, PyCapsule>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        let reader = self.reader(py)?;
-        let field = Arc::new(Field::new_struct("", reader.schema.fields().clone(), false));
-        let arrays = Box::new(ArrayIterator::new(reader, field));
+        let (schema, batches): (SchemaRef, Batches) = if self.query.is_collected() {
+            let (prepared, done) = self.run(py)?;
+            let schema = Arc::new(aurora_scan::to_arrow_schema(prepared.job.plan().output()));
+            let batches = py
+                .detach(|| prepared.batches(&done.rows))
+                .map_err(|error| Raise::new(py, "InternalError", error).err())?;
+            (schema, Box::new(batches.into_iter().map(Ok)))
+        } else {
+            let reader = self.reader(py)?;
+            (reader.schema.clone(), Box::new(reader))
+        };
+        let field = Arc::new(Field::new_struct("", schema.fields().clone(), false));
+        let arrays =
+            batches.map(|batch| batch.map(|batch| Arc::new(StructArray::from(batch)) as ArrayRef));
+        let arrays = Box::new(ArrayIterator::new(arrays, field));
         Ok(pyo3_arrow::ffi::to_stream_pycapsule(
             py,
             arrays,
@@ -81,14 +380,131 @@ impl Scan {
 
     /// How many rows there are.
     fn count(&self, py: Python<'_>) -> PyResult<u64> {
-        let mut reader = self.reader(py)?;
-        let mut rows = 0;
-        while let Some(block) =
-            crate::db::interruptible(py, |interrupt| reader.next_block(interrupt))?
-        {
-            rows += block.len() as u64;
+        let limit = self.query.limit.map_or(u64::MAX, |limit| limit as u64);
+        if self.query.groups.is_some() {
+            return Ok(self.run(py)?.1.rows.len() as u64);
         }
-        Ok(rows)
+        let mut query = self.query.clone();
+        query.columns = None;
+        query.sort = Vec::new();
+        query.limit = None;
+        let rows = Aggregate {
+            function: AggregateFunction::Len,
+            of: None,
+        };
+        query.groups = Some(Groups {
+            keys: Vec::new(),
+            aggregates: vec![("rows".into(), rows)],
+        });
+        let (_, done) = self.with(py, query).run(py)?;
+        match done.rows.first().and_then(|row| row.first()) {
+            Some(aurora_page::Value::Int(rows)) => Ok((*rows as u64).min(limit)),
+            _ => Ok(0),
+        }
+    }
+
+    /// The result as a table of pyarrow.
+    fn to_arrow<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("pyarrow")?.call_method1("table", (slf,))
+    }
+
+    /// The result as a data frame of polars.
+    fn to_polars<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("polars")?.call_method1("DataFrame", (slf,))
+    }
+
+    /// The result as a data frame of pandas.
+    fn to_pandas<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Scan::to_arrow(slf)?.call_method0("to_pandas")
+    }
+
+    /// The result as dictionaries.
+    fn to_dicts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let out = PyList::empty(py);
+        // Rows that come in the order of the key are collected like any others.
+        let (prepared, done) = if self.query.is_collected() {
+            self.run(py)?
+        } else {
+            let prepared = self.query.prepare(py, self.schema())?;
+            let mut spec = self.spec.clone();
+            if self.query.filter.is_empty() {
+                spec.limit = self.query.limit;
+            }
+            let done = collect(py, &self.core, self.table.get(), &spec, &prepared, false)?;
+            (prepared, done)
+        };
+        let columns = prepared.job.plan().output().columns();
+        for row in &done.rows {
+            let dict = PyDict::new(py);
+            for (column, value) in columns.iter().zip(row) {
+                dict.set_item(&column.name, to_py(py, value.as_ref(), column.data_type)?)?;
+            }
+            out.append(dict)?;
+        }
+        Ok(out)
+    }
+
+    /// What the query does and where, as a text; with `analyze` it is run, and the text says what that took.
+    #[pyo3(signature = (*, analyze=false))]
+    fn explain(&self, py: Python<'_>, analyze: bool) -> PyResult<String> {
+        let prepared = self.query.prepare(py, self.schema())?;
+        let choice = self.choice(py)?;
+        let table = self.table.get();
+        let at = self
+            .core
+            .step(py, |_, _, txn: &mut Txn| Ok(txn.snapshot()))?;
+        let mut out = format!("scan of table {:?} at LSN {}\n", table.table.name, at.0);
+        if choice.pushed {
+            let _ = writeln!(
+                out,
+                "  Using parallel query ({} columns, {} filters, {} exprs; 0 extra): {}",
+                prepared.job.plan().columns().len(),
+                self.query.filter.len(),
+                self.query.expressions(),
+                choice.why
+            );
+        } else {
+            let _ = writeln!(out, "  Not using parallel query: {}", choice.why);
+        }
+        self.query.describe(&prepared, self.schema(), &mut out);
+        if analyze {
+            let done = collect(py, &self.core, table, &self.spec, &prepared, choice.pushed)?;
+            let counters = done.counters;
+            let _ = writeln!(
+                out,
+                "  pages: {} scanned ({} sealed, {} plain), {} skipped by zone maps",
+                counters.pages,
+                counters.pages_sealed,
+                counters.pages - counters.pages_sealed,
+                counters.pages_skipped
+            );
+            let _ = writeln!(
+                out,
+                "  rows: {} scanned, {} passed the filter, {} returned",
+                counters.rows_scanned,
+                counters.rows_passed,
+                done.rows.len()
+            );
+            if let Some(report) = done.report {
+                let _ = writeln!(
+                    out,
+                    "  {} extents on {} threads in {} us; {} pages from the scan cache, {} bytes scanned",
+                    report.extents,
+                    report.threads,
+                    report.took_us,
+                    report.pages_cached,
+                    report.bytes_scanned
+                );
+                for node in report.nodes {
+                    let _ = writeln!(
+                        out,
+                        "  node {}: {} pages in {} us",
+                        node.node, node.pages, node.took_us
+                    );
+                }
+            }
+        }
+        Ok(out)
     }
 
     fn __repr__(&self) -> String {
@@ -96,20 +512,39 @@ impl Scan {
     }
 }
 
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
 impl Scan {
     fn reader(&self, py: Python<'_>) -> PyResult<BatchReader> {
         let table = &self.table.get().table;
-        let builder = BatchBuilder::new(&table.schema, None, BATCH_ROWS)
-            .map_err(|error| Raise::new(py, "InternalError", error.to_string()).err())?;
+        let internal = |error: aurora_scan::ToArrowError| {
+            Raise::new(py, "InternalError", error.to_string()).err()
+        };
+        let plain = self.query.is_plain();
+        let prepared = if plain {
+            None
+        } else {
+            Some(self.query.prepare(py, self.schema())?)
+        };
+        let schema = prepared
+            .as_ref()
+            .map_or(&table.schema, |prepared| prepared.job.plan().output());
+        let builder = BatchBuilder::new(schema, None, BATCH_ROWS).map_err(internal)?;
+        let mut spec = self.spec.clone();
+        if self.query.filter.is_empty() {
+            spec.limit = self.query.limit;
+        }
         let (cursor, at) = self.core.step(py, |_, engine, txn: &mut Txn| {
-            Ok((engine.range(txn, table, self.spec.clone())?, txn.snapshot()))
+            Ok((engine.range(txn, table, spec.clone())?, txn.snapshot()))
         })?;
         Ok(BatchReader {
             db: self.core.db.clone(),
-            schema: Arc::new(aurora_scan::to_arrow_schema(&table.schema)),
+            schema: Arc::new(aurora_scan::to_arrow_schema(schema)),
             cursor: ForkSafe::new(cursor),
             at,
             builder,
+            job: prepared.map(|prepared| prepared.job),
+            left: self.query.limit.unwrap_or(usize::MAX),
             part: None,
             done: false,
         })
@@ -119,6 +554,8 @@ impl Scan {
 /// A block of which some rows are already in a batch.
 struct Part {
     block: Block,
+    /// The ranks of a leaf that pass the filter, if there is one.
+    passing: Option<Vec<usize>>,
     taken: usize,
 }
 
@@ -129,6 +566,10 @@ struct BatchReader {
     cursor: ForkSafe<Cursor>,
     at: Lsn,
     builder: BatchBuilder,
+    /// Filter and projection, if the rows are not wanted as they are.
+    job: Option<Arc<Job>>,
+    /// Rows that are still wanted.
+    left: usize,
     part: Option<Part>,
     done: bool,
 }
@@ -146,19 +587,95 @@ impl BatchReader {
             let part = match self.part.take() {
                 Some(part) => part,
                 None => match self.next_block(&interrupt).map_err(external)? {
-                    Some(block) => Part { block, taken: 0 },
+                    Some(block) => Part {
+                        block,
+                        passing: None,
+                        taken: 0,
+                    },
                     None => {
                         self.done = true;
                         break;
                     }
                 },
             };
-            self.part = self.append(part, &interrupt)?;
+            self.part = if let Some(job) = self.job.clone() {
+                self.append_query(part, &job, &interrupt)?
+            } else {
+                self.append(part, &interrupt)?
+            };
+            if self.left == 0 {
+                self.done = true;
+            }
         }
         if self.builder.is_empty() {
             return Ok(None);
         }
         self.builder.finish().map(Some).map_err(external)
+    }
+
+    /// Appends what a query makes of a block, as much as fits; gives back what is left of it.
+    fn append_query(
+        &mut self,
+        mut part: Part,
+        job: &Job,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<Option<Part>, ArrowError> {
+        let cluster = self
+            .db
+            .cluster_unattached()
+            .ok_or_else(|| external(Error::Closed))?;
+        let at = self.at;
+        let mut long = |reference: OverflowRef| {
+            cluster
+                .read_long(reference, at, interrupt)
+                .map_err(|error| error.to_string())
+        };
+        let mut fetch = |reference: OverflowRef| cluster.read_long(reference, at, interrupt);
+        if let Some((page, ranks)) = part.block.leaf() {
+            let leaf = LeafRef::new(page).map_err(external)?;
+            if part.passing.is_none() {
+                let passing = job
+                    .passing_ranks(&leaf, ranks, &mut long)
+                    .map_err(external)?;
+                part.passing = Some(passing);
+            }
+            let passing = part.passing.as_deref().unwrap_or_default();
+            for rank in &passing[part.taken..] {
+                if self.left == 0 {
+                    return Ok(None);
+                }
+                let slot = leaf.slot(*rank);
+                let row = job
+                    .project(&|column| leaf.value(slot, column), &mut long)
+                    .map_err(external)?;
+                if !append_values(&mut self.builder, &row, &mut fetch)? {
+                    break;
+                }
+                part.taken += 1;
+                self.left -= 1;
+            }
+            let all = part.taken == passing.len();
+            return Ok(if all { None } else { Some(part) });
+        }
+        let rows = part.block.rows().map_err(stopped)?;
+        for row in &rows[part.taken..] {
+            if self.left == 0 {
+                return Ok(None);
+            }
+            let values = row.values().map_err(stopped)?;
+            if job.passes(&values, &mut long).map_err(external)? {
+                let row = job
+                    .project(&|column| values[column].as_ref(), &mut long)
+                    .map_err(external)?;
+                if !append_values(&mut self.builder, &row, &mut fetch)? {
+                    break;
+                }
+                self.left -= 1;
+            }
+            part.taken += 1;
+        }
+        let all = part.taken == rows.len();
+        Ok(if all { None } else { Some(part) })
     }
 
     /// Appends what fits of a block; gives back what is left of it.
@@ -172,7 +689,7 @@ impl BatchReader {
             .cluster_unattached()
             .ok_or_else(|| external(Error::Closed))?;
         let at = self.at;
-        let mut overflow = |reference| read_long(cluster, at, reference, interrupt);
+        let mut overflow = |reference| cluster.read_long(reference, at, interrupt);
         let taken = if let Some((page, ranks)) = part.block.leaf() {
             let leaf = LeafRef::new(page).map_err(external)?;
             let rest = ranks.start + part.taken..ranks.end;
@@ -180,21 +697,11 @@ impl BatchReader {
                 .append_leaf(&leaf, rest, &mut overflow)
                 .map_err(append_error)?
         } else {
-            let rows = part
-                .block
-                .rows()
-                .map_err(|stop| external(StoppedRows(format!("{stop:?}"))))?;
+            let rows = part.block.rows().map_err(stopped)?;
             let mut taken = 0;
             for row in &rows[part.taken..] {
-                let values = row
-                    .values()
-                    .map_err(|stop| external(StoppedRows(format!("{stop:?}"))))?;
-                let values: Vec<_> = values.iter().map(aurora_page::Value::as_ref).collect();
-                if !self
-                    .builder
-                    .append_row(&values, &mut overflow)
-                    .map_err(append_error)?
-                {
+                let values = row.values().map_err(stopped)?;
+                if !append_values(&mut self.builder, &values, &mut overflow)? {
                     break;
                 }
                 taken += 1;
@@ -210,20 +717,23 @@ impl BatchReader {
     }
 }
 
-fn read_long(
-    cluster: &Cluster,
-    at: Lsn,
-    reference: OverflowRef,
-    interrupt: &dyn Fn() -> bool,
-) -> Result<Vec<u8>, Error> {
-    let mut reader = OverflowReader::new(reference, at);
-    cluster.run(interrupt, |engine| engine.read_overflow_on(&mut reader))
+fn append_values(
+    builder: &mut BatchBuilder,
+    values: &[aurora_page::Value],
+    fetch: &mut dyn FnMut(OverflowRef) -> Result<Vec<u8>, Error>,
+) -> Result<bool, ArrowError> {
+    let values: Vec<_> = values.iter().map(aurora_page::Value::as_ref).collect();
+    builder.append_row(&values, fetch).map_err(append_error)
 }
 
 /// A row of a page that is not what it says.
 #[derive(Debug, thiserror::Error)]
 #[error("a row could not be read: {0}")]
 struct StoppedRows(String);
+
+fn stopped(stop: aurora_engine::Stop) -> ArrowError {
+    external(StoppedRows(format!("{stop:?}")))
+}
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> ArrowError {
     ArrowError::ExternalError(Box::new(error))
@@ -237,10 +747,9 @@ fn append_error(error: AppendError<Error>) -> ArrowError {
 }
 
 impl Iterator for BatchReader {
-    type Item = Result<ArrayRef, ArrowError>;
+    type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.next_batch().transpose()?;
-        Some(batch.map(|batch| Arc::new(StructArray::from(batch)) as ArrayRef))
+        self.next_batch().transpose()
     }
 }

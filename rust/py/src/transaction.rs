@@ -12,7 +12,9 @@ use pyo3::types::{PyDict, PyList};
 use crate::commit::PyCommit;
 use crate::errors::Raise;
 use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
+use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
+use crate::scan::Scan;
 use crate::table::PyTable;
 use crate::txn::Core;
 
@@ -193,6 +195,30 @@ impl Transaction {
                 reverse,
             },
         )
+    }
+
+    /// The rows of a table or of a range of its keys as the transaction sees them, its own changes among them.
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, parallel_query=None))]
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        lo: Option<&Bound<'py, PyAny>>,
+        hi: Option<&Bound<'py, PyAny>>,
+        prefix: Option<&Bound<'py, PyAny>>,
+        parallel_query: Option<&str>,
+    ) -> PyResult<Scan> {
+        let mode = parallel_query
+            .map(|mode| PqMode::parse(py, mode))
+            .transpose()?;
+        let args = RangeArgs {
+            lo,
+            hi,
+            prefix,
+            limit: None,
+            reverse: false,
+        };
+        Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }
 
     /// Gives up every change. The transaction ends.

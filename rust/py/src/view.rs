@@ -10,6 +10,7 @@ use pyo3::types::{PyList, PyTuple};
 use crate::db::Db;
 use crate::definition::row_class;
 use crate::ops::{Get, GetMany};
+use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
 use crate::scan::Scan;
 use crate::schema::PySchema;
@@ -122,7 +123,7 @@ impl View {
     }
 
     /// The rows of a range, as rows or as an Arrow stream.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None))]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, parallel_query=None))]
     fn scan<'py>(
         &self,
         py: Python<'py>,
@@ -130,7 +131,11 @@ impl View {
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
+        parallel_query: Option<&str>,
     ) -> PyResult<Scan> {
+        let mode = parallel_query
+            .map(|mode| PqMode::parse(py, mode))
+            .transpose()?;
         let args = RangeArgs {
             lo,
             hi,
@@ -138,6 +143,6 @@ impl View {
             limit: None,
             reverse: false,
         };
-        Scan::new(py, self.core.clone(), table, args)
+        Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }
 }

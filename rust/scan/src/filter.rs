@@ -1,7 +1,7 @@
 //! Which rows of a page pass: conditions on packed columns as they lie, on dictionaries once per entry, on rows where nothing
 //! else helps. And which pages need not be looked at, by their zone maps.
 
-use aurora_page::{OverflowRef, SealedData, Value, ValueRef, zone_prefix};
+use aurora_page::{MapError, OverflowRef, SealedData, Value, ValueRef, zone_prefix};
 use thiserror::Error;
 
 use crate::expr::{Comparison, Datum, EvalError, Kind, Node, Typed, pow10};
@@ -21,6 +21,9 @@ pub enum ScanError {
     /// A value in overflow pages could not be had.
     #[error("{0}")]
     Long(String),
+    /// A page that cannot be read as rows of the table.
+    #[error(transparent)]
+    Page(#[from] MapError),
     /// Groups or rows take more memory than they may.
     #[error("expected groups and rows of at most {limit} bytes in memory, got {got}")]
     Memory {

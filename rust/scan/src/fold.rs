@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use aurora_page::{DataType, LeafRef, SealedRef, Value, ValueRef};
+use aurora_page::{ColumnMap, DataType, LeafRef, SealedRef, Value, ValueRef};
 
 use crate::expr::{Datum, Kind, Typed};
 use crate::filter::{ReadLong, ScanError, Test, on_values, tests};
@@ -128,7 +128,16 @@ impl Job {
         long: ReadLong<'_>,
     ) -> Result<Vec<usize>, ScanError> {
         let page = PageView::Leaf(leaf);
-        let places = self.places(&page);
+        let Some(places) = self.places(page.map(&self.plan.schema)?.as_ref()) else {
+            let mut passing = Vec::new();
+            for rank in ranks {
+                let row = mapped_row(&self.plan, &page, usize::from(leaf.slot(rank)))?;
+                if self.passes(&row, &mut *long)? {
+                    passing.push(rank);
+                }
+            }
+            return Ok(passing);
+        };
         let mask = self.mask(&page, &places, Some(ranks.clone()), long)?;
         let Some(mask) = mask else {
             return Ok(Vec::new());
@@ -176,12 +185,18 @@ impl Job {
         .collect()
     }
 
-    fn places(&self, page: &PageView<'_>) -> Vec<Option<usize>> {
-        let mut places = vec![None; self.plan.schema.columns().len()];
+    /// Where the columns that are read lie in the page; `None` if one of them is not there as the schema has it, because the
+    /// page is older than a change of it.
+    fn places(&self, map: Option<&ColumnMap>) -> Option<Vec<Option<usize>>> {
+        let columns = self.plan.schema.columns().len();
+        let Some(map) = map else {
+            return Some((0..columns).map(Some).collect());
+        };
+        let mut places = vec![None; columns];
         for column in &self.plan.columns {
-            places[*column] = page.place(&self.plan.schema, *column);
+            places[*column] = Some(map.same(*column)?);
         }
-        places
+        Some(places)
     }
 
     /// One byte per position, 1 where a row passes; `None` if the zones say that none does.
@@ -206,6 +221,23 @@ impl Job {
         }
         Ok(Some(mask))
     }
+}
+
+/// The row at a position of a page of an earlier schema, as the present one has it.
+fn mapped_row(
+    plan: &BoundPlan,
+    page: &PageView<'_>,
+    position: usize,
+) -> Result<Vec<Value>, ScanError> {
+    let map = page.map(&plan.schema)?;
+    let value = |column: usize| page.value(position, Some(column));
+    let columns = 0..plan.schema.columns().len();
+    Ok(match &map {
+        None => columns.map(|column| value(column).to_owned()).collect(),
+        Some(map) => columns
+            .map(|column| map.value(column, value).to_owned())
+            .collect(),
+    })
 }
 
 /// One byte per position, 1 where there is a row, of these ranks if they are given.
@@ -295,7 +327,17 @@ impl Partial {
         if page.rows() == 0 {
             return Ok(());
         }
-        let places = job.places(page);
+        let Some(places) = job.places(page.map(&job.plan.schema)?.as_ref()) else {
+            for at in (0..)
+                .zip(live(page, ranks))
+                .filter(|(_, live)| *live != 0)
+                .map(|(at, _)| at)
+            {
+                let row = mapped_row(&job.plan, page, at)?;
+                self.fold_row(&row, &mut *long)?;
+            }
+            return Ok(());
+        };
         let Some(mask) = job.mask(page, &places, ranks, &mut *long)? else {
             self.counters.pages_skipped += 1;
             return Ok(());

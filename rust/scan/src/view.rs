@@ -3,7 +3,8 @@
 //! A *position* is a rank of a sealed leaf or a slot of a plain one; dead slots have positions too, and are never selected.
 
 use aurora_page::{
-    DataType, LeafRef, PackedArray, Schema, SealedColumn, SealedData, SealedRef, ValueRef,
+    ColumnMap, DataType, LeafRef, MapError, PackedArray, Schema, SealedColumn, SealedData,
+    SealedRef, ValueRef,
 };
 
 /// A page.
@@ -52,25 +53,37 @@ impl<'a> PageView<'a> {
         }
     }
 
-    /// Index within the page of the schema's column; `None` if the page is older than the column.
-    pub(crate) fn place(&self, schema: &Schema, column: usize) -> Option<usize> {
-        let id = schema.columns()[column].id;
+    /// Columns of the page: id, type, whether they may be null.
+    fn stored(&self) -> Vec<(u16, DataType, bool)> {
         match self {
-            PageView::Leaf(leaf) => {
-                let is = |index: &usize| leaf.column_id(*index) == id;
-                let count = leaf.column_count();
-                Some(column)
-                    .filter(|index| *index < count && is(index))
-                    .or_else(|| (0..count).find(is))
-            }
-            PageView::Sealed(sealed) => {
-                let is = |index: &usize| sealed.column(*index).id == id;
-                let count = sealed.column_count();
-                Some(column)
-                    .filter(|index| *index < count && is(index))
-                    .or_else(|| (0..count).find(is))
-            }
+            PageView::Leaf(leaf) => (0..leaf.column_count())
+                .map(|column| {
+                    let nullable = leaf.column_nullable(column);
+                    (leaf.column_id(column), leaf.column_type(column), nullable)
+                })
+                .collect(),
+            PageView::Sealed(sealed) => (0..sealed.column_count())
+                .map(|column| {
+                    let column = sealed.column(column);
+                    (column.id, column.data_type, column.nulls.is_some())
+                })
+                .collect(),
         }
+    }
+
+    fn schema_version(&self) -> u32 {
+        match self {
+            PageView::Leaf(leaf) => leaf.schema_version(),
+            PageView::Sealed(sealed) => sealed.header().schema_version,
+        }
+    }
+
+    /// How the page's columns become those of a schema; `None` if they are.
+    pub(crate) fn map(&self, schema: &Schema) -> Result<Option<ColumnMap>, MapError> {
+        if self.schema_version() == schema.version {
+            return Ok(None);
+        }
+        ColumnMap::new(schema, self.stored()).map(Some)
     }
 
     pub(crate) fn column(&self, index: usize) -> ColumnView<'a> {

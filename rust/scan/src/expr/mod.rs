@@ -277,10 +277,10 @@ impl Expr {
     /// # Errors
     /// [`ExprError::UnknownColumn`].
     pub fn with_ids(&self, schema: &Schema) -> Result<Expr, ExprError> {
-        self.map_columns(&mut |name| match name {
-            ColumnName::Id(id) => Ok(ColumnName::Id(*id)),
+        self.replace_columns(&mut |name| match name {
+            ColumnName::Id(id) => Ok(Expr::Column(ColumnName::Id(*id))),
             ColumnName::Name(name) => match schema.column_index(name) {
-                Some(index) => Ok(ColumnName::Id(schema.columns()[index].id)),
+                Some(index) => Ok(Expr::Column(ColumnName::Id(schema.columns()[index].id))),
                 None => Err(bind::unknown(schema, name)),
             },
         })
@@ -288,29 +288,31 @@ impl Expr {
 
     /// The same with columns named as the schema names them now: how it is shown.
     pub fn with_names(&self, schema: &Schema) -> Expr {
-        let named = self.map_columns::<ExprError>(&mut |name| {
-            Ok(match name {
-                ColumnName::Id(id) => schema
-                    .columns()
-                    .iter()
-                    .find(|column| column.id == *id)
-                    .map_or(ColumnName::Id(*id), |column| {
-                        ColumnName::Name(column.name.clone())
-                    }),
-                name @ ColumnName::Name(_) => name.clone(),
+        let named = self.replace_columns::<ExprError>(&mut |name| {
+            let now = match name {
+                ColumnName::Id(id) => schema.columns().iter().find(|column| column.id == *id),
+                ColumnName::Name(_) => None,
+            };
+            Ok(match now {
+                Some(column) => Expr::column(column.name.clone()),
+                None => Expr::Column(name.clone()),
             })
         });
         named.unwrap_or_else(|_| self.clone())
     }
 
-    fn map_columns<E>(
+    /// The same with each column replaced by what it stands for.
+    ///
+    /// # Errors
+    /// What `map` answers.
+    pub fn replace_columns<E>(
         &self,
-        map: &mut impl FnMut(&ColumnName) -> Result<ColumnName, E>,
+        map: &mut impl FnMut(&ColumnName) -> Result<Expr, E>,
     ) -> Result<Expr, E> {
-        let mut one = |of: &Arc<Expr>| of.map_columns(map).map(Arc::new);
+        let mut one = |of: &Arc<Expr>| of.replace_columns(map).map(Arc::new);
         Ok(match self {
             Expr::Literal(_) => self.clone(),
-            Expr::Column(name) => Expr::Column(map(name)?),
+            Expr::Column(name) => map(name)?,
             Expr::Not(of) => Expr::Not(one(of)?),
             Expr::Negate(of) => Expr::Negate(one(of)?),
             Expr::IsNull(of) => Expr::IsNull(one(of)?),
@@ -330,7 +332,7 @@ impl Expr {
                 let branches: Result<Vec<_>, E> = branches
                     .iter()
                     .map(|(condition, value)| {
-                        Ok((condition.map_columns(map)?, value.map_columns(map)?))
+                        Ok((condition.replace_columns(map)?, value.replace_columns(map)?))
                     })
                     .collect();
                 Expr::Case(branches?.into(), otherwise)
@@ -343,8 +345,8 @@ impl Expr {
 
 fn map_all<E>(
     of: &[Expr],
-    map: &mut impl FnMut(&ColumnName) -> Result<ColumnName, E>,
+    map: &mut impl FnMut(&ColumnName) -> Result<Expr, E>,
 ) -> Result<Arc<[Expr]>, E> {
-    let mapped: Result<Vec<Expr>, E> = of.iter().map(|expr| expr.map_columns(map)).collect();
+    let mapped: Result<Vec<Expr>, E> = of.iter().map(|expr| expr.replace_columns(map)).collect();
     Ok(mapped?.into())
 }
