@@ -299,10 +299,15 @@ def test_pages_of_an_earlier_definition(db: au.Cluster) -> None:
     """A column that was added has its default in old pages, a widened one its old values, a dropped one is gone."""
     schema = pa.schema([("id", pa.int64()), ("a", pa.int16()), ("b", pa.decimal128(8, 2)), ("gone", pa.string())])
     table = db.create_table("changing", schema, key="id")
-    columns = [list(range(3_000)), [n % 300 for n in range(3_000)], [Decimal(n) / 4 for n in range(3_000)], ["x"] * 3_000]
+    columns = [
+        list(range(3_000)),
+        [n % 300 for n in range(3_000)],
+        [Decimal(n) / 4 for n in range(3_000)],
+        ["x"] * 3_000,
+    ]
     db.load(table, pa.table(columns, schema=schema), show_progress=False)
     db.drop_column(table, "gone")
-    table = db.widen_column(db.table("changing"), "b", Annotated[Decimal, au.precision(12, 4)])
+    table = db.alter_column(db.table("changing"), "b", Annotated[Decimal, au.precision(12, 4)])
     table = db.add_column(db.table("changing"), "c", int, default=7)
     for mode in ("off", "force"):
         scan = db.scan(table, parallel_query=mode)
