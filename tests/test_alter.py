@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from decimal import Decimal
 from typing import Annotated, Any
@@ -272,3 +273,124 @@ def test_truncate_empties_at_once_and_older_views_read_on() -> None:
         assert db.load(db.table("copy", Account), db.scan(accounts)) == 1
         with pytest.raises(exceptions.UnknownTable):
             db.truncate("nothing")
+
+
+def test_statistics_say_what_analyze_has_found_and_commits_have_changed() -> None:
+    with au.open(memory=True) as db:
+        accounts = filled(db, 1000)
+        known = db.statistics(accounts)
+        # Counted from the table's beginning.
+        assert (known.rows, known.columns, known.analyzed) == (1000, {}, None)
+        assert known.bytes > 0
+        with db.transaction() as tx:
+            for number in range(100):
+                tx.delete(accounts, number)
+        db.add_column(accounts, "mail", str | None)
+        known = db.analyze("accounts")
+        assert known.rows == 900
+        assert (known.columns["id"].least, known.columns["id"].greatest) == (100, 999)
+        assert known.columns["mail"] == au.ColumnStatistics(900, 0, None, None)
+        assert known.columns["owner"].least == "owner 100"
+        assert abs(known.columns["owner"].distinct - 900) < 900 * 0.07
+        assert known.analyzed is not None
+        db.rename_column("accounts", "owner", "name")
+        assert list(db.statistics("accounts").columns) == ["id", "name", "visits", "mail"]
+        db.truncate("accounts")
+        assert db.statistics("accounts").rows == 0
+        assert db.statistics("accounts").columns == {}
+        with pytest.raises(exceptions.UnknownTable):
+            db.analyze("nothing")
+
+
+def test_statistics_survive_a_restart(tmp_path: Any) -> None:
+    with au.open(tmp_path / "db") as db:
+        filled(db, 50)
+        db.analyze("accounts")
+    with au.open(tmp_path / "db") as db:
+        known = db.statistics("accounts")
+        assert known.rows == 50
+        assert (known.columns["visits"].least, known.columns["visits"].greatest) == (0, 49)
+        with db.transaction() as tx:
+            tx.insert(db.table("accounts", Account), Account(100, "Ann", 1))
+        assert db.statistics("accounts").rows == 51
+
+
+def test_a_column_that_an_index_uses_stays() -> None:
+    with au.open(memory=True) as db:
+        accounts = filled(db, 10)
+        if not hasattr(db, "create_index"):
+            pytest.skip("no indexes from Python yet")
+        db.create_index(accounts, "visits")
+        for wrong in (lambda: db.drop_column(accounts, "visits"), lambda: db.alter_column(accounts, "visits", int)):
+            with pytest.raises(exceptions.SchemaError, match=r"visits.*index"):
+                wrong()
+
+
+def test_columns_may_have_any_name() -> None:
+    pa = pytest.importorskip("pyarrow")
+    names = ["class", "my column", "größe", "self", "__init__", "column_1", "1st", "a.b", "__slots__", "🙂", "x" * 255]
+    frame = pa.table({"id": [1, 2], **{name: [index, index + 100] for index, name in enumerate(names)}})
+    with au.open(memory=True) as db:
+        table = db.create_table("any", frame, key="id")
+        db.load(table, frame)
+        row = db.get(table, 2)
+        assert [row[name] for name in names] == list(range(100, 100 + len(names)))
+        assert row.größe == row["größe"] == 102
+        assert au.asdict(row) == {"id": 2, **{name: index + 100 for index, name in enumerate(names)}}
+        assert table.row(*au.astuple(row)) == row == table.row(**au.asdict(row))
+        assert hash(au.replace(row, **{"my column": 7})) != hash(row)
+        with db.transaction() as tx:
+            tx.insert(table, table.row(3, *range(len(names))))
+            tx.update(table, 2, **{"my column": 5, "class": au.col("__init__") + 1})
+        assert (db.get(table, 2)["my column"], db.get(table, 2)["class"]) == (5, 105)
+        assert pa.table(db.scan(table)).column_names == ["id", *names]
+        table = db.rename_column(table, "my column", "its name")
+        assert db.get(table, 2)["its name"] == 5
+        with pytest.raises(KeyError):
+            db.get(table, 2)["my column"]
+        for wrong in ("", "y" * 256, "zero\0byte"):
+            with pytest.raises(exceptions.SchemaError):
+                db.add_column(table, wrong, int | None)
+        with pytest.raises(TypeError, match=r"missing the column .class."):
+            table.row(1)
+        with pytest.raises(TypeError, match="nothing"):
+            table.row(*au.astuple(row), nothing=1)
+
+
+async def _alter_awaited(db: au.Cluster) -> None:
+    now = await db.aio.add_column("accounts", "mail", str | None)
+    assert (await db.aio.get(now, 1)).mail is None
+    now = await db.aio.alter_column(await db.aio.rename_column(now, "visits", "seen"), "seen", int)
+    now = await db.aio.drop_column(now, "owner")
+    assert au.astuple(await db.aio.get(now, 1)) == (1, 1, None)
+    await db.aio.rename_table(now, "people")
+    assert (await db.aio.analyze("people")).rows == (await db.aio.statistics("people")).rows == 20
+    await db.aio.truncate("people")
+    assert await db.aio.get(now, 1) is None
+
+
+def test_everything_can_be_awaited() -> None:
+    with au.open(memory=True) as db:
+        filled(db, 20)
+        asyncio.run(_alter_awaited(db))
+
+
+def test_after_a_backtrack_handles_are_of_the_branch_that_counts() -> None:
+    with au.open(memory=True) as db:
+        accounts = filled(db, 10)
+        before = db.vdl
+        changed = db.add_column(accounts, "mail", str | None)
+        with db.transaction() as tx:
+            tx.update(changed, 1, mail="one")
+        emptied = db.create_table("emptied", Account)
+        with db.transaction() as tx:
+            tx.insert(emptied, Account(1, "x", 1))
+        db.backtrack(to=before)
+        for handle in (accounts, changed):
+            assert au.astuple(db.get(handle, 1)) == (1, "owner 1", 1)
+            with db.transaction() as tx:
+                tx.update(handle, 1, owner="owner 1")
+        with pytest.raises(exceptions.UnknownTable):
+            db.get(emptied, 1)
+        again = db.add_column(accounts, "mail", au.Int8, default=7)
+        assert au.astuple(db.get(changed, 1)) == au.astuple(db.get(again, 1)) == (1, "owner 1", 1, 7)

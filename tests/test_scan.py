@@ -120,7 +120,6 @@ def test_a_table_from_an_arrow_schema(db: au.Cluster) -> None:
         (pa.schema([("x", pa.list_(pa.int8()))]), "x", 'column "x": expected .*, got List'),
         (pa.schema([("x", pa.int8())]), "y", "expected key columns among"),
         (pa.schema([]), (), "a table has 1 to 1024 columns, got 0"),
-        (pa.schema([("class", pa.int8())]), "class", "expected a Python identifier"),
         (pa.schema([("x", pa.int8())]), None, "expected key= with the key columns"),
         (5, "x", "expected a Row class or an Arrow schema, got int"),
     ],

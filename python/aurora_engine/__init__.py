@@ -42,6 +42,7 @@ from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnkno
 from aurora_engine.expressions import when
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
+from aurora_engine.statistics import ColumnStatistics, TableStatistics
 from aurora_engine.status import NodeStatus, Status
 from aurora_engine.types import (
     Float32,
@@ -64,6 +65,7 @@ __all__ = [
     "Backtrack",
     "BacktrackWindow",
     "Cluster",
+    "ColumnStatistics",
     "Commit",
     "EnvironmentFault",
     "Expr",
@@ -87,6 +89,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "Table",
+    "TableStatistics",
     "Transaction",
     "UsageError",
     "View",

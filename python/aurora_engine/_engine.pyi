@@ -38,6 +38,7 @@ __all__ = [
     "__version__",
     "_case",
     "add_column",
+    "analyze",
     "coalesce",
     "col",
     "count",
@@ -45,6 +46,7 @@ __all__ = [
     "lit",
     "rename_column",
     "rename_table",
+    "statistics",
     "truncate",
     "widen_column",
 ]
@@ -226,6 +228,10 @@ def drop_column(cluster: Cluster, table: str, column: str) -> None: ...
 def rename_column(cluster: Cluster, table: str, column: str, to: str) -> None: ...
 def rename_table(cluster: Cluster, table: str, to: str) -> None: ...
 def truncate(cluster: Cluster, table: str) -> None: ...
+def analyze(cluster: Cluster, table: str) -> None: ...
+def statistics(
+    cluster: Cluster, table: str
+) -> tuple[int | None, int, int, tuple[int, dt.datetime, list[tuple[str, int, int, Any, Any]]] | None]: ...
 def widen_column(cluster: Cluster, table: str, column: str, kind: str) -> None: ...
 
 @final

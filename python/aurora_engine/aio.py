@@ -15,6 +15,7 @@ from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
 
 if TYPE_CHECKING:
     from aurora_engine.cluster import ArrowStream
+    from aurora_engine.statistics import TableStatistics
     from aurora_engine.status import Status
 
 T = TypeVar("T")
@@ -69,6 +70,45 @@ class Aio(_engine.Aio):
     ) -> int:
         """Loads Arrow data in bulk, as ``Cluster.load`` does, in a thread of its own."""
         return await asyncio.to_thread(self.cluster.load, table, data, sort=sort, show_progress=show_progress)
+
+    async def add_column(
+        self, table: _engine.Table[Any] | str, column: str, kind: Any, *, default: Any = None
+    ) -> _engine.Table[Any]:
+        """As ``Cluster.add_column``."""
+        return await self._definition("add_column", table, column, kind, default=default)
+
+    async def drop_column(self, table: _engine.Table[Any] | str, column: str) -> _engine.Table[Any]:
+        """As ``Cluster.drop_column``."""
+        return await self._definition("drop_column", table, column)
+
+    async def rename_column(self, table: _engine.Table[Any] | str, column: str, new_name: str) -> _engine.Table[Any]:
+        """As ``Cluster.rename_column``."""
+        return await self._definition("rename_column", table, column, new_name)
+
+    async def alter_column(self, table: _engine.Table[Any] | str, column: str, kind: Any) -> _engine.Table[Any]:
+        """As ``Cluster.alter_column``."""
+        return await self._definition("alter_column", table, column, kind)
+
+    async def rename_table(self, table: _engine.Table[Any] | str, new_name: str) -> _engine.Table[Any]:
+        """As ``Cluster.rename_table``."""
+        return await self._definition("rename_table", table, new_name)
+
+    async def truncate(self, table: _engine.Table[Any] | str) -> None:
+        """As ``Cluster.truncate``."""
+        await asyncio.to_thread(self.cluster.truncate, table)
+
+    async def analyze(self, table: _engine.Table[Any] | str) -> TableStatistics:
+        """As ``Cluster.analyze``: the table is read in a thread of its own."""
+        return await asyncio.to_thread(self.cluster.analyze, table)
+
+    async def statistics(self, table: _engine.Table[Any] | str) -> TableStatistics:
+        """As ``Cluster.statistics``."""
+        return await asyncio.to_thread(self.cluster.statistics, table)
+
+    async def _definition(self, change: str, *args: Any, **options: Any) -> _engine.Table[Any]:
+        """A change of a definition waits for its durability in a thread: there are few of them."""
+        changed: _engine.Table[Any] = await asyncio.to_thread(getattr(self.cluster, change), *args, **options)
+        return changed
 
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""

@@ -11,6 +11,7 @@ from typing import Any
 from aurora_engine import _engine
 from aurora_engine.exceptions import SchemaError
 from aurora_engine.rows import row_class
+from aurora_engine.statistics import TableStatistics, statistics_of
 from aurora_engine.types import stored_type
 
 
@@ -107,6 +108,24 @@ class Definitions(_engine.Cluster):
             UnknownTable: there is none of this name.
         """
         _engine.truncate(self, table_name(table))
+
+    def analyze(self, table: _engine.Table[Any] | str) -> TableStatistics:
+        """Reads the whole table once, at a snapshot, and keeps what it finds beside the table's definition.
+
+        Raises:
+            UnknownTable: there is none of this name.
+        """
+        name = table_name(table)
+        _engine.analyze(self, name)
+        return statistics_of(self, name)
+
+    def statistics(self, table: _engine.Table[Any] | str) -> TableStatistics:
+        """What is known of a table: rows, bytes, and its columns as of the last ``analyze``. Reads no rows.
+
+        Raises:
+            UnknownTable: there is none of this name.
+        """
+        return statistics_of(self, table_name(table))
 
     def _as_it_is(self, name: str) -> _engine.Table[Any]:
         return self._open_table(name, row_class(name, self._table_schema(name)))

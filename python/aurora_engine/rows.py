@@ -54,20 +54,35 @@ def key_parts(key: Any, of: str) -> list[tuple[str, bool]]:
     return [(part.column, True) if isinstance(part, Descending) else (part, False) for part in parts]
 
 
-# Slots and methods that every row has; a column of such a name would replace it.
-_RESERVED = frozenset({"__slots__", "__schema__", "__columns__", "__match_args__"})
-
-
 def _own_columns(namespace: dict[str, Any]) -> list[str]:
     """The columns that a class body adds, in its order."""
     columns = [name for name, kind in _annotations(namespace).items() if not _is_class_variable(kind)]
     for name in columns:
-        if name in _RESERVED or keyword.iskeyword(name) or not name.isidentifier() or name.startswith("__"):
+        # What a class body calls so is Python's, or gets another name from it.
+        if name.startswith("__") and name.isidentifier() and not namespace.get("__generated__"):
             raise SchemaError(
-                f'column "{name}": expected a Python identifier that is no keyword and does not begin with __',
-                column=name, expected="an identifier", got=name,
+                f'column "{name}": expected a name that does not begin with __, which Python changes in a class',
+                column=name, expected="a name that does not begin with __", got=name,
             )  # fmt: skip
     return columns
+
+
+def _is_attribute(name: str) -> bool:
+    """Whether a program can write ``row.name`` for a column of the name; others are read as ``row["name"]``."""
+    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("__")
+
+
+def _slot_names(columns: list[str]) -> dict[str, str]:
+    """The name of each column's slot: its own, where Python takes it for one."""
+    taken = {name for name in columns if _is_attribute(name)}
+    slots: dict[str, str] = {}
+    for index, name in enumerate(columns):
+        slot = name if _is_attribute(name) else f"column_{index}"
+        while slot != name and slot in taken:
+            slot = f"{slot}_"
+        taken.add(slot)
+        slots[name] = slot
+    return slots
 
 
 def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +117,8 @@ def _make_init(cls: RowType, annotations: dict[str, Any]) -> Any:
     The class refuses ``setattr``, so each column is set by its slot.
     """
     columns = cls.__columns__
+    if not all(map(_is_attribute, columns)):
+        return _make_init_by_name(cls)
     scope: dict[str, Any] = {"_refuse": _refuse_without_columns}
     parameters = ["self"]
     seen: str | None = None
@@ -129,6 +146,27 @@ def _make_init(cls: RowType, annotations: dict[str, Any]) -> Any:
     return init
 
 
+def _make_init_by_name(cls: RowType) -> Any:
+    """``__init__`` for names that no parameter can have: values in order, or by name as ``**{"my column": 1}``."""
+    columns, defaults, name = cls.__columns__, cls.__defaults__, cls.__name__
+    setters = {column: _slot(cls, column).__set__ for column in columns}
+
+    def __init__(self: Any, /, *values: Any, **named: Any) -> None:  # noqa: N807 - it becomes the class's
+        if len(values) > len(columns):
+            raise TypeError(f"{name}() takes {len(columns)} columns, got {len(values)}")
+        given = dict(zip(columns, values, strict=False))
+        for column, value in named.items():
+            if column not in setters or column in given:
+                raise TypeError(f"{name}() got {'two values' if column in given else 'a value'} for {column!r}")
+            given[column] = value
+        for column, put in setters.items():
+            if column not in given and column not in defaults:
+                raise TypeError(f"{name}() is missing the column {column!r}")
+            put(self, given[column] if column in given else defaults[column])
+
+    return __init__
+
+
 def _refuse_without_columns(row: Any) -> NoReturn:
     name = type(row).__name__
     raise SchemaError(f"row class {name} has no columns")
@@ -136,7 +174,8 @@ def _refuse_without_columns(row: Any) -> NoReturn:
 
 def _slot(cls: type, name: str) -> Any:
     """The descriptor of a column's slot."""
-    return next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
+    name = getattr(cls, "__slot_names__", {}).get(name, name)
+    return next(base.__dict__[name] for base in cls.__mro__ if isinstance(base, RowType) and name in base.__dict__)
 
 
 @dataclass_transform(eq_default=True, frozen_default=True, kw_only_default=False)
@@ -154,10 +193,13 @@ class RowType(type):
             raise SchemaError(f"row class {name}: expected the argument key, got {', '.join(sorted(extra))}")
         own = _own_columns(namespace)
         defaults = {column: namespace.pop(column) for column in own if column in namespace}
-        namespace["__slots__"] = tuple(own)
+        slots = _slot_names(own)
+        namespace["__slots__"] = tuple(slots.values())
         made = super().__new__(cls, name, bases, namespace)
         inherited = next((base for base in made.__mro__[1:] if isinstance(base, RowType)), None)
         columns = (*inherited.__columns__, *own) if inherited else tuple(own)
+        hidden = {column: slot for column, slot in slots.items() if slot != column}
+        made.__slot_names__ = {**(inherited.__slot_names__ if inherited else {}), **hidden}
         made.__columns__ = columns
         type.__setattr__(made, "__match_args__", columns)
         made.__defaults__ = {**(inherited.__defaults__ if inherited else {}), **defaults}
@@ -171,6 +213,8 @@ class RowType(type):
 
     __defaults__: dict[str, Any]
     __kinds__: dict[str, Any]
+    __slot_names__: dict[str, str]
+    """The slots of columns whose names are no attributes."""
 
     def __init__(cls, *args: Any, **_kwargs: Any) -> None:
         super().__init__(*args)
@@ -196,13 +240,19 @@ class Row(metaclass=RowType):
         raise AttributeError(f"rows are values: {type(self).__name__}.{name} cannot be deleted")
 
     def __repr__(self) -> str:
-        columns = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self).__columns__)
+        columns = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items())
         return f"{type(self).__name__}({columns})"
+
+    def __getitem__(self, column: str) -> Any:
+        """The value of a column by its name: for names that are no Python identifiers."""
+        if column not in type(self).__columns__:
+            raise KeyError(column)
+        return _value(self, column)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in type(self).__columns__)
+        return all(mine == theirs for mine, theirs in zip(astuple(self), astuple(cast("Row", other)), strict=True))
 
     def __hash__(self) -> int:
         return hash((type(self), *astuple(self)))
@@ -224,14 +274,20 @@ class Row(metaclass=RowType):
 R = TypeVar("R", bound=Row)
 
 
+def _value(row: Row, column: str) -> Any:
+    return getattr(row, type(row).__slot_names__.get(column, column))
+
+
 def astuple(row: Row) -> tuple[Any, ...]:
     """The row's values in the order of its columns."""
+    if type(row).__slot_names__:
+        return tuple([_value(row, name) for name in type(row).__columns__])
     return tuple([getattr(row, name) for name in type(row).__columns__])
 
 
 def asdict(row: Row) -> dict[str, Any]:
     """The row's values by column name."""
-    return {name: getattr(row, name) for name in type(row).__columns__}
+    return {name: _value(row, name) for name in type(row).__columns__}
 
 
 def replace(row: R, **changes: Any) -> R:

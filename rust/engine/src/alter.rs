@@ -130,6 +130,7 @@ impl<V: Volume> Engine<V> {
             self.note_altered(*was, table);
         };
         let ((_, table), commit) = self.mutate_system(now_us, truncate, note)?;
+        self.committing.lock().counts.begin(table.id);
         Ok((table, commit))
     }
 
@@ -150,6 +151,7 @@ impl<V: Volume> Engine<V> {
             };
             *def = edit.create_index_root(&table, fresh)?;
         }
+        definition.statistics = None;
         Ok(table.defined(before.version + 1, definition)?)
     }
 

@@ -203,7 +203,10 @@ impl<V: Volume> Engine<V> {
             }
         };
         match self.mutate_system(now_us, create, note)? {
-            (Some((table, _)), commit) => Ok((table, commit)),
+            (Some((table, _)), commit) => {
+                self.committing.lock().counts.begin(table.id);
+                Ok((table, commit))
+            }
             (None, _) => Ok((self.existing(name, spec, exist_ok)?, None)),
         }
     }

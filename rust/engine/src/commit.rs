@@ -207,6 +207,7 @@ impl Change<'_, '_> {
     }
 
     fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+        self.edit.count(self.table.id, 1);
         match row {
             Row::Inline(bytes) => self
                 .edit
@@ -279,6 +280,7 @@ impl Change<'_, '_> {
     fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
         let dropped = self.overflows(found, rank, 0..self.table.schema.columns().len())?;
         self.edit.delete_at(self.table, found, rank)?;
+        self.edit.count(self.table.id, -1);
         dropped
             .into_iter()
             .try_for_each(|value| self.edit.free_value(value, self.chains))

@@ -11,13 +11,16 @@
 //! tag 3        the auto-increment column: column id u16
 //! tag 4        a foreign key: name | parent's name | on delete u8 | columns u16 | column ids u16
 //! tag 5        a table with foreign keys to this one: name
+//! tag 32       statistics: at u64 | time u64 | rows u64 | columns u16 | columns
+//!   column     id u16 | type code u8 | parameter u16 | nulls u64 | distinct u64 | least | greatest: length u32 | value
 //! name         length u16 | UTF-8
 //! ```
 //! A tag that is not known belongs to a newer version: the table is not touched by this one.
 
-use aurora_page::{Lsn, ObjectId, PageId};
+use aurora_page::{DataType, Lsn, ObjectId, PageId};
 
 use crate::error::EngineError;
+use crate::statistics::{ColumnStatistics, Statistics};
 
 const FORMAT: u8 = 1;
 
@@ -27,6 +30,7 @@ mod tag {
     pub const AUTO: u8 = 3;
     pub const REFERENCE: u8 = 4;
     pub const REFERENCED: u8 = 5;
+    pub const STATISTICS: u8 = 32;
 }
 
 /// Whether an index can be read.
@@ -111,6 +115,8 @@ pub struct Definition {
     pub references: Vec<ReferenceDef>,
     /// Names of the tables with foreign keys to this one, each once.
     pub referenced: Vec<String>,
+    /// What the last analysis has found.
+    pub statistics: Option<Statistics>,
 }
 
 impl Definition {
@@ -137,6 +143,9 @@ impl Definition {
         }
         for name in &self.referenced {
             section(&mut out, tag::REFERENCED, |out| put_name(out, name));
+        }
+        if let Some(statistics) = &self.statistics {
+            section(&mut out, tag::STATISTICS, |out| statistics.encode(out));
         }
         out
     }
@@ -171,9 +180,10 @@ impl Definition {
                     .references
                     .push(ReferenceDef::decode(&mut reader)?),
                 tag::REFERENCED => definition.referenced.push(reader.name("a table's name")?),
+                tag::STATISTICS => definition.statistics = Some(Statistics::decode(&mut reader)?),
                 other => {
                     let got = format!("tag {other}, of a newer version of aurora-engine");
-                    return Err(reader.wrong(offset, "a tag from 1 to 5", got));
+                    return Err(reader.wrong(offset, "a tag from 1 to 5, or 32", got));
                 }
             }
             if reader.offset != end {
@@ -269,6 +279,67 @@ impl ReferenceDef {
             parent,
             on_delete,
             columns,
+        })
+    }
+}
+
+impl Statistics {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.at.0.to_le_bytes());
+        out.extend_from_slice(&self.time_us.to_le_bytes());
+        out.extend_from_slice(&self.rows.to_le_bytes());
+        out.extend_from_slice(&(self.columns.len() as u16).to_le_bytes());
+        for column in &self.columns {
+            out.extend_from_slice(&column.column.to_le_bytes());
+            out.push(column.data_type.code());
+            out.extend_from_slice(&column.data_type.param().to_le_bytes());
+            out.extend_from_slice(&column.nulls.to_le_bytes());
+            out.extend_from_slice(&column.distinct.to_le_bytes());
+            for bound in [&column.bounds.0, &column.bounds.1] {
+                out.extend_from_slice(&(bound.len() as u32).to_le_bytes());
+                out.extend_from_slice(bound);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Statistics, EngineError> {
+        let at = Lsn(reader.u64("an LSN")?);
+        let time_us = reader.u64("a time")? as i64;
+        let rows = reader.u64("a number of rows")?;
+        let columns = (0..reader.u16("a number of columns")?)
+            .map(|_| ColumnStatistics::decode(reader))
+            .collect::<Result<_, EngineError>>()?;
+        Ok(Statistics {
+            at,
+            time_us,
+            rows,
+            columns,
+        })
+    }
+}
+
+impl ColumnStatistics {
+    fn decode(reader: &mut Reader<'_>) -> Result<ColumnStatistics, EngineError> {
+        let column = reader.u16("a column id")?;
+        let offset = reader.offset;
+        let (code, param) = (reader.u8("a type code")?, reader.u16("a type parameter")?);
+        let data_type = DataType::from_code(code, param).ok_or_else(|| {
+            let got = format!("code {code}, parameter {param}");
+            reader.wrong(offset, "a known type", got)
+        })?;
+        let nulls = reader.u64("a number of nulls")?;
+        let distinct = reader.u64("a number of values")?;
+        let mut bound = || {
+            let length = reader.u32("the length of a value")? as usize;
+            Ok::<_, EngineError>(reader.take(length, "a value")?.to_vec())
+        };
+        let bounds = (bound()?, bound()?);
+        Ok(ColumnStatistics {
+            column,
+            data_type,
+            nulls,
+            distinct,
+            bounds,
         })
     }
 }
@@ -385,6 +456,18 @@ mod tests {
                 columns: vec![3],
             }],
             referenced: vec!["child".to_owned()],
+            statistics: Some(Statistics {
+                at: Lsn(9),
+                time_us: 10,
+                rows: 11,
+                columns: vec![ColumnStatistics {
+                    column: 3,
+                    data_type: DataType::Int16,
+                    nulls: 4,
+                    distinct: 5,
+                    bounds: (vec![0, 1, 0], vec![0, 2, 0]),
+                }],
+            }),
         }
     }
 
@@ -418,7 +501,9 @@ mod tests {
 
     #[test]
     fn damage_is_an_error_that_names_the_table() {
-        let bytes = sample().encode();
+        let mut definition = sample();
+        definition.statistics = None;
+        let bytes = definition.encode();
         for cut in 1..bytes.len() {
             let shorter = Definition::decode("t", &bytes[..cut]);
             // A cut between two sections leaves a definition with fewer of them.

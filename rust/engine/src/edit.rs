@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aurora_page::{ExtentRef, Geometry, Lsn, Page, PageId, PageKind};
+use aurora_page::{ExtentRef, Geometry, Lsn, ObjectId, Page, PageId, PageKind};
 use aurora_redo::Op;
 use rustc_hash::FxHashSet;
 
@@ -22,6 +22,8 @@ pub(crate) struct Edit<'e> {
     pub segments: u64,
     /// What the edit reads: everything that is numbered.
     pub at: Lsn,
+    /// Rows that come and go, by table.
+    pub counted: Vec<(ObjectId, i64)>,
     /// The time that the commit will have.
     pub time_us: i64,
     /// Which branch of the volume it changes.
@@ -57,6 +59,15 @@ impl Edit<'_> {
     /// Changes a page.
     pub fn change(&mut self, page: PageId, op: &Op<'_>) -> Attempt<()> {
         self.work.change(page, op)
+    }
+
+    /// Counts rows that come, or go.
+    #[inline]
+    pub fn count(&mut self, object: ObjectId, change: i64) {
+        match self.counted.last_mut() {
+            Some((last, total)) if *last == object => *total += change,
+            _ => self.counted.push((object, change)),
+        }
     }
 
     /// Starts a page's life.

@@ -17,6 +17,7 @@ use crate::pool::{CacheStats, Pins, Pool};
 use crate::readpoints::{ReadPoint, ReadPoints};
 use crate::sequence::Sequences;
 use crate::space::Space;
+use crate::statistics::RowCounts;
 use crate::table::System;
 use crate::txn::{Commit, Mode, Txn};
 use crate::work::Work;
@@ -53,6 +54,7 @@ pub(crate) struct Committing {
     pub space: Space,
     pub conflicts: Conflicts,
     pub last_time_us: i64,
+    pub counts: RowCounts,
     /// Bulk loads that are under way in this engine.
     pub loads: FxHashSet<u32>,
     /// Where the next round of background work begins.
@@ -96,6 +98,7 @@ impl<V: Volume> Engine<V> {
             space: Space::default(),
             conflicts: Conflicts::new(config.conflict_bytes, numbered),
             last_time_us: config.last_time_us,
+            counts: RowCounts::default(),
             loads: FxHashSet::default(),
             purge_from: KeyBuf::new(),
             sweep_from: KeyBuf::new(),
@@ -210,6 +213,8 @@ impl<V: Volume> Engine<V> {
             space: Space::default(),
             conflicts: Conflicts::new(self.config.conflict_bytes, numbered),
             last_time_us: committing.last_time_us,
+            // How many rows came and went on the way back is not known: an analysis counts anew.
+            counts: RowCounts::default(),
             loads: FxHashSet::default(),
             purge_from: KeyBuf::new(),
             sweep_from: KeyBuf::new(),
@@ -291,6 +296,7 @@ impl<V: Volume> Engine<V> {
             conflicts,
             last_time_us,
             branch,
+            counts,
             ..
         } = &mut *committing;
         let vdl = self.volume.vdl();
@@ -307,6 +313,7 @@ impl<V: Volume> Engine<V> {
             geometry: self.geometry,
             segments: self.volume.segments(),
             at: self.published(),
+            counted: Vec::new(),
             time_us,
             branch: *branch,
         };
@@ -316,6 +323,7 @@ impl<V: Volume> Engine<V> {
             }
             let numbered = edit.work.append(&*self.volume, time_us)?;
             *last_time_us = time_us;
+            counts.add(&edit.counted);
             Ok((
                 made,
                 Some(Commit {

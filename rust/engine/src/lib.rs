@@ -36,6 +36,7 @@
 //! | `txn`, `write`, `read`, `cursor`, `row` | what a transaction does and sees |
 //! | `constraints`, `cascade`, `sequence` | checks, foreign keys, auto-increment columns |
 //! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
+//! | `statistics` | what is known of a table's rows |
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `overflow` | values too large for a leaf |
 //! | `load` | bulk load of sealed pages into an empty table |
@@ -67,6 +68,7 @@ mod readpoints;
 mod row;
 mod sequence;
 mod space;
+mod statistics;
 mod sweep;
 mod table;
 mod tokens;
@@ -91,6 +93,7 @@ pub use load::{Load, LoadBlob};
 pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
 pub use pool::CacheStats;
 pub use row::RowView;
+pub use statistics::{Analysis, ColumnStatistics, Statistics, TableSize};
 pub use table::Table;
 pub use tokens::{Purged, TOKEN_BYTES_MAX};
 pub use txn::{Commit, Mode, Txn};

@@ -114,11 +114,16 @@ impl Columns for One {
     }
 }
 
-pub(crate) fn encode_initial(data_type: DataType, value: ValueRef<'_>) -> Vec<u8> {
+/// A value alone as bytes: a row of this one column.
+///
+/// # Panics
+/// If the value is not of the type.
+pub fn encode_value(data_type: DataType, value: ValueRef<'_>) -> Vec<u8> {
     encode_row_from(&One(data_type), [value])
 }
 
-fn decode_initial(data_type: DataType, bytes: &[u8]) -> Option<Value> {
+/// The value in the bytes that [`encode_value`] gives; `None` if they are others.
+pub fn decode_value(data_type: DataType, bytes: &[u8]) -> Option<Value> {
     let one = One(data_type);
     let mut values = read_row(&one, bytes);
     let value = values.next()?.ok()?.to_owned();
@@ -130,7 +135,7 @@ impl Schema {
     pub fn initial(&self, index: usize) -> Value {
         let column = &self.columns()[index];
         self.initial_bytes(column.id)
-            .and_then(|bytes| decode_initial(column.data_type, bytes))
+            .and_then(|bytes| decode_value(column.data_type, bytes))
             .unwrap_or(Value::Null)
     }
 
@@ -164,7 +169,7 @@ impl Schema {
         columns.push(column);
         let mut changed = self.next(columns, self.key().to_vec())?;
         if !initial.is_null() {
-            changed.set_initial(id, encode_initial(data_type, initial.as_ref()));
+            changed.set_initial(id, encode_value(data_type, initial.as_ref()));
         }
         Ok(changed)
     }
@@ -208,7 +213,7 @@ impl Schema {
         let mut changed = self.next(columns, self.key().to_vec())?;
         if !initial.is_null() {
             let initial = widen(initial.as_ref(), from, to);
-            changed.set_initial(id, encode_initial(to, initial));
+            changed.set_initial(id, encode_value(to, initial));
         }
         Ok(changed)
     }

@@ -41,7 +41,7 @@ mod zone;
 
 pub use crc::{crc32c, crc32c_append};
 pub use error::{PageError, RowError, RowTooWide};
-pub use evolve::{ColumnMap, EvolveError, MapError, widens};
+pub use evolve::{ColumnMap, EvolveError, MapError, decode_value, encode_value, widens};
 pub use extent::{
     EXTENT_PAGES_MAX, ExtentEntry, ExtentMut, ExtentRef, ExtentState, Geometry,
     extents_per_map_page, format_extent_map,

@@ -80,6 +80,12 @@ pub enum SchemaError {
         /// Its bytes.
         got: usize,
     },
+    /// A name with a zero byte, which ends a name in Arrow's C interface.
+    #[error("column {name:?}: expected a name without zero bytes, got one")]
+    ZeroInName {
+        /// The name.
+        name: String,
+    },
     /// Two columns share a name.
     #[error("column {name:?} is there twice")]
     DuplicateColumn {
@@ -402,6 +408,11 @@ fn check_columns(columns: &[Column]) -> Result<(), SchemaError> {
             return Err(SchemaError::ColumnName {
                 name: column.name.clone(),
                 got: bytes,
+            });
+        }
+        if column.name.contains('\0') {
+            return Err(SchemaError::ZeroInName {
+                name: column.name.clone(),
             });
         }
         if !names.insert(column.name.as_str()) {

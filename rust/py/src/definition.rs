@@ -5,6 +5,7 @@
 //! not describe the table any more is refused, because nobody but the program knows what to do about it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use aurora_engine::Table;
 use aurora_page::Lsn;
@@ -17,33 +18,54 @@ use crate::errors::Raise;
 use crate::schema::PySchema;
 use crate::table::PyTable;
 
+/// Whether the handle's definition may not be the one that counts.
+#[inline]
+pub fn may_differ(engine: &Engine, table: &PyTable) -> bool {
+    engine.newer_definition(&table.table).is_some()
+        || engine.branch() != table.branch.load(Ordering::Acquire)
+}
+
 /// The handle for what is durable now.
 pub fn readable<'py>(db: &Db, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
     let engine = db.cluster(table.py())?.engine();
-    match engine.newer_definition(&table.get().table) {
-        None => Ok(table.clone()),
-        Some(_) => seen_at(table, engine, engine.readable()),
+    if may_differ(engine, table.get()) {
+        seen_at(db, table, engine.readable())
+    } else {
+        Ok(table.clone())
     }
 }
 
 /// The handle for the newest state that is numbered: what changes are made by.
 pub fn newest<'py>(db: &Db, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
     let engine = db.cluster(table.py())?.engine();
-    match engine.newer_definition(&table.get().table) {
-        None => Ok(table.clone()),
-        Some(newest) => successor(table, newest),
+    if may_differ(engine, table.get()) {
+        seen_at(db, table, engine.published())
+    } else {
+        Ok(table.clone())
     }
 }
 
 /// The handle for a read point.
 pub fn seen_at<'py>(
+    db: &Db,
     table: &Bound<'py, PyTable>,
-    engine: &Engine,
     at: Lsn,
 ) -> PyResult<Bound<'py, PyTable>> {
-    let mine = &table.get().table;
-    let seen = engine.definition_at(mine, at);
-    if seen.since == mine.since {
+    let (py, this) = (table.py(), table.get());
+    let engine = db.cluster(py)?.engine();
+    let branch = engine.branch();
+    let mine = &this.table;
+    let seen = if branch == this.branch.load(Ordering::Acquire) {
+        engine.definition_at(mine, at)
+    } else {
+        // The volume went back since the handle was made: what came after the branch point has not happened.
+        let found = db.call(py, |engine| engine.table(&mine.name, at))?;
+        found.ok_or_else(|| crate::cluster::unknown_table(py, &mine.name))?
+    };
+    if seen.since == mine.since && seen.id == mine.id {
+        if seen.since <= at {
+            this.branch.store(branch, Ordering::Release);
+        }
         return Ok(table.clone());
     }
     successor(table, seen)
@@ -56,9 +78,10 @@ fn successor<'py>(
 ) -> PyResult<Bound<'py, PyTable>> {
     let (py, this) = (table.py(), table.get());
     let made = this.successors.lock();
-    let found = made
-        .iter()
-        .find(|later| later.get().table.since == definition.since);
+    let found = made.iter().find(|later| {
+        let later = &later.get().table;
+        (later.id, later.since) == (definition.id, definition.since)
+    });
     if let Some(found) = found {
         return Ok(found.bind(py).clone());
     }

@@ -43,6 +43,7 @@ mod ready;
 mod scan;
 mod schema;
 mod shape;
+mod statistics;
 mod status;
 mod table;
 mod to_py;
@@ -87,6 +88,8 @@ mod _engine {
     use super::scan::Scan;
     #[pymodule_export]
     use super::schema::PySchema;
+    #[pymodule_export]
+    use super::statistics::{analyze, statistics};
     #[pymodule_export]
     use super::table::PyTable;
     #[pymodule_export]

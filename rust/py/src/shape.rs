@@ -6,8 +6,9 @@
 use aurora_page::Schema;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::errors::Raise;
 
@@ -26,7 +27,7 @@ impl RowShape {
         let slots = schema
             .columns()
             .iter()
-            .map(|column| Ok(class.getattr(&*column.name)?.unbind()))
+            .map(|column| Ok(slot(class, &column.name)?.unbind()))
             .collect::<PyResult<Vec<Py<PyAny>>>>()?;
         let Some(first) = slots.first() else {
             return Err(PyTypeError::new_err("a row class has columns"));
@@ -110,6 +111,15 @@ impl RowShape {
         .with("expected", expected)
         .with("got", got)
         .err())
+    }
+}
+
+/// The descriptor of a column's slot: under the column's name, or another where that is no attribute.
+pub fn slot<'py>(class: &Bound<'py, PyType>, column: &str) -> PyResult<Bound<'py, PyAny>> {
+    let hidden = class.getattr(intern!(class.py(), "__slot_names__"))?;
+    match hidden.cast::<PyDict>()?.get_item(column)? {
+        Some(slot) => class.getattr(slot.cast::<PyString>()?),
+        None => class.getattr(column),
     }
 }
 

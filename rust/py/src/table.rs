@@ -1,6 +1,7 @@
 //! A table: its place in the engine, its row class, and keys from Python objects.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use aurora_engine::Table;
 use aurora_page::{Column, KEY_BYTES_MAX, KeyBuf, Schema, Value};
@@ -22,6 +23,8 @@ pub struct PyTable {
     pub db: Arc<Db>,
     pub table: Arc<Table>,
     pub shape: RowShape,
+    /// The branch of the volume on which the definition was found.
+    pub branch: AtomicU64,
     /// Handles like this one for definitions that came later.
     pub successors: Mutex<Vec<Py<PyTable>>>,
 }
@@ -59,11 +62,13 @@ impl PyTable {
     /// The table with rows of this class.
     pub fn new(db: Arc<Db>, table: Arc<Table>, class: &Bound<'_, PyType>) -> PyResult<PyTable> {
         let shape = RowShape::new(class, &table.schema)?;
-        let successors = Mutex::default();
+        let branch = db.cluster(class.py())?.engine().branch();
+        let (branch, successors) = (AtomicU64::new(branch), Mutex::default());
         Ok(PyTable {
             db,
             table,
             shape,
+            branch,
             successors,
         })
     }

@@ -73,7 +73,7 @@ impl Core {
     pub fn table<'py>(&self, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
         let py = table.py();
         let engine = self.db.cluster(py)?.engine();
-        if engine.newer_definition(&table.get().table).is_none() {
+        if !crate::definition::may_differ(engine, table.get()) {
             return Ok(table.clone());
         }
         let snapshot = match &mut *self.lock(py) {
@@ -81,7 +81,7 @@ impl Core {
             // The operation will say so.
             State::New | State::Ended => return Ok(table.clone()),
         };
-        crate::definition::seen_at(table, engine, snapshot)
+        crate::definition::seen_at(&self.db, table, snapshot)
     }
 
     /// Runs an operation, waiting for what it needs.

@@ -420,6 +420,7 @@ impl<V: Volume> Engine<V> {
             return Err(Stop::WaitLsn(load.referenced));
         }
         let (table, root, runs, branch) = (&load.table, &load.root, &load.runs, load.branch);
+        let rows = load.rows;
         let link = |edit: &mut Edit<'_>, _: &_| {
             edit.check_branch(branch)?;
             let head = self.check_still_live(table, edit.at)?;
@@ -433,6 +434,7 @@ impl<V: Volume> Engine<V> {
             }
             runs.iter()
                 .try_for_each(|run| edit.link_run(table.id, *run))?;
+            edit.count(table.id, rows as i64);
             root.as_ref()
                 .map_or(Ok(()), |root| edit.fill_root(table, root))
         };
