@@ -123,6 +123,8 @@ impl<V: Volume> Engine<V> {
             for object in before.objects() {
                 edit.free_object(object)?;
             }
+            // Numbers of an auto-increment column begin anew, as in a new table.
+            edit.forget_sequence(before.id)?;
             edit.insert_entry(&table, STATE_LIVE, name)?;
             Ok((before.id, Arc::new(table)))
         };
