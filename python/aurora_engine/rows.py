@@ -252,7 +252,7 @@ class Row(metaclass=RowType):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(mine == theirs for mine, theirs in zip(astuple(self), astuple(cast("Row", other)), strict=True))
+        return all(mine == theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
 
     def __hash__(self) -> int:
         return hash((type(self), *astuple(self)))
