@@ -320,7 +320,7 @@ def test_a_column_that_an_index_uses_stays() -> None:
         accounts = filled(db, 10)
         if not hasattr(db, "create_index"):
             pytest.skip("no indexes from Python yet")
-        db.create_index(accounts, "visits")
+        db.create_index(accounts, "by_visits", "visits")
         for wrong in (lambda: db.drop_column(accounts, "visits"), lambda: db.alter_column(accounts, "visits", int)):
             with pytest.raises(exceptions.SchemaError, match=r"visits.*index"):
                 wrong()
