@@ -37,13 +37,14 @@ from aurora_engine._engine import (
     lit,
 )
 from aurora_engine.aio import Aio
-from aurora_engine.cluster import Cluster, Reader, open  # noqa: A004 - `au.open` is meant
+from aurora_engine.cluster import Cluster, open  # noqa: A004 - `au.open` is meant
+from aurora_engine.endpoints import Endpoint, Failover, Reader
 from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
 from aurora_engine.expressions import when
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
 from aurora_engine.statistics import ColumnStatistics, TableStatistics
-from aurora_engine.status import NodeStatus, Status
+from aurora_engine.status import Event, InstanceStatus, NodeStatus, Status
 from aurora_engine.types import (
     Float32,
     Float64,
@@ -67,11 +68,15 @@ __all__ = [
     "Cluster",
     "ColumnStatistics",
     "Commit",
+    "Endpoint",
     "EnvironmentFault",
+    "Event",
     "Expr",
+    "Failover",
     "Float32",
     "Float64",
     "GroupBy",
+    "InstanceStatus",
     "Instant",
     "Int8",
     "Int16",

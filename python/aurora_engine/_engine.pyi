@@ -513,6 +513,41 @@ class View:
     ) -> Scan[_R]:
         """The rows of a range, as rows or as an Arrow stream, or what a query makes of them."""
 
+@final
+class Instance:
+    """An instance of a cluster, as an endpoint sees it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def role(self) -> str:
+        """``writer``, ``replica``, ``fenced`` or ``crashed``."""
+    @property
+    def tier(self) -> int:
+        """Its promotion tier: 0 is first."""
+    @property
+    def instance_class(self) -> str:
+        """Its class."""
+    @property
+    def lsn(self) -> int:
+        """What its readers see: everything up to this LSN."""
+    @property
+    def connections(self) -> int:
+        """Views and transactions that are open here."""
+    def view(self, *, at: Any = None, after: Commit | int | None = None, timeout_s: float | None = None) -> View:
+        """A consistent view here."""
+    def transaction(
+        self, *, isolation: str = "snapshot", read_only: bool = True, token: str | None = None
+    ) -> Transaction:
+        """A transaction here; one that writes is refused by all but the writer."""
+    def get(self, table: Table[_R], key: Any) -> _R | None:
+        """The row of a key as this instance shows it now, or ``None``."""
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+        """The rows of many keys as this instance shows them now."""
+    def _crash(self) -> None: ...
+    def _pause(self, paused: bool) -> None: ...
+
 @disjoint_base
 class Aio:
     """The asynchronous side of a cluster. ``aurora_engine.Aio`` adds the policies."""
@@ -548,6 +583,8 @@ class Cluster:
         window_s: float | None = None,
         nodes: Sequence[tuple[str, str | os.PathLike[str]]] | None = None,
         background_bytes_per_s: int | None = None,
+        replicas: int = 0,
+        detection_s: float | None = None,
     ) -> Self: ...
     def close(self) -> None:
         """Ends the cluster and gives its directory free. Commits that were acknowledged are durable already."""
@@ -636,3 +673,14 @@ class Cluster:
     def _parallel_query(self) -> tuple[str, str | None]: ...
     def _pq_counters(self) -> dict[str, int]: ...
     def _status(self) -> dict[str, Any]: ...
+    def _add_replica(
+        self, name: str | None, tier: int | None, instance_class: str | None, region: str | None
+    ) -> Instance: ...
+    def remove_replica(self, name: str) -> None:
+        """Removes a replica; what is open there can still be read."""
+    def _instances(self) -> list[Instance]: ...
+    def _instance(self, name: str) -> Instance: ...
+    def _reader(self, names: list[str] | None = None) -> Instance: ...
+    def _failover(self, to: str | None, forced: bool) -> tuple[str, str, float]: ...
+    def _set_choose(self, choose: Callable[[list[dict[str, Any]]], str | None] | None) -> None: ...
+    def _events(self) -> list[dict[str, Any]]: ...

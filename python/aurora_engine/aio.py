@@ -15,6 +15,7 @@ from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
 
 if TYPE_CHECKING:
     from aurora_engine.cluster import ArrowStream
+    from aurora_engine.endpoints import Failover
     from aurora_engine.statistics import TableStatistics
     from aurora_engine.status import Status
 
@@ -109,6 +110,10 @@ class Aio(_engine.Aio):
         """A change of a definition waits for its durability in a thread: there are few of them."""
         changed: _engine.Table[Any] = await asyncio.to_thread(getattr(self.cluster, change), *args, **options)
         return changed
+
+    async def failover(self, to: str | None = None, *, force: bool = False) -> Failover:
+        """Has another instance write, as ``Cluster.failover`` does."""
+        return await asyncio.to_thread(self.cluster.failover, to, force=force)
 
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""

@@ -16,17 +16,26 @@ from typing import Any, Literal, Protocol, Self, TypeVar, cast, overload
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
 from aurora_engine.definitions import Definitions
+from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failover_of
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
 from aurora_engine.instances import instance
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
-from aurora_engine.status import Status, status_of
+from aurora_engine.status import Event, Status, status_of
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
 
 MIB = 1 << 20
+REPLICAS_MAX = 15
+"""Most replicas of a cluster."""
+TIER_MAX = 15
+"""The last promotion tier."""
+DETECTION = dt.timedelta(seconds=1)
+"""A writer that is silent for so long is taken for dead."""
+DETECTION_MIN = dt.timedelta(milliseconds=10)
+"""A shorter silence happens to the living."""
 
 
 class ArrowSchema(Protocol):
@@ -74,6 +83,8 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     background_bytes_per_s: int = 64 * MIB,
     parallel_query: Literal["off", "auto", "force"] = "auto",
     instance_class: str | None = None,
+    replicas: int = 0,
+    detection: dt.timedelta = DETECTION,
 ) -> Cluster:
     """Opens the cluster in a directory, and makes it there if there is none.
 
@@ -94,6 +105,8 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         parallel_query: Whether the storage nodes run queries: never, when it pays, or always.
         instance_class: What the instance is, such as ``db.r6g.large``: it gives ``cache_bytes`` unless that is given,
             and ``db.t2`` and ``db.t3`` run no parallel query.
+        replicas: How many replicas to begin with, up to 15; see ``Cluster.add_replica``.
+        detection: A writer that is silent for so long is taken for dead, and a replica takes its place.
 
     Raises:
         InvalidOption, NotACluster, NewerFormat, AlreadyOpen, RegionMismatch, QuorumLost, ReadOnlyCluster, DiskFull,
@@ -119,6 +132,10 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         _check_size(option, size)
     if window is not None and not isinstance(window, dt.timedelta):
         raise _refused("window", "a datetime.timedelta", window)
+    if not isinstance(detection, dt.timedelta) or detection < DETECTION_MIN:
+        raise _refused("detection", f"a datetime.timedelta of at least {DETECTION_MIN}", repr(detection))
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= REPLICAS_MAX:
+        raise _refused("replicas", f"0 to {REPLICAS_MAX}", repr(replicas))
     placed = None if nodes is None else _placements(nodes)
     cluster = Cluster(
         directory,
@@ -132,6 +149,8 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         window_s=None if window is None else window.total_seconds(),
         nodes=placed,
         background_bytes_per_s=background_bytes_per_s,
+        replicas=replicas,
+        detection_s=detection.total_seconds(),
     )
     cluster.set_parallel_query(parallel_query, instance_class)
     if placed is not None:
@@ -146,6 +165,7 @@ class Cluster(Definitions):
     """An open cluster. Use it as a context manager, from as many threads and event loops as you like."""
 
     _aio: Aio | None = None
+    _endpoints: Endpoints | None = None
 
     @property
     def parallel_query(self) -> str:
@@ -351,27 +371,92 @@ class Cluster(Definitions):
 
     @property
     def reader(self) -> Reader:
-        """The endpoint for read-only work."""
+        """The endpoint for read-only work: the replica with the fewest connections that keeps up, or the writer.
+
+        A reader that you keep is a session: what it shows never goes back.
+        """
         return Reader(self)
+
+    def instance(self, name: str) -> Endpoint:
+        """The endpoint of one instance, whatever its role.
+
+        Raises:
+            UnknownInstance: there is none of this name.
+        """
+        return Endpoint(self, name, lambda: [self._instance(name).name])
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The custom endpoints."""
+        if self._endpoints is None:
+            self._endpoints = Endpoints(self)
+        return self._endpoints
+
+    def add_replica(
+        self,
+        name: str | None = None,
+        *,
+        tier: int = 1,
+        instance_class: str = "large",
+        region: str | None = None,
+    ) -> str:
+        """Adds a replica and returns its name: a reader with a cache of its own over the same storage.
+
+        Args:
+            name: A name that no instance has; ``instance-N`` if none is given.
+            tier: Its promotion tier: at a failover 0 comes first, 15 last.
+            instance_class: ``small``, ``medium``, ``large`` (a cache as large as ``cache_bytes``), ``xlarge`` (twice
+                that), up to ``16xlarge``. Of equal tiers the larger class is promoted.
+            region: Where it is to be; a replica lives in its cluster's region.
+
+        Raises:
+            InvalidOption: it would be the sixteenth, the name is taken, the tier or class is none.
+            RegionMismatch: it would be in another region.
+        """
+        if not isinstance(tier, int) or isinstance(tier, bool) or not 0 <= tier <= TIER_MAX:
+            raise _refused("tier", f"0 to {TIER_MAX}", repr(tier))
+        return self._add_replica(name, tier, instance_class, region).name
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """The names of all instances, the writer first."""
+        return tuple(instance.name for instance in self._instances())
+
+    def failover(self, to: str | None = None, *, force: bool = False) -> Failover:
+        """Has another instance write.
+
+        Planned, commits that are under way become durable first, nothing is lost, and transactions that are open go
+        on at the new writer without an error. Forced, the old writer is not asked: it is fenced, and a transaction
+        that cannot know whether a row has changed meanwhile gets a ``Retryable``. Without a replica the writer is made
+        anew.
+
+        Args:
+            to: The replica that is to write; otherwise policy chooses (``set_choose``): by default the lowest tier,
+                then the larger class.
+            force: Do not ask the old writer.
+
+        Raises:
+            UnknownInstance: there is no ``to``.
+            ReplicaLag: the target does not catch up; the old writer goes on.
+        """
+        return failover_of(self._failover(to, force))
+
+    def set_choose(self, choose: Callable[[list[dict[str, Any]]], str | None] | None) -> None:
+        """Sets the policy that chooses which replica becomes the writer.
+
+        ``choose(candidates)`` gets a dictionary for each (``name``, ``tier``, ``instance_class``, ``lsn``) and returns
+        a name. No answer within 100 ms, an exception or ``None``, and the built-in rule decides.
+        """
+        if choose is not None and not callable(choose):
+            raise _refused("choose", "a function", choose)
+        self._set_choose(choose)
+
+    def events(self) -> list[Event]:
+        """What happened to instances and copies since the cluster was opened, the oldest first: the latest 1,000."""
+        return [Event(**event) for event in self._events()]
 
     def __repr__(self) -> str:
         return f"<Cluster {self.path or 'in memory'}{' (closed)' if self.closed else ''}>"
-
-
-class Reader:
-    """The endpoint for read-only work; replicas answer here once a cluster has some."""
-
-    __slots__ = ("_cluster",)
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def view(self, *, after: _engine.Commit | int | None = None) -> _engine.View:
-        """A consistent view at the newest durable LSN, or at one that includes the commit ``after``."""
-        return self._cluster.view(after=after)
-
-    def __repr__(self) -> str:
-        return f"<Reader of {self._cluster!r}>"
 
 
 def pause_s(attempt: int) -> float:

@@ -95,6 +95,26 @@ class SchemaChanged(Retryable):
     by: int
 
 
+class WriterMoved(Retryable):
+    """The instance does not write any more: another one has taken its place, or is about to."""
+
+    writer: str | None
+
+
+class ReplicaLag(Retryable):
+    """A replica did not show a commit within the timeout of ``view(after=...)``."""
+
+    instance: str
+    expected: int
+    got: int
+
+
+class InstanceGone(Retryable):
+    """The instance was removed; another one can be asked."""
+
+    instance: str
+
+
 class BackPressure(Retryable):
     """The volume takes no more changes until the copies have caught up."""
 
@@ -269,6 +289,25 @@ class RowNotFound(UsageError, LookupError):
 
     table: str
     key: Any
+
+
+class ReadOnlyInstance(UsageError):
+    """A read-write transaction at a replica. ``writer`` is the instance that takes it."""
+
+    writer: str
+
+
+class UnknownInstance(UsageError, LookupError):
+    """There is no instance of that name. ``there`` names those that there are."""
+
+    instance: str
+    there: list[str]
+
+
+class UnknownEndpoint(UsageError, LookupError):
+    """There is no custom endpoint of that name."""
+
+    endpoint: str
 
 
 class KeyUpdate(UsageError):

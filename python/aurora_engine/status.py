@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,52 @@ class CacheStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """The writer, or a replica."""
+
+    name: str
+    """Its name."""
+    role: str
+    """``writer``, ``replica``, ``fenced`` or ``crashed``."""
+    tier: int
+    """Its promotion tier: 0 is first."""
+    instance_class: str
+    """Its class; the larger, the larger its cache."""
+    readable: int
+    """What its readers see: everything up to this LSN."""
+    lag_ms: float
+    """The age of the oldest durable commit that it does not show."""
+    lag_lsns: int
+    """How many LSNs it is behind."""
+    shown_ms_p50: float
+    """From a commit's number to the moment at which this replica showed it, the middle of the latest 4096."""
+    shown_ms_p99: float
+    """The same for all but the slowest hundredth."""
+    rejoins: int
+    """How often it was too far behind, dropped its cache and went on from the newest change."""
+    connections: int
+    """Views and transactions open through its endpoints."""
+    cache: CacheStatus
+    """Its buffer pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to the cluster's instances or copies."""
+
+    time: dt.datetime
+    """When."""
+    what: str
+    """What: ``failover``, ``replica added``, ..."""
+    who: str
+    """The instance or node."""
+    detail: str | None
+    """More, in words."""
+    took_s: float | None
+    """How long it took; of a failover, for how long nobody could write."""
+
+
+@dataclass(frozen=True, slots=True)
 class BackgroundStatus:
     """Work in the background since the cluster was opened."""
 
@@ -110,6 +157,8 @@ class Status:
     """Bytes of the hot logs that are not yet in layers."""
     cache: CacheStatus
     """The buffer pool."""
+    instances: tuple[InstanceStatus, ...]
+    """Writer and replicas, the writer first."""
     background: BackgroundStatus
     """Background work."""
     backup: str | None
@@ -132,6 +181,12 @@ class Status:
             f"  copies    {self.fault_domains}",
             f"  backup    {self.backup or 'none: unprotected against the loss of every copy'}",
         ]
+        for instance in self.instances:
+            behind = "" if instance.role == "writer" else f", {instance.lag_ms:.1f} ms behind"
+            lines.append(
+                f"  {instance.role:<8}  {instance.name} (tier {instance.tier}, {instance.instance_class})"
+                f" shows {instance.readable:,}{behind}, {instance.connections} open"
+            )
         width = max((len(f"{node.az} {node.path}") for node in self.nodes), default=0)
         for node in self.nodes:
             place = f"{node.az} {node.path}".ljust(width)
@@ -150,6 +205,10 @@ def status_of(raw: dict[str, Any]) -> Status:
             "points": Points(**raw["points"]),
             "cache": CacheStatus(**raw["cache"]),
             "background": BackgroundStatus(**raw["background"]),
+            "instances": tuple(
+                InstanceStatus(**{**instance, "cache": CacheStatus(**instance["cache"])})
+                for instance in raw["instances"]
+            ),
             "nodes": tuple(NodeStatus(**node) for node in raw["nodes"]),
         }
     )

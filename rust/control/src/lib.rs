@@ -2,11 +2,16 @@
 //!
 //! | Module | What it decides |
 //! |---|---|
+//! | [`balance`] | which instance a reader's connection goes to |
+//! | [`promotion`] | who is silent for too long, and who becomes the writer |
 //! | [`repair`] | what to do about node directories that are gone: at opening, and while running |
 //! | [`retention`] | below which LSN versions may be collected, and which abandoned Histories are kept |
 
+pub mod balance;
+pub mod promotion;
 pub mod repair;
 pub mod retention;
 
+pub use promotion::{CLASSES, Candidate, Detector, TIER_MAX, choose, class_rank};
 pub use repair::{Opening, Policy, Seen, Step, opening, repair_steps};
 pub use retention::{Roots, collection_floor, forget_before_us};

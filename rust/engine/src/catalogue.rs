@@ -461,7 +461,7 @@ impl<V: Volume> Engine<V> {
         self.names.write().define(table);
     }
 
-    /// The table as it is defined at the head, at the commit and under its lock.
+    /// The table as it is defined at the head, at the commit and under its lock, for a transaction that looked before.
     pub(crate) fn check_still_live(&self, table: &Table, at: Lsn) -> Attempt<Arc<Table>> {
         {
             let names = self.names.read();

@@ -42,7 +42,7 @@ impl<V: Volume> Engine<V> {
         let attempt = self.try_commit(txn, now_us, token);
         match attempt {
             Err(Stop::NeedPage { page, at }) => {
-                txn.pins.add(page);
+                txn.pins.of(&self.pool).add(page);
                 Err(Stop::NeedPage { page, at })
             }
             Err(stop) => Err(stop),

@@ -15,6 +15,7 @@ use crate::edit::{Edit, View};
 use crate::error::{Attempt, EngineError, Stop};
 use crate::pool::{CacheStats, Pins, Pool};
 use crate::readpoints::{ReadPoint, ReadPoints};
+use crate::replica::{Role, RoleCell};
 use crate::sequence::Sequences;
 use crate::space::Space;
 use crate::statistics::RowCounts;
@@ -64,6 +65,31 @@ pub(crate) struct Committing {
     pub branch: u64,
 }
 
+impl Committing {
+    /// What an engine knows that begins to write when everything up to `newest` was numbered by others.
+    pub fn new(config: &EngineConfig, newest: Lsn, last_time_us: i64, branch: u64) -> Committing {
+        Committing {
+            space: Space::default(),
+            conflicts: Conflicts::new(config.conflict_bytes, newest),
+            last_time_us,
+            counts: RowCounts::default(),
+            loads: FxHashSet::default(),
+            purge_from: KeyBuf::new(),
+            sweep_from: KeyBuf::new(),
+            branch,
+        }
+    }
+}
+
+/// What the engines of one volume share: open read points, and definitions, which go by LSN.
+#[derive(Default)]
+struct Known {
+    points: ReadPoints,
+    names: Arc<RwLock<Names>>,
+    altered: Arc<AtomicU64>,
+    branch: Arc<AtomicU64>,
+}
+
 /// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
 ///
 /// Locks, in the order in which they may be taken: the commit lock, or that of the pins; then one of: a pool shard, the
@@ -74,14 +100,16 @@ pub struct Engine<V: Volume> {
     pub(crate) geometry: Geometry,
     pub(crate) pool: Arc<Pool>,
     pub(crate) system: System,
-    pub(crate) names: RwLock<Names>,
+    /// What all instances of the volume know of tables.
+    pub(crate) names: Arc<RwLock<Names>>,
     /// The newest [`crate::Table::since`] of a definition that this engine has made: older ones may be out of date.
-    pub(crate) altered: AtomicU64,
+    pub(crate) altered: Arc<AtomicU64>,
     pub(crate) points: ReadPoints,
     /// The last LSN whose commit, and every one before it, is in the pool as a whole.
-    published: AtomicU64,
-    /// The branch of the volume; raised last when it changes.
-    branch: AtomicU64,
+    pub(crate) published: AtomicU64,
+    /// The branch of the volume, of all its instances; raised last when it changes.
+    pub(crate) branch: Arc<AtomicU64>,
+    pub(crate) role: RoleCell,
     pub(crate) committing: Mutex<Committing>,
     /// Pages that a change outside of transactions is waiting for.
     pins: Mutex<Pins>,
@@ -92,19 +120,51 @@ pub struct Engine<V: Volume> {
 impl<V: Volume> Engine<V> {
     /// An engine over a volume that nobody else writes. Reads nothing: pages come when they are needed.
     pub fn new(volume: Arc<V>, config: EngineConfig) -> Result<Engine<V>, EngineError> {
-        let geometry = volume.geometry();
         let (vdl, numbered) = (volume.vdl(), volume.numbered());
-        let committing = Committing {
-            space: Space::default(),
-            conflicts: Conflicts::new(config.conflict_bytes, numbered),
-            last_time_us: config.last_time_us,
-            counts: RowCounts::default(),
-            loads: FxHashSet::default(),
-            purge_from: KeyBuf::new(),
-            sweep_from: KeyBuf::new(),
-            branch: 0,
+        let shared = Known::default();
+        Engine::with(volume, config, Role::Writer, shared, (vdl, numbered))
+    }
+
+    /// An engine over the volume of another one, which writes it under this name. It will be told of every MTR after `joined`,
+    /// and of none before.
+    pub fn replica(
+        &self,
+        config: EngineConfig,
+        writer: &str,
+        joined: Lsn,
+    ) -> Result<Engine<V>, EngineError> {
+        let role = Role::Replica {
+            writer: writer.into(),
         };
-        let pool = Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, vdl));
+        let readable = self.volume.vdl();
+        let known = Known {
+            points: self.points.clone(),
+            names: self.names.clone(),
+            altered: self.altered.clone(),
+            branch: self.branch.clone(),
+        };
+        let made = Engine::with(self.volume.clone(), config, role, known, (joined, readable))?;
+        made.pool.join(&self.pool);
+        Ok(made)
+    }
+
+    fn with(
+        volume: Arc<V>,
+        config: EngineConfig,
+        role: Role,
+        known: Known,
+        (floor, published): (Lsn, Lsn),
+    ) -> Result<Engine<V>, EngineError> {
+        let Known {
+            points,
+            names,
+            altered,
+            branch,
+        } = known;
+        let geometry = volume.geometry();
+        let began = branch.load(Ordering::Acquire);
+        let committing = Committing::new(&config, published, config.last_time_us, began);
+        let pool = Arc::new(Pool::new(config.cache_bytes, geometry.page_bytes, floor));
         Ok(Engine {
             pins: Mutex::new(Pins::new(pool.clone())),
             sequences: Sequences::default(),
@@ -113,11 +173,12 @@ impl<V: Volume> Engine<V> {
             volume,
             config,
             geometry,
-            names: RwLock::default(),
-            altered: AtomicU64::new(0),
-            points: ReadPoints::default(),
-            published: AtomicU64::new(numbered.0),
-            branch: AtomicU64::new(0),
+            names,
+            altered,
+            points,
+            published: AtomicU64::new(published.0),
+            branch,
+            role: RoleCell::new(role),
             committing: Mutex::new(committing),
         })
     }
@@ -154,6 +215,9 @@ impl<V: Volume> Engine<V> {
             Mode::ReadWrite => (None, true),
             Mode::ReadOnly { at } => (at, false),
         };
+        if writable {
+            self.check_begin()?;
+        }
         if let Some(at) = at
             && at > self.readable()
         {
@@ -209,17 +273,8 @@ impl<V: Volume> Engine<V> {
         self.pool.rebranch(branch, history, kept, at);
         switch();
         let numbered = self.volume.numbered();
-        *committing = Committing {
-            space: Space::default(),
-            conflicts: Conflicts::new(self.config.conflict_bytes, numbered),
-            last_time_us: committing.last_time_us,
-            // How many rows came and went on the way back is not known: an analysis counts anew.
-            counts: RowCounts::default(),
-            loads: FxHashSet::default(),
-            purge_from: KeyBuf::new(),
-            sweep_from: KeyBuf::new(),
-            branch,
-        };
+        // How many rows came and went on the way back is not known: an analysis counts anew.
+        *committing = Committing::new(&self.config, numbered, committing.last_time_us, branch);
         // Once more: what was read before the pool went over may have been noted since.
         *self.names.write() = Names::default();
         // Reserved on a branch that was left: the catalogue of this one says where to go on.
@@ -291,6 +346,7 @@ impl<V: Volume> Engine<V> {
         noted: impl FnOnce(&mut Conflicts, Lsn, &T),
     ) -> Attempt<(T, Option<Commit>)> {
         let mut committing = self.committing.lock();
+        let making = self.begin_change()?;
         let Committing {
             space,
             conflicts,
@@ -337,6 +393,7 @@ impl<V: Volume> Engine<V> {
             Ok(made) => made,
             Err(stop) => {
                 edit.abandon();
+                making.ended();
                 return Err(stop);
             }
         };
@@ -345,6 +402,7 @@ impl<V: Volume> Engine<V> {
             // From here on transactions begin after this commit: all its pages are in the pool.
             self.published.store(commit.lsn.0, Ordering::Release);
         }
+        making.ended();
         Ok((made, commit))
     }
 }

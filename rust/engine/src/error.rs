@@ -87,6 +87,14 @@ pub enum EngineError {
         /// The table.
         table: String,
     },
+    /// The instance does not write any more, or not now: the same transaction goes on at another one.
+    #[error("this instance {what}{}: run the transaction again", writer.as_ref().map_or(String::new(), |writer| format!(" to {writer}")))]
+    WriterMoved {
+        /// What became of the instance.
+        what: &'static str,
+        /// Who writes now, once that is known.
+        writer: Option<String>,
+    },
 
     /// The table's definition has changed since the one at hand was looked up.
     #[error(
@@ -102,6 +110,14 @@ pub enum EngineError {
     },
 
     // Caller.
+    /// A write at a replica.
+    #[error(
+        "expected the writer for a read-write transaction, got a replica: the writer is {writer}"
+    )]
+    ReadOnlyInstance {
+        /// Who writes.
+        writer: String,
+    },
     /// A row with this key, or with these values of a unique index, is there already.
     #[error(
         "table {table:?}{}: expected no row with key {key}, got one",
@@ -522,6 +538,7 @@ impl EngineError {
             | SnapshotTooOld { .. }
             | LoadConflict { .. }
             | SchemaChanged { .. }
+            | WriterMoved { .. }
             | Volume(Refused::Branching) => ErrorClass::Retry,
             Volume(_) => ErrorClass::Volume,
             Definition { .. } | Page(_) | Redo(_) | Corrupt { .. } => ErrorClass::Corrupt,

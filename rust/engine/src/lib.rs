@@ -22,7 +22,8 @@
 //!    reached [`EngineError::rests_on`].
 //! 5. Keep what [`Engine::oldest_read_point`] needs; call [`Engine::sweep`] and [`Engine::purge_tokens`] in the
 //!    background.
-//! 6. One engine writes a volume at a time, and drops its engine when the volume's History changes.
+//! 6. One engine writes a volume at a time ([`Role`]); others follow it ([`Engine::apply`]). An engine is dropped, or
+//!    told ([`Engine::rejoin`], [`Engine::become_replica`]), when the volume's History changes.
 //!
 //! | module | idea |
 //! |---|---|
@@ -38,6 +39,7 @@
 //! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
 //! | `statistics` | what is known of a table's rows |
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
+//! | `replica` | following a writer, and becoming one |
 //! | `overflow` | values too large for a leaf |
 //! | `load` | bulk load of sealed pages into an empty table |
 
@@ -65,6 +67,7 @@ mod overflow;
 mod pool;
 mod read;
 mod readpoints;
+mod replica;
 mod row;
 mod sequence;
 mod space;
@@ -92,6 +95,7 @@ pub use index_cursor::IndexCursor;
 pub use load::{Load, LoadBlob};
 pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
 pub use pool::CacheStats;
+pub use replica::{HandOver, Role};
 pub use row::RowView;
 pub use statistics::{Analysis, ColumnStatistics, Statistics, TableSize};
 pub use table::Table;

@@ -15,6 +15,7 @@
 //! | [`gossip`] | how copies fill each other's gaps |
 //! | [`reads`] | which copy a read goes to |
 //! | [`manifest`], [`codec`] | the one record whose compare-and-swap makes things happen [4] |
+//! | [`replica`] | the redo stream from a writer to its replicas |
 //! | [`recovery`] | from whatever a crash left to an open volume [11][12][13] |
 //! | [`volume`] | what the database engine sees of all this |
 //!
@@ -39,6 +40,7 @@ pub mod points;
 pub mod quorum;
 pub mod reads;
 pub mod recovery;
+pub mod replica;
 mod replicate;
 pub mod volume;
 pub mod writer;
@@ -58,5 +60,6 @@ pub use points::Points;
 pub use quorum::{NodeId, NodeSet, Quorum};
 pub use reads::ReadRouter;
 pub use recovery::{Job, Plan, Recovery, RecoveryError, Replacement};
+pub use replica::{Next, Redo, RedoLog};
 pub use volume::{Numbered, Refused, Volume};
 pub use writer::{PgStart, Writer, WriterStart};

@@ -117,7 +117,7 @@ impl Aio {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
-        match get.quick(py, self.db.cluster(py)?.engine())? {
+        match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
         }
@@ -218,8 +218,14 @@ impl AsyncTransaction {
         } else {
             Mode::ReadWrite
         };
-        this.core.begin(py, mode)?;
-        Ready::with(py, slf.into_any())
+        if this.core.try_begin(py, mode)? {
+            return Ready::with(py, slf.into_any());
+        }
+        let (core, entered) = (this.core.clone(), slf.unbind().into_any());
+        later(py, move |py| {
+            core.begin(py, mode)?;
+            Ok(entered)
+        })
     }
 
     #[pyo3(signature = (kind, error, traceback, /))]

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use aurora_engine::Mode;
 use aurora_page::Lsn;
-use aurora_runtime::{Error, NodePlacement, OpenOptions};
+use aurora_runtime::{Error, NodePlacement, OpenOptions, ReplicaSpec};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyType};
 
 use crate::commit::PyCommit;
-use crate::db::Db;
+use crate::db::{Db, interruptible};
 use crate::errors::{Raise, describe, invalid_option};
 use crate::failure::raise;
 use crate::from_py::datetime_us;
 use crate::in_flight::InFlight;
+use crate::instance::Instance;
 use crate::ops::{Get, GetMany, Operation};
 use crate::pytypes::types;
 use crate::query::PqMode;
@@ -45,7 +46,7 @@ impl Cluster {
     )]
     #[pyo3(signature = (
         path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
-        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None
+        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None
     ))]
     fn new(
         py: Python<'_>,
@@ -60,6 +61,8 @@ impl Cluster {
         window_s: Option<f64>,
         nodes: Option<Vec<(String, PathBuf)>>,
         background_bytes_per_s: Option<u64>,
+        replicas: usize,
+        detection_s: Option<f64>,
     ) -> PyResult<Cluster> {
         crate::fork::watch();
         let mut options = match &path {
@@ -73,6 +76,13 @@ impl Cluster {
         options.page_bytes = page_bytes;
         options.segment_bytes = segment_bytes;
         options.window = window_s.map(|seconds| duration(py, seconds)).transpose()?;
+        options.replicas = replicas;
+        if let Some(seconds) = detection_s {
+            options.detection = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                let got = format!("{seconds} s");
+                invalid_option(py, "detection", "a time that is not negative", &got)
+            })?;
+        }
         options.nodes = nodes.map(|nodes| {
             nodes
                 .into_iter()
@@ -196,7 +206,7 @@ impl Cluster {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
-        match get.quick(py, self.db.cluster(py)?.engine())? {
+        match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ok(row),
             None => self.read(py, get),
         }
@@ -231,7 +241,7 @@ impl Cluster {
             }
             (None, None) => None,
         };
-        View::new(py, self.db.clone(), lsn)
+        View::new(py, self.db.clone(), None, lsn)
     }
 
     /// The rows of a table or of a range of its keys, as rows or as an Arrow stream.
@@ -376,6 +386,78 @@ impl Cluster {
         Ok(counters)
     }
 
+    fn _add_replica(
+        &self,
+        py: Python<'_>,
+        name: Option<String>,
+        tier: Option<u8>,
+        instance_class: Option<String>,
+        region: Option<String>,
+    ) -> PyResult<Instance> {
+        let spec = ReplicaSpec {
+            name,
+            tier,
+            class: instance_class,
+            region,
+        };
+        let cluster = self.db.cluster(py)?;
+        let added = py.detach(|| cluster.add_replica(spec));
+        Ok(self.handle(added.map_err(|error| raise(py, error))?))
+    }
+
+    /// Removes a replica; what is open there can still be read.
+    fn remove_replica(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let cluster = self.db.cluster(py)?;
+        py.detach(|| cluster.remove_replica(name))
+            .map_err(|error| raise(py, error))
+    }
+
+    fn _instances(&self, py: Python<'_>) -> PyResult<Vec<Instance>> {
+        let all = self.db.cluster(py)?.instances();
+        Ok(all.into_iter().map(|found| self.handle(found)).collect())
+    }
+
+    fn _instance(&self, py: Python<'_>, name: &str) -> PyResult<Instance> {
+        let found = self.db.cluster(py)?.instance(name);
+        Ok(self.handle(found.map_err(|error| raise(py, error))?))
+    }
+
+    #[pyo3(signature = (names=None))]
+    fn _reader(&self, py: Python<'_>, names: Option<Vec<String>>) -> PyResult<Instance> {
+        let cluster = self.db.cluster(py)?;
+        let chosen = match names {
+            Some(names) => cluster
+                .reader_among(&names)
+                .map_err(|error| raise(py, error))?,
+            None => cluster.reader(),
+        };
+        Ok(self.handle(chosen))
+    }
+
+    fn _failover(
+        &self,
+        py: Python<'_>,
+        to: Option<String>,
+        forced: bool,
+    ) -> PyResult<(String, String, f64)> {
+        let cluster = self.db.cluster(py)?;
+        let done = interruptible(py, |interrupt| {
+            cluster.failover(to.as_deref(), forced, interrupt)
+        })?;
+        Ok((done.from, done.to, done.gap.as_secs_f64()))
+    }
+
+    fn _set_choose(&self, py: Python<'_>, choose: Option<Py<PyAny>>) -> PyResult<()> {
+        let cluster = self.db.cluster(py)?;
+        cluster.set_choose(choose.map(crate::instance::policy));
+        Ok(())
+    }
+
+    fn _events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events = self.db.cluster_any(py)?.events();
+        crate::status::events(py, &events)
+    }
+
     fn _status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let cluster = self.db.cluster_any(py)?;
         let status = py.detach(|| cluster.status());
@@ -384,6 +466,10 @@ impl Cluster {
 }
 
 impl Cluster {
+    fn handle(&self, instance: Arc<aurora_runtime::Instance>) -> Instance {
+        Instance::new(self.db.clone(), instance)
+    }
+
     fn find_table(&self, py: Python<'_>, name: &str) -> PyResult<Arc<aurora_engine::Table>> {
         let found = self
             .db
@@ -410,60 +496,70 @@ impl Cluster {
 
     /// Refuses an LSN that is no longer kept, or was not given out yet.
     fn within_window(&self, py: Python<'_>, lsn: Lsn) -> PyResult<Lsn> {
-        let cluster = self.db.cluster(py)?;
-        let (floor, newest) = (cluster.floor(), cluster.engine().published());
-        if (floor..=newest).contains(&lsn) {
-            return Ok(lsn);
-        }
-        let (expected, got) = (format!("{floor} to {newest}"), lsn.to_string());
-        Err(raise(
-            py,
-            Error::OutsideWindow {
-                what: "LSN",
-                expected,
-                got,
-            },
-        ))
+        within_window(py, &self.db, lsn)
     }
 
     /// The LSN that a commit, an LSN or a time stands for.
     fn lsn_of(&self, object: &Bound<'_, PyAny>, times: bool) -> PyResult<Lsn> {
-        let py = object.py();
-        if let Ok(commit) = object.cast::<PyCommit>() {
-            return Ok(commit.get().lsn());
-        }
-        if let Ok(lsn) = object.extract::<u64>() {
-            return Ok(Lsn(lsn));
-        }
-        let types = types(py)?;
-        if times && object.is_instance(types.datetime.bind(py))? {
-            let aware = !object.call_method0("utcoffset")?.is_none();
-            if !aware {
-                return Err(invalid_option(
-                    py,
-                    "at",
-                    "an aware datetime (with tzinfo)",
-                    &describe(object),
-                ));
-            }
-            let time_us = datetime_us(object, types, true)?;
-            let cluster = self.db.cluster(py)?;
-            return py
-                .detach(|| cluster.lsn_at(time_us))
-                .map_err(|error| raise(py, error));
-        }
-        let expected = if times {
-            "a Commit, an LSN or an aware datetime"
-        } else {
-            "a Commit or an LSN"
-        };
-        Err(invalid_option(
-            py,
-            if times { "at" } else { "after" },
-            expected,
-            &describe(object),
-        ))
+        lsn_of(&self.db, object, times)
     }
+}
+
+/// Refuses an LSN that is no longer kept, or was not given out yet.
+pub fn within_window(py: Python<'_>, db: &Db, lsn: Lsn) -> PyResult<Lsn> {
+    let cluster = db.cluster(py)?;
+    let (floor, newest) = (cluster.floor(), cluster.engine().published());
+    if (floor..=newest).contains(&lsn) {
+        return Ok(lsn);
+    }
+    let (expected, got) = (format!("{floor} to {newest}"), lsn.to_string());
+    Err(raise(
+        py,
+        Error::OutsideWindow {
+            what: "LSN",
+            expected,
+            got,
+        },
+    ))
+}
+
+/// The LSN that a commit, an LSN or a time stands for.
+pub fn lsn_of(db: &Db, object: &Bound<'_, PyAny>, times: bool) -> PyResult<Lsn> {
+    let py = object.py();
+    if let Ok(commit) = object.cast::<PyCommit>() {
+        return Ok(commit.get().lsn());
+    }
+    if let Ok(lsn) = object.extract::<u64>() {
+        return Ok(Lsn(lsn));
+    }
+    let types = types(py)?;
+    if times && object.is_instance(types.datetime.bind(py))? {
+        let aware = !object.call_method0("utcoffset")?.is_none();
+        if !aware {
+            return Err(invalid_option(
+                py,
+                "at",
+                "an aware datetime (with tzinfo)",
+                &describe(object),
+            ));
+        }
+        let time_us = datetime_us(object, types, true)?;
+        let cluster = db.cluster(py)?;
+        return py
+            .detach(|| cluster.lsn_at(time_us))
+            .map_err(|error| raise(py, error));
+    }
+    let expected = if times {
+        "a Commit, an LSN or an aware datetime"
+    } else {
+        "a Commit or an LSN"
+    };
+    Err(invalid_option(
+        py,
+        if times { "at" } else { "after" },
+        expected,
+        &describe(object),
+    ))
 }
 
 /// There is no table of this name.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_engine::{Attempt, Stop};
 use aurora_page::Lsn;
-use aurora_runtime::{Cluster, EmbeddedVolume, Error};
+use aurora_runtime::{Cluster, EmbeddedVolume, Error, Instance};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -160,11 +160,31 @@ impl Db {
     /// Tries a step, and does what it stops for with the interpreter free, until it has come to its end.
     pub fn run<T>(&self, py: Python<'_>, mut step: impl FnMut(&Engine) -> Tried<T>) -> PyResult<T> {
         loop {
-            let cluster = self.cluster(py)?;
-            match step(cluster.engine()) {
+            let writer = self.cluster(py)?.engine();
+            match step(&writer) {
                 Ok(done) => return Ok(done),
                 Err(Halt::Python(error)) => return Err(error),
-                Err(Halt::Stop(stop)) => self.settle(py, stop)?,
+                Err(Halt::Stop(stop)) => {
+                    let cluster = self.cluster(py)?;
+                    interruptible(py, |interrupt| cluster.settle(&writer, stop, interrupt))?;
+                }
+            }
+        }
+    }
+
+    /// The same at one instance.
+    pub fn run_on<T>(
+        &self,
+        py: Python<'_>,
+        instance: &Instance,
+        mut step: impl FnMut(&Engine) -> Tried<T>,
+    ) -> PyResult<T> {
+        loop {
+            self.cluster(py)?;
+            match step(instance) {
+                Ok(done) => return Ok(done),
+                Err(Halt::Python(error)) => return Err(error),
+                Err(Halt::Stop(stop)) => self.settle(py, instance, stop)?,
             }
         }
     }
@@ -180,9 +200,11 @@ impl Db {
 
     /// Does what a step stopped for, with the interpreter free.
     #[cold]
-    pub fn settle(&self, py: Python<'_>, stop: Stop) -> PyResult<()> {
+    pub fn settle(&self, py: Python<'_>, instance: &Instance, stop: Stop) -> PyResult<()> {
         let cluster = self.cluster(py)?;
-        interruptible(py, move |interrupt| cluster.settle(stop, interrupt))
+        interruptible(py, move |interrupt| {
+            cluster.settle_on(instance, stop, interrupt)
+        })
     }
 
     /// Waits until everything up to `lsn` is durable, with the interpreter free.

@@ -28,6 +28,15 @@ pub fn may_differ(engine: &Engine, table: &PyTable) -> bool {
 /// The handle for what is durable now.
 pub fn readable<'py>(db: &Db, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
     let engine = db.cluster(table.py())?.engine();
+    readable_on(db, &engine, table)
+}
+
+/// The handle for what an instance shows now.
+pub fn readable_on<'py>(
+    db: &Db,
+    engine: &Engine,
+    table: &Bound<'py, PyTable>,
+) -> PyResult<Bound<'py, PyTable>> {
     if may_differ(engine, table.get()) {
         seen_at(db, table, engine.readable())
     } else {

@@ -98,6 +98,22 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::VolumeFull { bytes_max } => Raise::new(py, "VolumeFull", message)
             .with("bytes_max", bytes_max)
             .err(),
+        Error::ReplicaLag {
+            instance,
+            expected,
+            got,
+        } => Raise::new(py, "ReplicaLag", message)
+            .with("instance", instance)
+            .with("expected", expected.0)
+            .with("got", got.0)
+            .err(),
+        Error::InstanceGone { instance } => Raise::new(py, "InstanceGone", message)
+            .with("instance", instance)
+            .err(),
+        Error::UnknownInstance { instance, there } => Raise::new(py, "UnknownInstance", message)
+            .with("instance", instance)
+            .with("there", there)
+            .err(),
         Error::Closed => Raise::new(py, "ClusterClosed", message).err(),
     }
 }
@@ -141,6 +157,12 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("snapshot", snapshot.0)
             .with("floor", floor.0)
             .err(),
+        EngineError::WriterMoved { writer, .. } => {
+            new("WriterMoved").with("writer", writer.clone()).err()
+        }
+        EngineError::ReadOnlyInstance { writer } => {
+            new("ReadOnlyInstance").with("writer", writer).err()
+        }
         EngineError::SchemaChanged { table, since, by } => new("SchemaChanged")
             .with("table", table)
             .with("since", since.0)

@@ -10,7 +10,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `history` | moments: backtrack, snapshots, the window |
-//! | `cluster`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
+//! | `cluster`, `instance`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
@@ -33,6 +33,7 @@ mod from_py;
 mod group_by;
 mod history;
 mod in_flight;
+mod instance;
 mod load;
 mod lock;
 mod ops;
@@ -80,6 +81,8 @@ mod _engine {
     use super::expr_functions::{TextFunctions, TimeFunctions};
     #[pymodule_export]
     use super::group_by::GroupBy;
+    #[pymodule_export]
+    use super::instance::Instance;
     #[pymodule_export]
     use super::range::RowIterator;
     #[pymodule_export]

@@ -14,7 +14,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList, PyString, PyTuple};
 use pyo3_arrow::ffi::ArrayIterator;
 
-use crate::db::Db;
 use crate::errors::{Raise, describe, invalid_option};
 use crate::expr::{Agg, Expr, raise_expr};
 use crate::fork::ForkSafe;
@@ -538,7 +537,7 @@ impl Scan {
             Ok((engine.range(txn, table, spec.clone())?, txn.snapshot()))
         })?;
         Ok(BatchReader {
-            db: self.core.db.clone(),
+            core: self.core.clone(),
             schema: Arc::new(aurora_scan::to_arrow_schema(schema)),
             cursor: ForkSafe::new(cursor),
             at,
@@ -561,7 +560,7 @@ struct Part {
 
 /// Reads record batches; needs no interpreter but to look for signals.
 struct BatchReader {
-    db: Arc<Db>,
+    core: Arc<Core>,
     schema: SchemaRef,
     cursor: ForkSafe<Cursor>,
     at: Lsn,
@@ -576,9 +575,9 @@ struct BatchReader {
 
 impl BatchReader {
     fn next_block(&mut self, interrupt: &dyn Fn() -> bool) -> Result<Option<Block>, Error> {
-        let cluster = self.db.cluster_unattached().ok_or(Error::Closed)?;
         let cursor = self.cursor.get_mut();
-        cluster.run(interrupt, |engine| cursor.next_block(engine))
+        self.core
+            .run_unattached(interrupt, |engine| cursor.next_block(engine))
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
@@ -685,6 +684,7 @@ impl BatchReader {
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Option<Part>, ArrowError> {
         let cluster = self
+            .core
             .db
             .cluster_unattached()
             .ok_or_else(|| external(Error::Closed))?;

@@ -1,8 +1,11 @@
 //! The cluster's status as plain dictionaries; `aurora_engine.status` gives them their shape.
 
-use aurora_runtime::{NodeState, Status};
+use aurora_page::DataType;
+use aurora_runtime::{CacheStatus, Event, NodeState, Status};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+
+use crate::to_py::timestamp_to_py;
 
 /// The status, field by field.
 pub fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
@@ -20,7 +23,8 @@ pub fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py,
     out.set_item("devices", status.devices)?;
     out.set_item("fault_domains", status.fault_domains())?;
     out.set_item("log_bytes", status.log_bytes)?;
-    out.set_item("cache", cache(py, status)?)?;
+    out.set_item("cache", cache(py, &status.cache)?)?;
+    out.set_item("instances", instances(py, status)?)?;
     out.set_item("background", background(py, status)?)?;
     out.set_item("backup", py.None())?;
     Ok(out)
@@ -61,14 +65,51 @@ fn state_name(state: NodeState) -> &'static str {
     }
 }
 
-fn cache<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+fn cache<'py>(py: Python<'py>, cache: &CacheStatus) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
-    out.set_item("hits", status.cache.hits)?;
-    out.set_item("misses", status.cache.misses)?;
-    out.set_item("bytes", status.cache.bytes)?;
-    out.set_item("bytes_max", status.cache.bytes_max)?;
-    out.set_item("hit_ratio", status.cache.hit_ratio())?;
+    out.set_item("hits", cache.hits)?;
+    out.set_item("misses", cache.misses)?;
+    out.set_item("bytes", cache.bytes)?;
+    out.set_item("bytes_max", cache.bytes_max)?;
+    out.set_item("hit_ratio", cache.hit_ratio())?;
     Ok(out)
+}
+
+fn instances<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyList>> {
+    let instances = PyList::empty(py);
+    for instance in &status.instances {
+        let out = PyDict::new(py);
+        out.set_item("name", &instance.name)?;
+        out.set_item("role", instance.role)?;
+        out.set_item("tier", instance.tier)?;
+        out.set_item("instance_class", &instance.class)?;
+        out.set_item("readable", instance.readable.0)?;
+        out.set_item("lag_ms", instance.lag_ms)?;
+        out.set_item("lag_lsns", instance.lag_lsns)?;
+        out.set_item("shown_ms_p50", instance.shown_ms_p50)?;
+        out.set_item("shown_ms_p99", instance.shown_ms_p99)?;
+        out.set_item("rejoins", instance.rejoins)?;
+        out.set_item("connections", instance.connections)?;
+        out.set_item("cache", cache(py, &instance.cache)?)?;
+        instances.append(out)?;
+    }
+    Ok(instances)
+}
+
+/// Events, the oldest first.
+pub fn events<'py>(py: Python<'py>, events: &[Event]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for event in events {
+        let zoned = DataType::Timestamp { zoned: true };
+        let out = PyDict::new(py);
+        out.set_item("time", timestamp_to_py(py, event.time_us, zoned)?)?;
+        out.set_item("what", event.what)?;
+        out.set_item("who", &event.who)?;
+        out.set_item("detail", &event.detail)?;
+        out.set_item("took_s", event.took.map(|took| took.as_secs_f64()))?;
+        list.append(out)?;
+    }
+    Ok(list)
 }
 
 fn background<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {

@@ -1,9 +1,11 @@
 //! The life of a transaction, shared by its synchronous and asynchronous faces and by views.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use aurora_engine::{EngineError, Mode, Stop, Txn};
+use aurora_engine::{Attempt, EngineError, Mode, Stop, Txn};
 use aurora_page::Lsn;
+use aurora_runtime::{Cluster, Connection, Error, Instance};
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
 
@@ -30,6 +32,10 @@ pub struct Core {
     pub token: Option<String>,
     state: Mutex<State>,
     committed: OnceLock<PyCommit>,
+    /// The instance through whose endpoint it was begun; the writer, whoever that is, if none.
+    via: Option<Connection>,
+    /// It only reads, and stays at that instance. What writes goes on at whoever is the writer.
+    stays: AtomicBool,
 }
 
 /// A commit that has its place and is not yet known to be durable.
@@ -42,11 +48,41 @@ pub struct Numbered {
 impl Core {
     /// A transaction that begins when it is entered.
     pub fn new(db: Arc<Db>, token: Option<String>) -> Core {
+        Core::at(db, token, None)
+    }
+
+    /// The same through the endpoint of an instance.
+    pub fn at(db: Arc<Db>, token: Option<String>, via: Option<Connection>) -> Core {
         Core {
             db,
             token,
             state: Mutex::new(State::New),
             committed: OnceLock::new(),
+            via,
+            stays: AtomicBool::new(false),
+        }
+    }
+
+    /// The instance at which its operations run.
+    fn instance(&self, cluster: &Cluster) -> Arc<Instance> {
+        match &self.via {
+            Some(via) if self.stays.load(Ordering::Acquire) => via.instance().clone(),
+            _ => cluster.engine(),
+        }
+    }
+
+    /// Runs a step of the engine's in a thread that need not be attached.
+    pub fn run_unattached<T>(
+        &self,
+        interrupt: &dyn Fn() -> bool,
+        step: impl FnMut(&Engine) -> Attempt<T>,
+    ) -> Result<T, Error> {
+        let cluster = self.db.cluster_unattached().ok_or(Error::Closed)?;
+        match &self.via {
+            Some(via) if self.stays.load(Ordering::Acquire) => {
+                cluster.run_on(via.instance(), interrupt, step)
+            }
+            _ => cluster.run(interrupt, step),
         }
     }
 
@@ -56,17 +92,46 @@ impl Core {
         if !matches!(*state, State::New) {
             return Err(closed(py, "a transaction or view is entered once"));
         }
-        let txn = match mode {
+        let via = self.via.as_ref().map(Connection::instance);
+        let txn = match (mode, via) {
             // Whether that is still kept, or will ever be, the cluster knows.
-            Mode::ReadOnly { at: Some(at) } => {
+            (Mode::ReadOnly { at: Some(at) }, via) => {
                 let cluster = self.db.cluster(py)?;
-                interruptible(py, |interrupt| cluster.begin_at(at, interrupt))?
+                let instance = via.cloned().unwrap_or_else(|| cluster.engine());
+                interruptible(py, |interrupt| cluster.begin_on(&instance, at, interrupt))?
             }
-            _ => self.db.call(py, |engine| engine.begin(mode))?,
+            (_, Some(via)) => self.db.run_on(py, via, |engine| Ok(engine.begin(mode)?))?,
+            (_, None) => self.db.call(py, |engine| engine.begin(mode))?,
         };
+        Ok(self.opened(&mut state, txn))
+    }
+
+    fn opened(&self, state: &mut State, txn: Txn) -> Lsn {
         let snapshot = txn.snapshot();
+        self.stays.store(!txn.is_writable(), Ordering::Release);
         *state = State::Open(Box::new(ForkSafe::new(txn)));
-        Ok(snapshot)
+        snapshot
+    }
+
+    /// Begins, if that needs no waiting: there may be no writer for a moment.
+    pub fn try_begin(&self, py: Python<'_>, mode: Mode) -> PyResult<bool> {
+        let mut state = self.lock(py);
+        if !matches!(*state, State::New) {
+            return Err(closed(py, "a transaction or view is entered once"));
+        }
+        let cluster = self.db.cluster(py)?;
+        match self.instance(cluster).begin(mode) {
+            Ok(txn) => {
+                self.opened(&mut state, txn);
+                Ok(true)
+            }
+            // Whether there is, or will be, a writer, the cluster knows.
+            Err(Stop::Failed(
+                EngineError::WriterMoved { .. } | EngineError::ReadOnlyInstance { .. },
+            )) => Ok(false),
+            Err(Stop::Failed(error)) => Err(raise_engine(py, &error)),
+            Err(_) => Ok(false),
+        }
     }
 
     /// The handle of a table for the definition that the transaction sees.
@@ -117,7 +182,13 @@ impl Core {
         let State::Open(open) = &mut *state else {
             return Err(self.not_open(py, &state));
         };
-        self.db.run(py, |engine| step(py, engine, open.get_mut()))
+        let step = |engine: &Engine| step(py, engine, open.get_mut());
+        match &self.via {
+            Some(via) if self.stays.load(Ordering::Acquire) => {
+                self.db.run_on(py, via.instance(), step)
+            }
+            _ => self.db.run(py, step),
+        }
     }
 
     /// Tries an operation once; `None` if it must wait, or another thread is inside the transaction.
@@ -143,7 +214,7 @@ impl Core {
         let State::Open(open) = &mut *state else {
             return Err(self.not_open(py, &state));
         };
-        match step(py, cluster.engine(), open.get_mut()) {
+        match step(py, &self.instance(cluster), open.get_mut()) {
             Ok(done) => Ok(Some(done)),
             Err(Halt::Python(error)) => Err(error),
             Err(Halt::Stop(stop)) => match final_error(stop, cluster.vdl()) {
@@ -299,7 +370,7 @@ pub const WRITE_QUORUM: u32 = 4;
 /// yet durable [15].
 fn final_error(stop: Stop, vdl: Lsn) -> Option<EngineError> {
     match stop {
-        Stop::Failed(EngineError::Volume(_)) => None,
+        Stop::Failed(EngineError::Volume(_) | EngineError::WriterMoved { .. }) => None,
         Stop::Failed(
             error @ (EngineError::DuplicateKey { .. } | EngineError::TokenUsed { .. }),
         ) => (error.rests_on() <= vdl).then_some(error),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aurora_engine::Mode;
 use aurora_page::Lsn;
+use aurora_runtime::Connection;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
@@ -26,8 +27,13 @@ pub struct View {
 
 impl View {
     /// A view at an LSN, which must be durable and still kept; or at the newest durable one.
-    pub fn new(py: Python<'_>, db: Arc<Db>, at: Option<Lsn>) -> PyResult<View> {
-        let core = Core::new(db, None);
+    pub fn new(
+        py: Python<'_>,
+        db: Arc<Db>,
+        via: Option<Connection>,
+        at: Option<Lsn>,
+    ) -> PyResult<View> {
+        let core = Core::at(db, None, via);
         let lsn = core.begin(py, Mode::ReadOnly { at })?;
         Ok(View {
             core: Arc::new(core),

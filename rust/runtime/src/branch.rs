@@ -33,6 +33,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Branching<'s> {
     shared: &'s Shared,
     meta: MutexGuard<'s, Meta>,
+    /// No instance comes, goes or takes over meanwhile.
+    _changing: MutexGuard<'s, ()>,
     _work: MutexGuard<'s, ()>,
 }
 
@@ -51,6 +53,7 @@ impl Shared {
         &self,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Branching<'_>, Error> {
+        let changing = self.instances.changing.lock();
         let work = self.working()?;
         let meta = self.meta.lock();
         self.volume.check_or_retry()?;
@@ -58,6 +61,7 @@ impl Shared {
         let branching = Branching {
             shared: self,
             meta,
+            _changing: changing,
             _work: work,
         };
         let begun = Instant::now();
@@ -132,11 +136,23 @@ impl Branching<'_> {
         let prepared = self.prepare(&history, at, known);
         let kept = shared.volume.history().common_prefix(&history);
         let kept = (at <= kept).then_some(at);
-        shared.engine.rebranch(&history, kept, at, || {
+        let replicas = shared.instances.replicas();
+        let applying: Vec<_> = replicas
+            .iter()
+            .map(|replica| replica.applying.lock())
+            .collect();
+        shared.instances.writer().rebranch(&history, kept, at, || {
+            // Before the volume goes over: what is left must not be read any more.
+            for replica in &replicas {
+                replica.rebranch_follower(&history, at);
+                replica.take(at);
+            }
             shared.volume.switch(history.clone(), || {
                 install(&next, &history, at, prepared, &shared.volume.nodes)
             });
         });
+        shared.volume.stream.rebranch(at);
+        drop(applying);
         self.meta.manifest = next;
         drop(devices);
         self.settle()

@@ -17,6 +17,8 @@ use crate::Error;
 use crate::clock::wall_us;
 use crate::completions::CompletionQueue;
 use crate::fetch::Fetcher;
+use crate::instance::{Instance, InstanceSpec};
+use crate::instances::{CLASS_DEFAULT, Instances, ReplicaSpec, TIER_DEFAULT};
 use crate::lock::DirectoryLock;
 use crate::maintenance::Maintenance;
 use crate::metastore::DirMetaStore;
@@ -27,6 +29,7 @@ use crate::scan::PqCounters;
 use crate::scan_cache::ScanCache;
 use crate::threads;
 use crate::volume::{EmbeddedVolume, Failure};
+use crate::waiters::Parker;
 
 /// For how long a segment that was added and is not used yet serves everybody who asks for one.
 const GROWN_LATELY: Duration = Duration::from_millis(200);
@@ -46,7 +49,8 @@ pub(crate) struct Shared {
     pub(crate) in_memory: bool,
     pub(crate) options: OpenOptions,
     pub(crate) volume: Arc<EmbeddedVolume>,
-    pub(crate) engine: Engine<EmbeddedVolume>,
+    pub(crate) instances: Instances,
+    pub(crate) control_thread: Mutex<Option<Arc<Parker>>>,
     pub(crate) fetcher: Fetcher,
     pub(crate) meta: Mutex<Meta>,
     pub(crate) read_only: Option<String>,
@@ -144,6 +148,9 @@ impl Cluster {
         };
         let engine = Engine::new(volume.clone(), config)?;
         let scan_cache_bytes = usize::try_from(options.scan_cache_bytes()).unwrap_or(usize::MAX);
+        let numbered = volume.numbered();
+        let writer = Instance::new(0, first_instance(), engine, numbered);
+        let replicas = options.replicas;
         let shared = Arc::new(Shared {
             disk: opened.disk,
             dir: opened.dir,
@@ -151,7 +158,8 @@ impl Cluster {
             window_set: Mutex::new(options.window),
             options,
             volume,
-            engine,
+            instances: Instances::new(writer),
+            control_thread: Mutex::new(None),
             fetcher: Fetcher::new(),
             meta: Mutex::new(Meta {
                 store: opened.meta,
@@ -184,6 +192,9 @@ impl Cluster {
             if let Some(made) = cluster.run(&|| false, |engine| engine.bootstrap(wall_us()))? {
                 cluster.wait_durable(made.lsn, &|| false)?;
             }
+            for _ in 0..replicas {
+                cluster.add_replica(ReplicaSpec::default())?;
+            }
         }
         Ok(cluster)
     }
@@ -208,9 +219,9 @@ impl Cluster {
         &self.handle.shared
     }
 
-    /// The engine, for calls that may be ready at once; what stops is served by [`Cluster::settle`].
-    pub fn engine(&self) -> &Engine<EmbeddedVolume> {
-        &self.handle.shared.engine
+    /// The writer's engine, for calls that may be ready at once; what stops is served by [`Cluster::settle_on`].
+    pub fn engine(&self) -> Arc<Instance> {
+        self.handle.shared.instances.writer()
     }
 
     /// The volume durable LSN.
@@ -238,21 +249,61 @@ impl Cluster {
         }
     }
 
-    /// Does what a stopped step asks for; the caller then tries again.
+    /// Does what a step asks for that has stopped at an instance; the caller then tries again. A step of the writer's that finds that
+    /// it is the writer no more waits for the next one: it is to be tried there.
     ///
     /// # Errors
     /// The step's own failure, or what storage answered. [`Error::Interrupted`] when `interrupt`, polled about every 50 ms while
     /// waiting, says so.
-    pub fn settle(&self, stop: Stop, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+    pub fn settle_on(
+        &self,
+        instance: &Instance,
+        stop: Stop,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         self.check_open()?;
         let seen = self.handle.shared.volume.segments();
-        self.handle.shared.settle(stop, seen, interrupt)
+        self.handle.shared.settle(instance, stop, seen, interrupt)
     }
 
-    /// Runs a step to its end.
+    /// The same for work that belongs to whoever writes: it was tried at `writer`, which may have handed over meanwhile.
     ///
     /// # Errors
-    /// As [`Cluster::settle`].
+    /// As [`Cluster::settle_on`].
+    pub fn settle(
+        &self,
+        writer: &Instance,
+        stop: Stop,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.settle_on(writer, at_writer(stop), interrupt)
+    }
+
+    /// Runs a step to its end at one instance.
+    ///
+    /// # Errors
+    /// As [`Cluster::settle_on`].
+    pub fn run_on<T>(
+        &self,
+        instance: &Instance,
+        interrupt: &dyn Fn() -> bool,
+        mut step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>,
+    ) -> Result<T, Error> {
+        loop {
+            match step(instance) {
+                Ok(done) => return Ok(done),
+                Err(stop) => self.settle_on(instance, stop, interrupt)?,
+            }
+            if interrupt() {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+
+    /// Runs a step to its end at the writer, whoever that is.
+    ///
+    /// # Errors
+    /// As [`Cluster::settle_on`].
     pub fn run<T>(
         &self,
         interrupt: &dyn Fn() -> bool,
@@ -318,6 +369,19 @@ impl Cluster {
     /// # Errors
     /// [`Error::OutsideWindow`] when `at` lies before what is kept, or after what has been given out.
     pub fn begin_at(&self, at: Lsn, interrupt: &dyn Fn() -> bool) -> Result<Txn, Error> {
+        self.begin_on(&self.writer(), at, interrupt)
+    }
+
+    /// The same at one instance.
+    ///
+    /// # Errors
+    /// As [`Cluster::begin_at`].
+    pub fn begin_on(
+        &self,
+        instance: &Instance,
+        at: Lsn,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<Txn, Error> {
         let (vdl, numbered) = (self.vdl(), self.handle.shared.volume.numbered());
         self.handle.shared.check_kept(at)?;
         if at > numbered {
@@ -328,7 +392,7 @@ impl Cluster {
                 got: at.to_string(),
             });
         }
-        let txn = self.run(interrupt, |engine| {
+        let txn = self.run_on(instance, interrupt, |engine| {
             engine.begin(Mode::ReadOnly { at: Some(at) })
         })?;
         self.check_window(at)?;
@@ -357,16 +421,31 @@ impl Cluster {
 
 impl Shared {
     /// `seen` is the number of segments that the step may have known.
-    fn settle(&self, stop: Stop, seen: u64, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+    fn settle(
+        &self,
+        instance: &Instance,
+        stop: Stop,
+        seen: u64,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         match stop {
             Stop::NeedPage { page, at } => {
                 // Before the page is fetched: of another branch it is dropped, and asked for again.
-                let branch = self.engine.branch();
+                let branch = instance.branch();
                 let found = self.fetcher.page(&self.volume, page, at)?;
-                Ok(self.engine.install_of(branch, page, found, at)?)
+                Ok(instance.install_of(branch, page, found, at)?)
             }
             Stop::NeedSegment => self.grow(seen),
-            Stop::WaitLsn(lsn) => self.volume.wait(lsn, interrupt),
+            Stop::WaitLsn(lsn) if instance.is_writer() => self.volume.wait(lsn, interrupt),
+            Stop::WaitLsn(lsn) => {
+                self.volume.wait(lsn, interrupt)?;
+                instance.wait_shown(lsn, None, interrupt)
+            }
+            Stop::Failed(error @ EngineError::WriterMoved { .. })
+                if !(instance.is_writer() && instance.id == self.instances.writer().id) =>
+            {
+                self.wait_writer(error, interrupt)
+            }
             Stop::Failed(error) => self.failed(error, interrupt),
         }
     }
@@ -402,10 +481,10 @@ impl Shared {
         mut step: impl FnMut(&Engine<EmbeddedVolume>) -> Attempt<T>,
     ) -> Result<T, Error> {
         loop {
-            let seen = self.volume.segments();
-            match step(&self.engine) {
+            let (seen, writer) = (self.volume.segments(), self.instances.writer());
+            match step(&writer) {
                 Ok(done) => return Ok(done),
-                Err(stop) => self.settle(stop, seen, interrupt)?,
+                Err(stop) => self.settle(&writer, at_writer(stop), seen, interrupt)?,
             }
             if interrupt() {
                 return Err(Error::Interrupted);
@@ -463,6 +542,13 @@ impl Shared {
         moment_ago && self.volume.tail(newest).is_none()
     }
 
+    /// Has the control thread look at once.
+    pub(crate) fn wake_control(&self) {
+        if let Some(thread) = self.control_thread.lock().as_ref() {
+            thread.wake();
+        }
+    }
+
     /// True once nothing may be changed any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.stop.load(Ordering::Acquire)
@@ -488,6 +574,11 @@ impl Handle {
         self.shared.volume.fail(Failure::Closed);
         self.shared.volume.wake_threads();
         self.shared.maintenance.wake();
+        self.shared.wake_control();
+        self.shared.instances.wake_all();
+        // A change of instances that is under way ends; after it none begins.
+        drop(self.shared.instances.changing.lock());
+        self.shared.instances.join_threads();
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has been reported on standard error; closing goes on.
             let _ = thread.join();
@@ -528,6 +619,28 @@ impl Shared {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+}
+
+/// What a step has stopped for that was to run at the writer: one that is a replica by now has handed over.
+fn at_writer(stop: Stop) -> Stop {
+    match stop {
+        Stop::Failed(EngineError::ReadOnlyInstance { writer }) => {
+            Stop::Failed(EngineError::WriterMoved {
+                what: "has handed over",
+                writer: Some(writer),
+            })
+        }
+        other => other,
+    }
+}
+
+/// The writer of a cluster that was just opened.
+fn first_instance() -> InstanceSpec {
+    InstanceSpec {
+        name: "instance-1".into(),
+        tier: TIER_DEFAULT,
+        class: CLASS_DEFAULT.into(),
     }
 }
 

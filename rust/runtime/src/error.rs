@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aurora_engine::EngineError;
+use aurora_page::Lsn;
 use aurora_proto::MetaError;
 use aurora_store::{LogError, StoreError};
 use thiserror::Error;
@@ -132,6 +133,30 @@ pub enum Error {
     SnapshotExists {
         /// The name.
         name: String,
+    },
+    /// A replica did not show a commit in the time that its reader gave it.
+    #[error("replica {instance} is behind: expected it to show LSN {expected}, got {got}")]
+    ReplicaLag {
+        /// The replica.
+        instance: String,
+        /// What it was to show.
+        expected: Lsn,
+        /// What it shows.
+        got: Lsn,
+    },
+    /// The instance was removed while somebody waited for it.
+    #[error("instance {instance} was removed; another one can be asked")]
+    InstanceGone {
+        /// The instance.
+        instance: String,
+    },
+    /// There is no such instance.
+    #[error("instance {instance:?}: expected one of {}, got none of this name", there.join(", "))]
+    UnknownInstance {
+        /// What was asked for.
+        instance: String,
+        /// Who is there.
+        there: Vec<String>,
     },
     /// The volume has its largest size.
     #[error("the volume is full: expected at most {bytes_max} bytes, and every extent is in use")]

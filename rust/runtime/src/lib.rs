@@ -18,14 +18,17 @@
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `branch`, `backtrack` | the same volume on another branch, while it is open [3] |
 //! | `readonly` | opening without leaving a trace |
+//! | [`Instance`], `instances`, `stream` | the writer and its replicas, each with a cache of its own; the redo stream |
+//! | `failover`, `events` | another instance becomes the writer; what has happened |
 //! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
 //! | `scan`, `scan_cache`, `changes` | parallel query: plans on the storage nodes |
 //! | `maintenance`, `repair`, `hydrate` | the background |
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
 //!
 //! Locks, in the order in which they may be taken: the manifest; the lead; a device's `io`; then one of: the writer, a node's copies,
-//! the waiters, the completions. Nothing is called under the latter, and no reader takes the first three. A branch alone takes more
-//! than one: all devices', the engine's commit lock, the writer and under it each node's copies in turn.
+//! the waiters, the completions, the redo stream. A change of instances comes before all of them. Nothing is called under the latter,
+//! and no reader takes the first three. A branch alone takes more than one: all devices', the engine's commit lock, the replicas', the
+//! writer and under it each node's copies in turn.
 
 mod backtrack;
 mod branch;
@@ -37,8 +40,12 @@ mod create;
 mod device;
 mod direct;
 mod error;
+mod events;
+mod failover;
 mod fetch;
 mod hydrate;
+mod instance;
+mod instances;
 mod layout;
 mod load;
 mod lock;
@@ -56,19 +63,25 @@ mod restore;
 mod scan;
 mod scan_cache;
 mod status;
+mod stream;
 mod threads;
 mod unfinished;
 mod volume;
 mod waiters;
 
+pub use aurora_control::{CLASSES, Candidate};
 pub use backtrack::{Backtracked, SnapshotInfo, Target, WINDOW_MAX, Window};
 pub use cluster::Cluster;
 pub use completions::{Completion, CompletionQueue};
 pub use error::Error;
+pub use events::Event;
+pub use failover::Failover;
+pub use instance::{Connection, Instance, InstanceSpec, Progress};
+pub use instances::{Choose, REPLICAS_MAX, ReplicaSpec};
 pub use load::BulkLoad;
 pub use lock::release_in_fork;
 pub use options::{NodePlacement, OpenOptions};
 pub use osdisk::OsDisk;
 pub use scan::{NodeReport, PqStatus, ScanReport};
-pub use status::{BackgroundStatus, CacheStatus, NodeState, NodeStatus, Status};
+pub use status::{BackgroundStatus, CacheStatus, InstanceStatus, NodeState, NodeStatus, Status};
 pub use volume::EmbeddedVolume;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
-use aurora_engine::{Commit, Load, LoadBlob, Stop, Table};
+use aurora_engine::{Commit, Engine, Load, LoadBlob, Stop, Table};
 use aurora_page::{KeyBuf, Value};
 use aurora_proto::NodeSet;
 use aurora_redo::{BlobId, PgId};
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::Error;
 use crate::clock::wall_us;
 use crate::cluster::{Cluster, Shared};
+use crate::volume::EmbeddedVolume;
 
 /// Blobs that may wait for the disks before the builder waits for them.
 const BLOBS_AHEAD: usize = 4;
@@ -73,8 +74,8 @@ impl BulkLoad {
     /// # Errors
     /// `LoadOrder`, a value its column does not take, or what the disks answered. The load cannot go on after one.
     pub fn push(&mut self, row: &[Value], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
-        self.step(interrupt, |cluster, load| {
-            cluster.engine().load_push(load, row, wall_us())
+        self.step(interrupt, |engine, load| {
+            engine.load_push(load, row, wall_us())
         })?;
         self.hand_over(interrupt)
     }
@@ -89,10 +90,8 @@ impl BulkLoad {
         row: &[u8],
         interrupt: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        self.step(interrupt, |cluster, load| {
-            cluster
-                .engine()
-                .load_push_encoded(load, key, row, wall_us())
+        self.step(interrupt, |engine, load| {
+            engine.load_push_encoded(load, key, row, wall_us())
         })?;
         self.hand_over(interrupt)
     }
@@ -107,17 +106,15 @@ impl BulkLoad {
     /// # Errors
     /// `LoadConflict` when rows came into the table meanwhile; otherwise as [`BulkLoad::push`]. Nothing appears then.
     pub fn finish(mut self, interrupt: &dyn Fn() -> bool) -> Result<Commit, Error> {
-        self.step(interrupt, |cluster, load| {
-            cluster.engine().load_finish(load, wall_us())
+        self.step(interrupt, |engine, load| {
+            engine.load_finish(load, wall_us())
         })?;
         self.hand_over(interrupt)?;
         self.blobs = None;
         while self.waiting > 0 {
             self.take_stored(true, interrupt)?;
         }
-        let commit = self.step(interrupt, |cluster, load| {
-            cluster.engine().load_link(load, wall_us())
-        })?;
+        let commit = self.step(interrupt, |engine, load| engine.load_link(load, wall_us()))?;
         self.cluster.wait_durable(commit.lsn, interrupt)?;
         Ok(commit)
     }
@@ -125,13 +122,14 @@ impl BulkLoad {
     fn step<T>(
         &mut self,
         interrupt: &dyn Fn() -> bool,
-        mut step: impl FnMut(&Cluster, &mut Load) -> Result<T, Stop>,
+        mut step: impl FnMut(&Engine<EmbeddedVolume>, &mut Load) -> Result<T, Stop>,
     ) -> Result<T, Error> {
         let load = self.load.as_mut().ok_or(Error::Closed)?;
         loop {
-            match step(&self.cluster, load) {
+            let writer = self.cluster.engine();
+            match step(&writer, load) {
                 Ok(done) => return Ok(done),
-                Err(stop) => self.cluster.settle(stop, interrupt)?,
+                Err(stop) => self.cluster.settle(&writer, stop, interrupt)?,
             }
         }
     }
@@ -169,8 +167,8 @@ impl BulkLoad {
             },
         };
         let blob = stored?;
-        self.step(interrupt, |cluster, load| {
-            cluster.engine().load_stored(load, blob, wall_us())
+        self.step(interrupt, |engine, load| {
+            engine.load_stored(load, blob, wall_us())
         })?;
         self.waiting -= 1;
         Ok(true)

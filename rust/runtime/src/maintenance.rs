@@ -506,7 +506,7 @@ impl Shared {
         let window_us = i64::try_from(self.window().as_micros()).unwrap_or(i64::MAX);
         let mut meta = self.meta.lock();
         // Under the manifest's lock: a view that begins later asks for the floor, and finds the new one.
-        let oldest = self.engine.oldest_read_point();
+        let oldest = self.instances.oldest_read_point();
         let start_us = wall_us().saturating_sub(window_us);
         if start_us <= meta.manifest.created_us {
             return Ok(());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Error;
+use crate::instances::REPLICAS_MAX;
 
 /// Page sizes a volume may have, in bytes.
 pub const PAGE_BYTES_ALLOWED: [usize; 3] = [16 << 10, 32 << 10, 64 << 10];
@@ -13,6 +14,10 @@ pub const CACHE_BYTES_MIN: u64 = 4 << 20;
 pub const SEGMENT_PAGES_MIN: u64 = 32;
 /// The size of a volume's segment unless the caller sets it: 10 GiB, as in Aurora [P17].
 pub const SEGMENT_BYTES_DEFAULT: u64 = 10 << 30;
+/// An instance that is silent for so long is taken for dead, unless the caller says otherwise.
+pub const DETECTION_DEFAULT: Duration = Duration::from_secs(1);
+/// A shorter silence happens to the living.
+pub const DETECTION_MIN: Duration = Duration::from_millis(10);
 /// The largest volume: 128 TiB, as in Aurora.
 pub const VOLUME_BYTES_MAX: u64 = 128 << 40;
 
@@ -50,6 +55,10 @@ pub struct OpenOptions {
     pub nodes: Option<Vec<NodePlacement>>,
     /// Background bytes per second that compaction and scrub may use, over all nodes.
     pub background_bytes_per_s: u64,
+    /// Replicas to begin with.
+    pub replicas: usize,
+    /// An instance that is silent for so long is taken for dead.
+    pub detection: Duration,
 }
 
 impl OpenOptions {
@@ -67,6 +76,8 @@ impl OpenOptions {
             window: None,
             nodes: None,
             background_bytes_per_s: 256 << 20,
+            replicas: 0,
+            detection: DETECTION_DEFAULT,
         }
     }
 
@@ -116,6 +127,18 @@ impl OpenOptions {
         }
         if self.background_bytes_per_s == 0 {
             return Err(invalid("background_bytes_per_s", "at least 1".into(), 0));
+        }
+        if self.replicas > REPLICAS_MAX {
+            let accepts = format!("at most {REPLICAS_MAX}");
+            return Err(invalid("replicas", accepts, self.replicas));
+        }
+        if self.detection < DETECTION_MIN {
+            let accepts = format!("at least {DETECTION_MIN:?}");
+            return Err(invalid(
+                "detection",
+                accepts,
+                format!("{:?}", self.detection),
+            ));
         }
         self.check_nodes()
     }

@@ -1,10 +1,12 @@
 //! What a cluster reports about itself.
 
+use aurora_engine::Role;
 use aurora_page::Lsn;
 use aurora_proto::{NodeId, NodeInfo, Points, Volume};
 use aurora_redo::PgId;
 
 use crate::cluster::{Cluster, Shared};
+use crate::instance::Instance;
 
 /// A node on a disk of its own is always a little behind; so many records are more than that.
 const LAG_MAX: u64 = 10_000;
@@ -81,6 +83,35 @@ pub struct BackgroundStatus {
     pub last_error: Option<String>,
 }
 
+/// One instance.
+#[derive(Clone, Debug)]
+pub struct InstanceStatus {
+    /// Its name.
+    pub name: String,
+    /// `writer`, `replica`, `fenced` or `crashed`.
+    pub role: &'static str,
+    /// Its promotion tier.
+    pub tier: u8,
+    /// Its class.
+    pub class: String,
+    /// What its readers see.
+    pub readable: Lsn,
+    /// How far it is behind, in milliseconds: the age of the oldest durable commit that it does not show.
+    pub lag_ms: f64,
+    /// How far it is behind, in LSNs.
+    pub lag_lsns: u64,
+    /// From a commit's number to the moment at which the instance showed it: the middle of the latest ones, in milliseconds.
+    pub shown_ms_p50: f64,
+    /// The same for all but the slowest hundredth.
+    pub shown_ms_p99: f64,
+    /// How often it was too far behind and began with an empty cache.
+    pub rejoins: u64,
+    /// Views and transactions open through its endpoints.
+    pub connections: usize,
+    /// Its buffer pool.
+    pub cache: CacheStatus,
+}
+
 /// A cluster at one moment.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -112,6 +143,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// The buffer pool.
     pub cache: CacheStatus,
+    /// Writer and replicas, the writer first.
+    pub instances: Vec<InstanceStatus>,
     /// Background work.
     pub background: BackgroundStatus,
 }
@@ -158,7 +191,7 @@ impl Cluster {
             .collect();
         let devices: std::collections::BTreeSet<u64> =
             nodes.iter().map(|node| node.device).collect();
-        let cache = shared.engine.cache_stats();
+        let cache = shared.instances.writer().cache_stats();
         Status {
             cluster: manifest.cluster.to_string(),
             path: (!shared.in_memory).then(|| shared.dir.display().to_string()),
@@ -183,8 +216,44 @@ impl Cluster {
                 bytes: cache.bytes,
                 bytes_max: cache.bytes_max,
             },
+            instances: shared
+                .instances
+                .all()
+                .iter()
+                .map(|instance| instance_status(self, instance))
+                .collect(),
             background: shared.maintenance.status(),
         }
+    }
+}
+
+fn instance_status(cluster: &Cluster, instance: &Instance) -> InstanceStatus {
+    let role = match instance.role() {
+        Role::Writer => "writer",
+        Role::Replica { .. } => "replica",
+        Role::Fenced { .. } => "fenced",
+        Role::Crashed => "crashed",
+    };
+    let (lag_ms, lag_lsns) = cluster.lag(instance);
+    let cache = instance.cache_stats();
+    InstanceStatus {
+        name: instance.name().to_owned(),
+        role,
+        tier: instance.tier(),
+        class: instance.class().to_owned(),
+        readable: instance.readable(),
+        lag_ms,
+        lag_lsns,
+        shown_ms_p50: f64::from(instance.lag_us(50)) / 1000.0,
+        shown_ms_p99: f64::from(instance.lag_us(99)) / 1000.0,
+        rejoins: instance.progress().rejoins,
+        connections: instance.connections(),
+        cache: CacheStatus {
+            hits: cache.hits,
+            misses: cache.misses,
+            bytes: cache.bytes,
+            bytes_max: cache.bytes_max,
+        },
     }
 }
 

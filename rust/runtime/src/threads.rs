@@ -19,13 +19,14 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, Error> 
 }
 
 fn bodies(shared: &Arc<Shared>) -> Vec<(&'static str, Body)> {
-    let (log, maintained) = (shared.clone(), shared.clone());
+    let (log, maintained, controlled) = (shared.clone(), shared.clone(), shared.clone());
     let mut bodies: Vec<(&'static str, Body)> = vec![
         (
             "aurora-log",
             Box::new(move || log.volume.run_log_thread(&log.stop)),
         ),
         ("aurora-maint", Box::new(move || maintained.maintain())),
+        ("aurora-control", Box::new(move || controlled.control())),
     ];
     if shared.volume.devices.len() > 1 {
         for device in &shared.volume.devices {
@@ -44,6 +45,7 @@ fn stop(shared: &Shared) {
     shared.stop.store(true, Ordering::Release);
     shared.volume.wake_threads();
     shared.maintenance.wake();
+    shared.wake_control();
 }
 
 fn start_all(

@@ -30,6 +30,7 @@ use crate::device::{Device, Offered};
 use crate::lock::{DirectoryLock, LOCK_FILE};
 use crate::node::Node;
 use crate::removals::Removals;
+use crate::stream::Stream;
 use crate::waiters::{Parker, Waiters};
 
 /// How long a thread waits before it asks its interrupt again.
@@ -81,6 +82,8 @@ pub struct EmbeddedVolume {
     lead: Mutex<()>,
     waiters: Waiters,
     pub(crate) completions: CompletionQueue,
+    /// What replicas follow.
+    pub(crate) stream: Stream,
     failure: RwLock<Option<Failure>>,
     failed: AtomicBool,
     /// When pages changed last, for caches of scans.
@@ -111,6 +114,7 @@ impl EmbeddedVolume {
             branching: AtomicBool::new(false),
             numbered: AtomicU64::new(writer.numbered().0),
             segments: AtomicU64::new(writer.pgs() as u64),
+            stream: Stream::new(writer.numbered()),
             writer: Mutex::new(writer),
             history: RwLock::new(history),
             nodes,
@@ -622,6 +626,7 @@ impl EmbeddedVolume {
         }
         if moved {
             self.completions.advance(vdl);
+            self.stream.wake();
         }
     }
 
@@ -634,6 +639,14 @@ impl EmbeddedVolume {
     /// After the VDL has moved on another thread.
     pub(crate) fn wake_waiters(&self) {
         self.waiters.advance(self.vdl());
+    }
+
+    /// Somebody follows the writer from here on; gives the newest LSN before what will be told.
+    pub(crate) fn join_stream(&self, id: u64) -> Lsn {
+        let writer = self.writer.lock();
+        let tip = writer.numbered();
+        self.stream.join(id, tip);
+        tip
     }
 
     fn fenced(&self, by: u64) {
@@ -708,10 +721,14 @@ impl Volume for EmbeddedVolume {
         if self.branching.load(Ordering::Acquire) {
             return Err(Refused::Branching);
         }
+        let followed = self.stream.is_on().then(|| mtr.clone());
         let numbered = writer.append(mtr)?;
         // Under the lock: before any of it can be durable, and a scan's read point beyond it.
         self.changes.mark(&pages, numbered.last);
         self.numbered.store(numbered.last.0, Ordering::Release);
+        if let Some(mtr) = followed.filter(|mtr| !mtr.is_empty()) {
+            self.stream.push(numbered, self.origin, mtr);
+        }
         Ok(numbered)
     }
 }

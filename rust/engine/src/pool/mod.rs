@@ -27,7 +27,7 @@ use parking_lot::RwLock;
 
 use crate::error::{Attempt, EngineError, Stop};
 use frame::Lookup;
-use shard::Shard;
+use shard::{Base, Follow, Shard};
 
 /// Fewest pages that a pool holds, whatever its budget: paths of a tree and of its extent maps, for several threads.
 const PAGES_MIN: usize = 64;
@@ -233,6 +233,77 @@ impl Pool {
         self.slot(page).shard.write().supersede(page, lsn, vdl);
     }
 
+    /// Applies the records of one MTR to a page that is cached; whether it was. They are durable. What was there before stays for
+    /// older read points. A page to which they do not apply is dropped: storage has it as it should be.
+    pub fn apply(&self, page: PageId, records: Vec<Record>) -> bool {
+        let Some((first, last)) = records
+            .first()
+            .zip(records.last())
+            .map(|(a, b)| (a.lsn, b.lsn))
+        else {
+            return false;
+        };
+        let slot = self.slot(page);
+        // Of a page's older life nothing is needed.
+        let begins = records.iter().rposition(Record::starts_life);
+        let (head, base) = match slot.shard.write().follow(page, first, last) {
+            Follow::Absent => return false,
+            Follow::Change(head, base) => (head, base),
+        };
+        let made = match begins {
+            Some(start) => replay(Page::empty(page, self.page_bytes), &records[start..]),
+            None => self
+                .from_base(&head, base)
+                .and_then(|draft| replay(draft, &records)),
+        };
+        match made {
+            Some(new) => {
+                slot.shard
+                    .write()
+                    .publish(Some(head), Arc::new(new), records, last);
+                true
+            }
+            None => {
+                slot.shard.write().drop_page(page, last);
+                false
+            }
+        }
+    }
+
+    /// A copy of the head to change, made of the base before it where that spares copying.
+    fn from_base(&self, head: &Arc<Page>, base: Option<Base>) -> Option<Page> {
+        let rebuilt = base.and_then(|(draft, records)| replay(draft, &records));
+        let rebuilt = rebuilt.filter(|draft| draft.lsn() == head.lsn());
+        Some(rebuilt.unwrap_or_else(|| (**head).clone()))
+    }
+
+    /// Drops a page that was changed by record `lsn`, with all its versions.
+    pub fn forget(&self, page: PageId, lsn: Lsn) {
+        self.slot(page).shard.write().drop_page(page, lsn);
+    }
+
+    /// This new pool is of the branch that another one is of.
+    pub fn join(&self, other: &Pool) {
+        let of = other.shards[0].shard.read().branch();
+        for slot in &self.shards {
+            slot.shard.write().join(&of);
+        }
+    }
+
+    /// Drops everything; everything up to `floor` may have been changed by someone else.
+    pub fn restart(&self, floor: Lsn) {
+        self.shards
+            .iter()
+            .for_each(|slot| slot.shard.write().restart(floor));
+    }
+
+    /// Nothing above `floor` exists: what was said about later changes is void.
+    pub fn lower_floor(&self, floor: Lsn) {
+        self.shards
+            .iter()
+            .for_each(|slot| slot.shard.write().lower_floor(floor));
+    }
+
     /// Keeps the page here, or keeps it once it comes, until as many calls of [`Pool::unpin`].
     pub fn pin(&self, page: PageId) {
         self.slot(page).shard.write().pin(page);
@@ -278,6 +349,14 @@ impl Pool {
     }
 }
 
+/// The page after these records; `None` where they do not follow it.
+fn replay(mut page: Page, records: &[Record]) -> Option<Page> {
+    let applied = records
+        .iter()
+        .try_for_each(|record| apply(&mut page, record));
+    applied.is_ok().then_some(page)
+}
+
 /// Pages that must stay until a commit that is being retried has come through.
 pub(crate) struct Pins {
     pool: Arc<Pool>,
@@ -291,6 +370,15 @@ impl Pins {
             pool,
             pages: Vec::new(),
         }
+    }
+
+    /// The same for another pool: the transaction goes on at another instance.
+    pub fn of(&mut self, pool: &Arc<Pool>) -> &mut Pins {
+        if !Arc::ptr_eq(&self.pool, pool) {
+            self.release();
+            self.pool = pool.clone();
+        }
+        self
     }
 
     /// One more.

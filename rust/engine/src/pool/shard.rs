@@ -16,6 +16,14 @@ const KEEP_MIN: usize = 12;
 /// An older version with the records that lead to the head.
 pub(super) type Base = (Page, Vec<Record>);
 
+/// What redo finds of a page.
+pub(super) enum Follow {
+    /// No head, or one that has the change already.
+    Absent,
+    /// The head, and what a draft of it can be made of without copying it.
+    Change(Arc<Page>, Option<Base>),
+}
+
 /// Frames of the pages that hash here.
 pub(super) struct Shard {
     index: FxHashMap<PageId, usize>,
@@ -170,6 +178,56 @@ impl Shard {
             !durable
         });
         self.superseded.insert(page, lsn);
+    }
+
+    /// Redo passes with records `first` to `last` of a page. That it has passed is noted where there is no head, so that a
+    /// version that was asked for before is not taken for the newest one.
+    pub fn follow(&mut self, page: PageId, first: Lsn, last: Lsn) -> Follow {
+        match self.head(page) {
+            Some(head) if head.lsn() >= last => Follow::Absent,
+            Some(head) => {
+                let mut base = None;
+                self.change(page, |frame| base = frame.take_base(first));
+                Follow::Change(head, base)
+            }
+            None => {
+                self.floor = self.floor.max(last);
+                Follow::Absent
+            }
+        }
+    }
+
+    /// Drops a page that was changed by record `lsn`.
+    pub fn drop_page(&mut self, page: PageId, lsn: Lsn) {
+        if let Some(&at) = self.index.get(&page) {
+            self.remove(at);
+        }
+        self.floor = self.floor.max(lsn);
+    }
+
+    /// The branch of the volume, and what counts in it.
+    pub fn branch(&self) -> (u64, Option<Arc<History>>) {
+        (self.branch, self.history.clone())
+    }
+
+    /// It is of this branch.
+    pub fn join(&mut self, (branch, history): &(u64, Option<Arc<History>>)) {
+        (self.branch, self.history) = (*branch, history.clone());
+    }
+
+    /// Drops everything.
+    pub fn restart(&mut self, floor: Lsn) {
+        self.index.clear();
+        self.frames.clear();
+        self.superseded.clear();
+        (self.hand, self.bytes, self.starved) = (0, 0, false);
+        self.floor = floor;
+    }
+
+    /// Nothing above `floor` exists.
+    pub fn lower_floor(&mut self, floor: Lsn) {
+        let superseded = self.superseded.drain().map(|(_, lsn)| lsn);
+        self.floor = superseded.fold(self.floor, Lsn::max).min(floor);
     }
 
     pub fn pin(&mut self, page: PageId) {

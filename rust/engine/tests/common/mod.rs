@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use aurora_engine::{Attempt, Engine, EngineConfig, EngineError, Stop};
 use aurora_page::{Column, DataType, Geometry, KeyPart, Lsn, Page, PageId, Schema, VolumeId};
-use aurora_proto::{Numbered, Refused, Volume};
-use aurora_redo::{BlobId, Mtr, Op, Record, apply, apply_reference};
+use aurora_proto::{Numbered, Redo, Refused, Volume};
+use aurora_redo::{BlobId, Mtr, Op, Prev, Record, apply, apply_reference};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -387,4 +387,23 @@ pub fn people() -> Schema {
         column(3, "count", DataType::Int64, false),
     ];
     Schema::new(1, columns, key(&[0])).unwrap()
+}
+
+impl MemVolume {
+    /// The MTRs above `after`, as replicas get them.
+    pub fn redo_since(&self, after: Lsn) -> Vec<Arc<Redo>> {
+        let state = self.state.lock();
+        let (mut all, mut mtr) = (Vec::new(), Mtr::default());
+        for record in state.records.iter().filter(|record| record.lsn > after) {
+            mtr.push(record.page, Prev::Lsn(record.prev_page), record.op.clone());
+            if let Some(time_us) = record.cpl {
+                mtr.time_us = time_us;
+                let last = record.lsn;
+                let base = Lsn(last.0 + 1 - mtr.len() as u64);
+                let redo = Redo::new(Numbered { base, last }, ORIGIN, std::mem::take(&mut mtr));
+                all.push(Arc::new(redo));
+            }
+        }
+        all
+    }
 }
