@@ -132,6 +132,7 @@ fn unused(cluster: &Cluster) -> Vec<u64> {
         let page = PageId(segment * segment_pages);
         cluster
             .settle(
+                &cluster.writer(),
                 Stop::NeedPage {
                     page,
                     at: cluster.vdl(),
@@ -223,7 +224,11 @@ fn racing_threads_add_one_segment() {
     let before = cluster.status().segments;
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| cluster.settle(Stop::NeedSegment, &never).unwrap());
+            scope.spawn(|| {
+                cluster
+                    .settle(&cluster.writer(), Stop::NeedSegment, &never)
+                    .unwrap()
+            });
         }
     });
     assert_eq!(cluster.status().segments, before + 1);

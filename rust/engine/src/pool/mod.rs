@@ -252,9 +252,7 @@ impl Pool {
         };
         let made = match begins {
             Some(start) => replay(Page::empty(page, self.page_bytes), &records[start..]),
-            None => self
-                .from_base(&head, base)
-                .and_then(|draft| replay(draft, &records)),
+            None => replay(draft_of(&head, base), &records),
         };
         match made {
             Some(new) => {
@@ -268,13 +266,6 @@ impl Pool {
                 false
             }
         }
-    }
-
-    /// A copy of the head to change, made of the base before it where that spares copying.
-    fn from_base(&self, head: &Arc<Page>, base: Option<Base>) -> Option<Page> {
-        let rebuilt = base.and_then(|(draft, records)| replay(draft, &records));
-        let rebuilt = rebuilt.filter(|draft| draft.lsn() == head.lsn());
-        Some(rebuilt.unwrap_or_else(|| (**head).clone()))
     }
 
     /// Drops a page that was changed by record `lsn`, with all its versions.
@@ -347,6 +338,13 @@ impl Pool {
             .flat_map(|slot| slot.shard.read().heads())
             .collect()
     }
+}
+
+/// A copy of the head to change, made of the base before it where that spares copying.
+fn draft_of(head: &Arc<Page>, base: Option<Base>) -> Page {
+    let rebuilt = base.and_then(|(draft, records)| replay(draft, &records));
+    let rebuilt = rebuilt.filter(|draft| draft.lsn() == head.lsn());
+    rebuilt.unwrap_or_else(|| (**head).clone())
 }
 
 /// The page after these records; `None` where they do not follow it.
