@@ -145,6 +145,43 @@ def test_what_replicas_cost_is_shown(db: au.Cluster, readings: au.Table[Reading]
     assert all(0 < status.shown_ms_p50 <= status.shown_ms_p99 for status in replicas)
 
 
+def test_replicas_follow_a_backtrack(db: au.Cluster, readings: au.Table[Reading]) -> None:
+    first = put(db, readings, 1, 1)
+    left = put(db, readings, 1, 2)
+    for name in db.instances[1:]:
+        assert db.instance(name).get(readings, 1, after=left) == Reading(1, 2)
+    db.backtrack(to=first)
+    for name in db.instances:
+        assert db.instance(name).get(readings, 1) == Reading(1, 1)
+        with pytest.raises(ex.OutsideWindow):
+            db.instance(name).view(after=left)
+    commit = put(db, readings, 1, 3)
+    added = db.add_replica()
+    for name in (*db.instances[1:], added):
+        assert db.instance(name).get(readings, 1, after=commit) == Reading(1, 3)
+    db.failover(added)
+    assert db.get(readings, 1) == Reading(1, 3)
+    db.backtrack(to=first)
+    assert db.reader.get(readings, 1) == Reading(1, 1)
+
+
+def test_replicas_follow_changes_of_tables(db: au.Cluster, readings: au.Table[Reading]) -> None:
+    put(db, readings, 1, 1)
+    table = db.add_column("readings", "note", str | None)
+    with db.transaction() as tx:
+        tx.update(table, 1, note="n")
+    for name in db.instances[1:]:
+        row = db.instance(name).get(table, 1, after=tx.committed)
+        assert row is not None
+        assert (row.value, row.note) == (1, "n")
+    db.failover()
+    with db.transaction() as tx:
+        tx.update(table, 1, note=None)
+    row = db.get(table, 1)
+    assert row is not None
+    assert row.note is None
+
+
 def test_replicas_of_a_cluster_on_disk(tmp_path: object) -> None:
     with au.open(f"{tmp_path}/c", replicas=1) as db:
         readings = db.create_table("readings", Reading)
