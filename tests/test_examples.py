@@ -21,7 +21,7 @@ def run(name: str, *arguments: str, cwd: Path) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "dashboard.py", "demo.py"}
+    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "dashboard.py", "demo.py", "failover.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -31,6 +31,13 @@ def test_quickstart_in_memory_and_on_disk(tmp_path: Path) -> None:
         assert "paid once: Account(id=1, owner='Ann', balance=Decimal('65.00'))" in out
         assert "before the transfer: Account(id=1, owner='Ann', balance=Decimal('100.00'))" in out
     assert (tmp_path / "bank" / "az3").is_dir()
+
+
+def test_failover(tmp_path: Path) -> None:
+    out = run("failover.py", "1.2", cwd=tmp_path)
+    assert "every acknowledged commit is there, exactly once" in out
+    assert "was silent for" in out
+    assert "lost az3/node5, az3/node6" in out
 
 
 @pytest.mark.parametrize("path", [(), ("accounts",)])

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-GROUPS = ("open", "commit1", "commit16", "commit_async", "reads", "bytes", "reopen", "rss", "az_lost", "scan")
+GROUPS = (
+    "open",
+    "commit1",
+    "commit16",
+    "commit_async",
+    "reads",
+    "bytes",
+    "reopen",
+    "rss",
+    "az_lost",
+    "scan",
+    "replica_lag",
+    "failover",
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failo
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
 from aurora_engine.instances import instance
+from aurora_engine.metrics import Metric, MetricsServer, metrics_of
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
 from aurora_engine.status import Event, Status, status_of
@@ -450,6 +451,22 @@ class Cluster(Definitions):
         if choose is not None and not callable(choose):
             raise _refused("choose", "a function", choose)
         self._set_choose(choose)
+
+    def metrics(self) -> list[Metric]:
+        """Every metric as it is now, under Aurora's names where Aurora has one."""
+        return metrics_of(self)
+
+    def serve_metrics(self, port: int = 9187, *, address: str = "127.0.0.1") -> MetricsServer:
+        """Serves the metrics to Prometheus, until what is returned is closed. Needs ``aurora-engine[metrics]``.
+
+        Args:
+            port: Where to listen; 0 for any free port.
+            address: At which address; by default for this machine only.
+
+        Raises:
+            InvalidOption: ``prometheus-client`` is not installed.
+        """
+        return MetricsServer(self, port, address)
 
     def events(self) -> list[Event]:
         """What happened to instances and copies since the cluster was opened, the oldest first: the latest 1,000."""
