@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import itertools
 import shutil
 import sys
 import tempfile
@@ -96,7 +97,7 @@ def main(seconds: float = 3.0) -> None:
             thread.join()
 
         times = sorted(at - begin for each in told for at in each)
-        gap = max(b - a for a, b in zip(times, times[1:], strict=False))
+        gap = max(b - a for a, b in itertools.pairwise(times))
         picture(times, marks, Path("failover.png"))
         for event in db.events():
             if event.what == "failover":

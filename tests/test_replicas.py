@@ -45,7 +45,8 @@ def test_a_view_after_a_commit_reads_it(db: au.Cluster, readings: au.Table[Readi
 
 def test_replicas_come_and_go(db: au.Cluster, readings: au.Table[Reading]) -> None:
     assert db.instances == ("instance-1", "instance-2", "instance-3")
-    assert db.add_replica("reports", tier=9, instance_class="small") == "reports"
+    assert db.add_replica("reports", tier=9, instance_class="db.r6g.small") == "reports"
+    assert db.status().instances[-1].instance_class == "small"
     commit = put(db, readings, 1, 1)
     with db.instance("reports").view(after=commit) as view:
         db.remove_replica("reports")

@@ -28,7 +28,7 @@ class Cell(au.Row, key="id"):
 
 
 async def _commits(db: au.Cluster, table: au.Table[Cell], rate: int, seconds: float) -> float:
-    """One-row commits at a rate, each begun at its time whether the ones before are done or not; gives the rate reached."""
+    """One-row commits at a rate, each begun at its time whatever became of the ones before; gives the rate reached."""
 
     async def one(n: int) -> None:
         async with db.aio.transaction() as tx:
@@ -68,5 +68,5 @@ def run(context: Context) -> Iterator[Row]:
             path = context.folder / f"{rate}-{replicas}"
             p50, p99, reached = _measure(path, replicas, rate, max(2.0, context.seconds))
             what = f"replica lag p99, {rate:,} commits/s, {replicas} replica{'s' if replicas > 1 else ''}"
-            note = f"p50 {p50:.2f} ms; {reached:,.0f} commits/s reached; the slowest replica; the commit's own sync is in it"
+            note = f"p50 {p50:.2f} ms; {reached:,.0f} commits/s reached; the slowest replica; the sync is in it"
             yield Row("replica_lag", what, p99, "ms", budget=Budget("<=", LAG_MS_MAX, "ours"), note=note)

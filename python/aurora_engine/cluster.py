@@ -416,7 +416,9 @@ class Cluster(Definitions):
         """
         if not isinstance(tier, int) or isinstance(tier, bool) or not 0 <= tier <= TIER_MAX:
             raise _refused("tier", f"0 to {TIER_MAX}", repr(tier))
-        return self._add_replica(name, tier, instance_class, region).name
+        # The classes of Amazon are known by their size: db.r6g.large is large.
+        size = instance(instance_class).name.rsplit(".", 1)[1] if instance_class.startswith("db.") else instance_class
+        return self._add_replica(name, tier, size, region).name
 
     @property
     def instances(self) -> tuple[str, ...]:
