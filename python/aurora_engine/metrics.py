@@ -51,7 +51,7 @@ def metrics_of(cluster: Cluster) -> list[Metric]:
         return Metric(name, text, None, {"": value}, total)
 
     found = [
-        Metric("AuroraReplicaLag", "Age of the oldest durable commit that the replica does not show, ms", INSTANCE, lags),
+        Metric("AuroraReplicaLag", "Age of the oldest durable commit that it does not show, ms", INSTANCE, lags),
         one("AuroraReplicaLagMaximum", "The largest lag of all replicas, ms", max(lags.values(), default=0.0)),
         one("AuroraReplicaLagMinimum", "The smallest lag of all replicas, ms", min(lags.values(), default=0.0)),
         Metric(
@@ -63,13 +63,13 @@ def metrics_of(cluster: Cluster) -> list[Metric]:
             {instance.name: float(instance.connections) for instance in status.instances},
         ),
         one("VolumeBytesUsed", "Bytes of one copy: the largest node's layers, and the log", float(used)),
-        one("AuroraVolumeBytesLeftTotal", "Bytes that the volume may still grow", float(max(0, _VOLUME_BYTES_MAX - used))),
+        one("AuroraVolumeBytesLeftTotal", "Bytes that the volume may grow", float(max(0, _VOLUME_BYTES_MAX - used))),
         Metric(
             "aurora_engine_replica_rejoins", "How often a replica was too far behind and dropped its cache", INSTANCE,
             {instance.name: float(instance.rejoins) for instance in replicas}, total=True,
         ),
         Metric(
-            "aurora_engine_replica_shown_ms_p99", "Commit's number to shown, all but the slowest hundredth, ms", INSTANCE,
+            "aurora_engine_replica_shown_ms_p99", "Commit's number to shown, but for the slowest 1%, ms", INSTANCE,
             {instance.name: instance.shown_ms_p99 for instance in replicas},
         ),
         one("aurora_engine_failovers", "Failovers among the latest 1,000 events", float(events["failover"])),

@@ -620,6 +620,7 @@ impl BatchReader {
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Option<Part>, ArrowError> {
         let cluster = self
+            .core
             .db
             .cluster_unattached()
             .ok_or_else(|| external(Error::Closed))?;
