@@ -43,7 +43,7 @@ def test_the_endpoint_serves_them_as_text() -> None:
     with db.serve_metrics(0) as server:
         text = urllib.request.urlopen(server.url, timeout=10).read().decode()
         assert 'AuroraReplicaLag{DBInstanceIdentifier="instance-2"}' in text
-        assert "# TYPE aurora_engine_vdl counter" in text
+        assert "# TYPE aurora_engine_vdl gauge" in text
         assert "127.0.0.1" in repr(server)
         db.close()
         closed = urllib.request.urlopen(server.url, timeout=10).read().decode()

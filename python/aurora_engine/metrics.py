@@ -74,7 +74,7 @@ def metrics_of(cluster: Cluster) -> list[Metric]:
         ),
         one("aurora_engine_failovers", "Failovers among the latest 1,000 events", float(events["failover"])),
         one("aurora_engine_nodes_lost", "Storage nodes that hold nothing", float(len(status.missing))),
-        one("aurora_engine_vdl", "The volume durable LSN", float(status.points.vdl), total=True),
+        one("aurora_engine_vdl", "The volume durable LSN", float(status.points.vdl)),
         one("aurora_engine_log_bytes", "Bytes of the hot logs that are not yet in layers", float(status.log_bytes)),
         one(
             "aurora_engine_repaired_records", "Records given to copies that lacked them",
