@@ -47,7 +47,7 @@ pub fn readable_on<'py>(
 /// The handle for the newest state that is numbered: what changes are made by.
 pub fn newest<'py>(db: &Db, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
     let engine = db.cluster(table.py())?.engine();
-    if may_differ(engine, table.get()) {
+    if may_differ(&engine, table.get()) {
         seen_at(db, table, engine.published())
     } else {
         Ok(table.clone())

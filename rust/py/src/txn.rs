@@ -138,7 +138,7 @@ impl Core {
     pub fn table<'py>(&self, table: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTable>> {
         let py = table.py();
         let engine = self.db.cluster(py)?.engine();
-        if !crate::definition::may_differ(engine, table.get()) {
+        if !crate::definition::may_differ(&engine, table.get()) {
             return Ok(table.clone());
         }
         let snapshot = match &mut *self.lock(py) {
