@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import duckdb
@@ -318,3 +319,21 @@ def test_pages_of_an_earlier_definition(db: au.Cluster) -> None:
         assert scan.filter(col("b") > Decimal("749.4999")).select("id", "c").sort("id").to_dicts() == [
             {"id": 2998, "c": 7}, {"id": 2999, "c": 7}
         ]  # fmt: skip
+
+
+def test_a_look_back_leaves_nothing_stale(tmp_path: Path) -> None:
+    """A scan of a moment before the cluster was opened kept pages, and a scan of now took them for unchanged."""
+    with au.open(tmp_path / "c") as db:
+        table = db.create_table("orders", Order)
+        with db.transaction() as tx:
+            for n in range(3_000):
+                tx.insert(table, order(n))
+        before = tx.committed
+        with db.transaction() as tx:
+            for n in range(0, 3_000, 100):
+                tx.delete(table, n)
+    with au.open(tmp_path / "c") as db:
+        table = db.table("orders", Order)
+        for at, expected in ((before, 3_000), (None, 2_970), (before, 3_000), (None, 2_970)):
+            scan = db.scan(table, at=at, parallel_query="force")
+            assert scan.agg(n=au.count()).to_dicts() == [{"n": expected}]

@@ -174,7 +174,7 @@ def run(context: Context) -> Iterator[Row]:
         for name, budget, sql, query in QUERIES:
             ours, theirs, ratio = _pairs(
                 lambda query=query: query(db.scan(lines)).to_arrow(),
-                lambda sql=sql: duck.execute(sql).fetch_arrow_table(),
+                lambda sql=sql: duck.execute(sql).to_arrow_table(),
                 context.rounds,
             )
             what = f"{name}, {rows:,} rows, warm"
@@ -191,7 +191,7 @@ def run(context: Context) -> Iterator[Row]:
             for name, _, sql, query in QUERIES[:2]:
                 ours, theirs, ratio = _pairs(
                     lambda query=query: query(db.scan(lines)).to_arrow(),
-                    lambda sql=sql: duck.execute(sql).fetch_arrow_table(),
+                    lambda sql=sql: duck.execute(sql).to_arrow_table(),
                     context.rounds,
                 )
                 what = f"{name} after updates of {share:.0%} of the first {keys.num_rows:,} rows"

@@ -103,6 +103,7 @@ impl EmbeddedVolume {
     ) -> Result<EmbeddedVolume, Error> {
         let completions =
             CompletionQueue::new().map_err(|source| Error::io("eventfd".as_ref(), source))?;
+        let since = writer.vdl().max(writer.numbered());
         Ok(EmbeddedVolume {
             origin: writer.origin(),
             epoch: AtomicU64::new(writer.epoch()),
@@ -125,7 +126,7 @@ impl EmbeddedVolume {
             completions,
             failure: RwLock::new(None),
             failed: AtomicBool::new(false),
-            changes: ChangeClock::new(),
+            changes: ChangeClock::new(since),
             log_thread: Mutex::new(None),
         })
     }

@@ -2,9 +2,11 @@
 //! else helps. And which pages need not be looked at, by their zone maps.
 
 use aurora_page::{MapError, OverflowRef, SealedData, Value, ValueRef, zone_prefix};
+use rustc_hash::FxHashSet;
 use thiserror::Error;
 
-use crate::expr::{Comparison, Datum, EvalError, Kind, Node, Typed, pow10};
+use crate::expr::{Comparison, Datum, EvalError, Function, Kind, LikePattern, Node, Typed, pow10};
+use crate::vector::Rows;
 use crate::view::{ColumnView, Lanes, PageView, extend};
 
 /// Why rows could not be computed with.
@@ -47,6 +49,13 @@ pub(crate) enum Test {
         high: i128,
         negated: bool,
     },
+    /// A column's number is one of these.
+    Member {
+        column: usize,
+        numbers: FxHashSet<i128>,
+    },
+    /// A text is like a pattern.
+    Like { column: usize, pattern: LikePattern },
     /// Something of one column alone.
     Single { column: usize, condition: Typed },
     /// Anything else.
@@ -59,13 +68,46 @@ pub(crate) fn tests(filter: impl IntoIterator<Item = Typed>) -> Vec<Test> {
     for condition in filter {
         flatten(condition, &mut tests);
     }
+    let mut tests = merged(tests);
     // Cheap ones first: what they leave out, the others need not look at.
     tests.sort_by_key(|test| match test {
         Test::Range { .. } => 0,
-        Test::Single { .. } => 1,
-        Test::General(_) => 2,
+        Test::Member { .. } => 1,
+        Test::Single { .. } => 2,
+        Test::Like { .. } => 3,
+        Test::General(_) => 4,
     });
     tests
+}
+
+/// Two ends of one column make one range.
+fn merged(tests: Vec<Test>) -> Vec<Test> {
+    let mut out: Vec<Test> = Vec::with_capacity(tests.len());
+    for test in tests {
+        if let Test::Range {
+            column,
+            low,
+            high,
+            negated: false,
+        } = test
+        {
+            let known = out.iter_mut().find_map(|known| match known {
+                Test::Range {
+                    column: of,
+                    low,
+                    high,
+                    negated: false,
+                } if *of == column => Some((low, high)),
+                _ => None,
+            });
+            if let Some((known_low, known_high)) = known {
+                (*known_low, *known_high) = (low.max(*known_low), high.min(*known_high));
+                continue;
+            }
+        }
+        out.push(test);
+    }
+    out
 }
 
 fn flatten(condition: Typed, out: &mut Vec<Test>) {
@@ -74,8 +116,11 @@ fn flatten(condition: Typed, out: &mut Vec<Test>) {
         flatten(*right, out);
         return;
     }
-    if let Some(range) = range(&condition) {
-        out.push(range);
+    if let Some(test) = range(&condition)
+        .or_else(|| member(&condition))
+        .or_else(|| like(&condition))
+    {
+        out.push(test);
         return;
     }
     let mut columns = Vec::new();
@@ -155,6 +200,57 @@ fn range(condition: &Typed) -> Option<Test> {
     })
 }
 
+/// A list of numbers that a column's are looked up in. With a null in the list, what is not found is unknown: it does not pass
+/// either way.
+fn member(condition: &Typed) -> Option<Test> {
+    let Node::In { value, list, .. } = &condition.node else {
+        return None;
+    };
+    let is_number = matches!(
+        value.kind,
+        Kind::Bool
+            | Kind::Int
+            | Kind::Decimal { .. }
+            | Kind::Date
+            | Kind::Time
+            | Kind::Timestamp { .. }
+    );
+    let (Node::Column(column), true) = (&value.node, is_number) else {
+        return None;
+    };
+    let numbers: Option<FxHashSet<i128>> = list
+        .iter()
+        .map(|item| floor_of(item, value.kind, value.kind).map(|(number, _)| number))
+        .collect();
+    Some(Test::Member {
+        column: *column,
+        numbers: numbers?,
+    })
+}
+
+/// A text column and a constant pattern.
+fn like(condition: &Typed) -> Option<Test> {
+    let Node::Call(Function::Like, arguments) = &condition.node else {
+        return None;
+    };
+    match &arguments[..] {
+        [
+            Typed {
+                kind: Kind::Text,
+                node: Node::Column(column),
+            },
+            Typed {
+                node: Node::Literal(Datum::Text(pattern)),
+                ..
+            },
+        ] => Some(Test::Like {
+            column: *column,
+            pattern: LikePattern::new(pattern),
+        }),
+        _ => None,
+    }
+}
+
 /// The largest number of a kind that is not above a constant, and whether it is the constant.
 fn floor_of(literal: &Datum<'_>, from: Kind, to: Kind) -> Option<(i128, bool)> {
     Some(match (literal, to) {
@@ -204,7 +300,10 @@ pub(crate) fn number_zone(column: &ColumnView<'_>) -> Option<(i128, i128)> {
 impl Test {
     pub(crate) fn column(&self) -> Option<usize> {
         match self {
-            Test::Range { column, .. } | Test::Single { column, .. } => Some(*column),
+            Test::Range { column, .. }
+            | Test::Member { column, .. }
+            | Test::Like { column, .. }
+            | Test::Single { column, .. } => Some(*column),
             Test::General(_) => None,
         }
     }
@@ -226,6 +325,13 @@ impl Test {
                 number_zone(column).is_none_or(|(min, max)| *low <= max && min <= *high)
             }
             Test::Range { .. } => !empty,
+            Test::Member { numbers, .. } => {
+                !empty
+                    && number_zone(column).is_none_or(|(min, max)| {
+                        numbers.iter().any(|number| (min..=max).contains(number))
+                    })
+            }
+            Test::Like { .. } => !empty,
             Test::Single { condition, .. } => text_may_pass(condition, column),
             Test::General(_) => true,
         }
@@ -257,6 +363,31 @@ impl Test {
                 }
                 Ok(())
             }
+            Test::Member { column, numbers } => {
+                let Some(place) = places[*column] else {
+                    mask.fill(0);
+                    return Ok(());
+                };
+                let view = page.column(place);
+                clear_nulls(&view, mask);
+                if let Some(lanes) = view.lanes {
+                    for (at, place) in mask
+                        .iter_mut()
+                        .enumerate()
+                        .filter(|(_, place)| **place != 0)
+                    {
+                        *place = u8::from(numbers.contains(&lanes.get(at)));
+                    }
+                }
+                Ok(())
+            }
+            Test::Like { column, pattern } => {
+                let Some(place) = places[*column] else {
+                    mask.fill(0);
+                    return Ok(());
+                };
+                by_pattern(page, place, pattern, mask, long)
+            }
             Test::Single { column, condition } => {
                 if let (Some(place), PageView::Sealed(_)) = (places[*column], page) {
                     let view = page.column(place);
@@ -266,9 +397,65 @@ impl Test {
                 }
                 by_row(condition, page, places, mask, long)
             }
-            Test::General(condition) => by_row(condition, page, places, mask, long),
+            Test::General(condition) => {
+                if let Node::Compare(comparison, left, right) = &condition.node {
+                    let positions: Vec<u16> = (0u16..)
+                        .zip(&*mask)
+                        .filter(|(_, selected)| **selected != 0)
+                        .map(|(at, _)| at)
+                        .collect();
+                    let rows = Rows {
+                        page,
+                        places,
+                        positions: &positions,
+                    };
+                    if let Some(passes) = rows.compare(*comparison, left, right)? {
+                        for (at, passes) in positions.iter().zip(passes) {
+                            mask[usize::from(*at)] = u8::from(passes);
+                        }
+                        return Ok(());
+                    }
+                }
+                by_row(condition, page, places, mask, long)
+            }
         }
     }
+}
+
+/// Keeps positions whose text is like a pattern; of a dictionary, each entry in use is looked at once.
+fn by_pattern(
+    page: &PageView<'_>,
+    place: usize,
+    pattern: &LikePattern,
+    mask: &mut [u8],
+    long: ReadLong<'_>,
+) -> Result<(), ScanError> {
+    let view = page.column(place);
+    let dictionary = view.sealed.as_ref().and_then(|sealed| match sealed.data {
+        SealedData::VarDictionary { codes, len, .. } => Some((codes, len)),
+        _ => None,
+    });
+    let mut known: Vec<Option<bool>> = vec![None; dictionary.map_or(0, |(_, len)| len)];
+    for (at, place_of) in mask
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, place)| **place != 0)
+    {
+        let code = dictionary.map(|(codes, _)| codes.get(at) as usize);
+        let passes = match page.value(at, Some(place)) {
+            ValueRef::Text(text) => match code.and_then(|code| known.get_mut(code)) {
+                Some(known) => *known.get_or_insert_with(|| pattern.matches(text)),
+                None => pattern.matches(text),
+            },
+            ValueRef::Overflow(reference) => {
+                let bytes = long(reference).map_err(ScanError::Long)?;
+                pattern.matches(&String::from_utf8_lossy(&bytes))
+            }
+            _ => false,
+        };
+        *place_of = u8::from(passes);
+    }
+    Ok(())
 }
 
 fn clear_nulls(view: &ColumnView<'_>, mask: &mut [u8]) {

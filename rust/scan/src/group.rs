@@ -3,7 +3,7 @@
 use aurora_page::{DataType, KeyBuf, Value, encode_part};
 use rustc_hash::FxHashMap;
 
-use crate::expr::{Datum, EvalError};
+use crate::expr::{Datum, EvalError, Kind};
 use crate::filter::{ReadLong, ScanError, on_values};
 use crate::plan::BoundPlan;
 use crate::vector::{Rows, Values, Vector};
@@ -19,7 +19,7 @@ const GROUP_BYTES: usize = 160;
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Groups {
     index: FxHashMap<KeyBuf, u32>,
-    /// Of groups by one integer, which need no bytes to be found.
+    /// Of groups by one integer.
     numbers: FxHashMap<i64, u32>,
     pub(crate) keys: Vec<Vec<Value>>,
     key_bytes: usize,
@@ -38,6 +38,9 @@ impl Groups {
 
     /// The group of these keys.
     pub(crate) fn of(&mut self, types: &[DataType], keys: Vec<Value>) -> u32 {
+        if let [Value::Int(number)] = keys[..] {
+            return self.of_number(number);
+        }
         let mut encoded = KeyBuf::new();
         for (value, data_type) in keys.iter().zip(types) {
             encode_part(&mut encoded, *data_type, value.as_ref(), true, false);
@@ -49,6 +52,16 @@ impl Groups {
         self.key_bytes += 2 * encoded.len();
         self.index.insert(encoded, group);
         self.keys.push(keys);
+        group
+    }
+
+    /// The group of one integer, which needs no bytes to be found.
+    fn of_number(&mut self, number: i64) -> u32 {
+        let next = self.keys.len() as u32;
+        let group = *self.numbers.entry(number).or_insert(next);
+        if group == next {
+            self.keys.push(vec![Value::Int(number)]);
+        }
         group
     }
 
@@ -92,19 +105,22 @@ impl Groups {
         vector: &Vector,
         values: &[i64],
     ) -> Result<Vec<u32>, ScanError> {
+        let is_int = plan.keys[0].kind() == Kind::Int && types[0] == DataType::Int64
+            || matches!(types[0], DataType::Int8 | DataType::Int16 | DataType::Int32);
+        if is_int
+            && vector.nulls.is_none()
+            && let Some((min, max)) = types[0].int_range()
+            && values.iter().all(|number| (min..=max).contains(number))
+        {
+            return Ok(values
+                .iter()
+                .map(|number| self.of_number(*number))
+                .collect());
+        }
         let mut groups = Vec::with_capacity(values.len());
-        for (index, number) in values.iter().enumerate() {
-            let is_null = vector.is_null(index);
-            if !is_null && let Some(group) = self.numbers.get(number) {
-                groups.push(*group);
-                continue;
-            }
+        for index in 0..values.len() {
             let datum = vector.datum(index, plan.keys[0].kind());
-            let group = self.of(types, vec![value_of(datum, types[0])?]);
-            if !is_null {
-                self.numbers.insert(*number, group);
-            }
-            groups.push(group);
+            groups.push(self.of(types, vec![value_of(datum, types[0])?]));
         }
         Ok(groups)
     }

@@ -58,7 +58,9 @@ pub(crate) enum State {
         largest: bool,
         values: Vec<Datum<'static>>,
     },
+    /// Different values: those that are integers of 64 bits, and the encoded others. A value is always of the same sort.
     Distinct {
+        numbers: Vec<FxHashSet<i64>>,
         sets: Vec<FxHashSet<KeyBuf>>,
         bytes: usize,
     },
@@ -85,6 +87,7 @@ impl State {
                 values: Vec::new(),
             },
             StateKind::Distinct => State::Distinct {
+                numbers: Vec::new(),
                 sets: Vec::new(),
                 bytes: 0,
             },
@@ -108,7 +111,10 @@ impl State {
                 counts.resize(groups, 0);
             }
             State::Extreme { values, .. } => values.resize(groups, Datum::Null),
-            State::Distinct { sets, .. } => sets.resize_with(groups, FxHashSet::default),
+            State::Distinct { numbers, sets, .. } => {
+                numbers.resize_with(groups, FxHashSet::default);
+                sets.resize_with(groups, FxHashSet::default);
+            }
             State::Moments { sums, counts } => {
                 sums.resize_with(groups, Default::default);
                 counts.resize(groups, 0);
@@ -123,7 +129,7 @@ impl State {
             State::Exact { sums, .. } => sums.len() * 24,
             State::Float { sums, .. } => sums.len() * 600,
             State::Extreme { values, .. } => values.len() * 48,
-            State::Distinct { sets, bytes } => sets.len() * 48 + bytes,
+            State::Distinct { sets, bytes, .. } => sets.len() * 80 + bytes,
             State::Moments { sums, .. } => sums.len() * 1200,
         }
     }
@@ -163,6 +169,28 @@ impl State {
                 }
             }
             State::Extreme { largest, values } => {
+                if let (
+                    None,
+                    None,
+                    Values::Small {
+                        values: numbers, ..
+                    },
+                ) = (groups, &vector.nulls, &vector.values)
+                {
+                    // The best of the page first: one comparison of values is left.
+                    let best = if *largest {
+                        (0..rows).max_by_key(|index| numbers[*index])
+                    } else {
+                        (0..rows).min_by_key(|index| numbers[*index])
+                    };
+                    if let Some(best) = best {
+                        let datum = vector.datum(best, kind);
+                        if is_better(*largest, &datum, &values[0]) {
+                            values[0] = datum.into_owned();
+                        }
+                    }
+                    return Ok(());
+                }
                 for index in 0..rows {
                     let datum = vector.datum(index, kind);
                     let place = &mut values[group_of(index)];
@@ -171,9 +199,31 @@ impl State {
                     }
                 }
             }
-            State::Distinct { sets, bytes } => {
+            State::Distinct {
+                numbers,
+                sets,
+                bytes,
+            } => {
+                if let (Values::Small { values, .. }, true) = (
+                    &vector.values,
+                    matches!(kind, Kind::Int | Kind::Decimal { .. }),
+                ) {
+                    for index in (0..rows).filter(|index| !vector.is_null(*index)) {
+                        let new = numbers[group_of(index)].insert(values[index]);
+                        *bytes += if new { 16 } else { 0 };
+                    }
+                    return Ok(());
+                }
                 for index in (0..rows).filter(|index| !vector.is_null(*index)) {
-                    let value = value_of(vector.datum(index, kind), data_type)?;
+                    let datum = vector.datum(index, kind);
+                    if let Datum::Exact(number) = datum
+                        && let Ok(number) = i64::try_from(number)
+                    {
+                        let new = numbers[group_of(index)].insert(number);
+                        *bytes += if new { 16 } else { 0 };
+                        continue;
+                    }
+                    let value = value_of(datum, data_type)?;
                     let mut encoded = KeyBuf::new();
                     encode_part(&mut encoded, data_type, value.as_ref(), false, false);
                     let len = encoded.len();
@@ -244,12 +294,24 @@ impl State {
                 }
             }
             (
-                State::Distinct { sets, bytes },
                 State::Distinct {
+                    numbers,
+                    sets,
+                    bytes,
+                },
+                State::Distinct {
+                    numbers: more_numbers,
                     sets: more,
                     bytes: n,
                 },
             ) => {
+                for (at, more) in places().zip(more_numbers) {
+                    if numbers[at].is_empty() {
+                        numbers[at] = more;
+                    } else {
+                        numbers[at].extend(more);
+                    }
+                }
                 for (at, more) in places().zip(more) {
                     sets[at].extend(more);
                 }
@@ -284,7 +346,9 @@ impl State {
         let scale = kind.scale().unwrap_or(0);
         Ok(match self {
             State::Count(counts) => Value::Int(counts[group] as i64),
-            State::Distinct { sets, .. } => Value::Int(sets[group].len() as i64),
+            State::Distinct { numbers, sets, .. } => {
+                Value::Int((numbers[group].len() + sets[group].len()) as i64)
+            }
             State::Exact { counts, .. } | State::Float { counts, .. } if counts[group] == 0 => {
                 Value::Null
             }

@@ -2,7 +2,7 @@
 
 use aurora_page::DataType;
 
-use crate::expr::{Arithmetic, Datum, EvalError, Kind, Node, Typed, pow10};
+use crate::expr::{Arithmetic, Comparison, Datum, EvalError, Kind, Node, Typed, pow10};
 use crate::filter::{ReadLong, ScanError, number_zone, on_row};
 use crate::view::PageView;
 
@@ -83,6 +83,25 @@ impl Rows<'_, '_> {
                 };
                 Ok(exact(*operator, a, b))
             }
+            Node::Arithmetic(Arithmetic::Sub, left, right)
+                if matches!(
+                    (left.kind, right.kind),
+                    (Kind::Date, Kind::Date) | (Kind::Timestamp { .. }, Kind::Timestamp { .. })
+                ) =>
+            {
+                let (Some(a), Some(b)) = (self.fast(left)?, self.fast(right)?) else {
+                    return Ok(None);
+                };
+                Ok(exact(Arithmetic::Sub, a, b))
+            }
+            Node::Literal(Datum::Date(v)) => Ok(Some(Vector {
+                values: Values::Constant((*v).into()),
+                nulls: None,
+            })),
+            Node::Literal(Datum::Timestamp(v)) => Ok(Some(Vector {
+                values: Values::Constant((*v).into()),
+                nulls: None,
+            })),
             Node::Arithmetic(operator, left, right) if typed.kind == Kind::Float => {
                 let (Some(a), Some(b)) = (self.floats(left)?, self.floats(right)?) else {
                     return Ok(None);
@@ -110,6 +129,53 @@ impl Rows<'_, '_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Which rows pass a comparison of numbers, dates or times; `None` where rows have to be evaluated one by one.
+    pub(crate) fn compare(
+        &self,
+        comparison: Comparison,
+        left: &Typed,
+        right: &Typed,
+    ) -> Result<Option<Vec<bool>>, ScanError> {
+        let numbers = left.kind.scale().is_some() && right.kind.scale().is_some();
+        let times = left.kind == right.kind
+            && matches!(left.kind, Kind::Date | Kind::Time | Kind::Timestamp { .. });
+        if !numbers && !times {
+            return Ok(None);
+        }
+        let (Some(a), Some(b)) = (self.fast(left)?, self.fast(right)?) else {
+            return Ok(None);
+        };
+        let (s, t) = (
+            left.kind.scale().unwrap_or(0),
+            right.kind.scale().unwrap_or(0),
+        );
+        let scale = s.max(t);
+        let (Some(a), Some(b)) = (rescaled(a, scale - s), rescaled(b, scale - t)) else {
+            return Ok(None);
+        };
+        let nulls = either(a.nulls, b.nulls);
+        let mut passes: Vec<bool> = match (&a.values, &b.values) {
+            (Values::Small { values: a, .. }, Values::Small { values: b, .. }) => a
+                .iter()
+                .zip(b)
+                .map(|(a, b)| comparison.holds(a.cmp(b)))
+                .collect(),
+            (Values::Small { values: a, .. }, Values::Constant(b)) => a
+                .iter()
+                .map(|a| comparison.holds(i128::from(*a).cmp(b)))
+                .collect(),
+            (Values::Constant(a), Values::Small { values: b, .. }) => b
+                .iter()
+                .map(|b| comparison.holds(a.cmp(&i128::from(*b))))
+                .collect(),
+            _ => return Ok(None),
+        };
+        for (passes, null) in passes.iter_mut().zip(nulls.iter().flatten()) {
+            *passes &= !null;
+        }
+        Ok(Some(passes))
     }
 
     fn floats(&self, typed: &Typed) -> Result<Option<Floats>, ScanError> {

@@ -1,5 +1,44 @@
 //! LIKE: `%` stands for any run of characters, `_` for one, and a backslash before either for itself.
 
+/// A pattern that many texts are held against.
+#[derive(Clone, Debug)]
+pub(crate) struct LikePattern {
+    whole: String,
+    /// What lies between the `%`, if there is nothing else special: the first begins the text, the last ends it.
+    parts: Option<Vec<String>>,
+}
+
+impl LikePattern {
+    pub(crate) fn new(pattern: &str) -> LikePattern {
+        let plain = !pattern.contains(['_', '\\']);
+        LikePattern {
+            whole: pattern.to_owned(),
+            parts: plain.then(|| pattern.split('%').map(str::to_owned).collect()),
+        }
+    }
+
+    /// Whether a text is like it, from end to end.
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        let Some(parts) = &self.parts else {
+            return is_like(text, &self.whole);
+        };
+        let [first, middle @ .., last] = &parts[..] else {
+            return text == self.whole;
+        };
+        let rest = text.strip_prefix(first.as_str());
+        let Some(mut rest) = rest.and_then(|rest| rest.strip_suffix(last.as_str())) else {
+            return false;
+        };
+        for part in middle {
+            match rest.find(part.as_str()) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
 /// Whether a text is like a pattern, from end to end.
 pub(crate) fn is_like(text: &str, pattern: &str) -> bool {
     let (mut text_at, mut pattern_at) = (0, 0);
@@ -58,7 +97,7 @@ fn next_of(pattern: &str, at: usize) -> Option<(Wanted, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_like;
+    use super::{LikePattern, is_like};
 
     #[test]
     fn patterns() {
@@ -80,6 +119,10 @@ mod tests {
             ("50%", "50\\%", true),
             ("500", "50\\%", false),
             ("a\\", "a\\", true),
+            ("aba", "ab%ba", false),
+            ("abba", "ab%ba", true),
+            ("xaab", "%a%ab", true),
+            ("xab", "%a%ab", false),
             ("aé漢x", "_é漢%", true),
             ("é", "__", false),
         ] {
@@ -88,6 +131,7 @@ mod tests {
                 expected,
                 "{text:?} LIKE {pattern:?}"
             );
+            assert_eq!(LikePattern::new(pattern).matches(text), expected);
         }
     }
 }
