@@ -37,7 +37,8 @@ impl Groups {
     }
 
     /// The group of these keys.
-    pub(crate) fn of(&mut self, types: &[DataType], keys: Vec<Value>) -> u32 {
+    pub(crate) fn of(&mut self, types: &[DataType], mut keys: Vec<Value>) -> u32 {
+        keys.iter_mut().for_each(make_canonical);
         if let [Value::Int(number)] = keys[..] {
             return self.of_number(number);
         }
@@ -208,6 +209,17 @@ impl Groups {
             groups.push(*place);
         }
         Ok(Some(groups))
+    }
+}
+
+/// Of floats that are equal, one: which of them a group met first depends on the order of the pages.
+pub(crate) fn make_canonical(value: &mut Value) {
+    match value {
+        Value::Float64(v) if v.is_nan() => *v = f64::NAN,
+        Value::Float64(v) if *v == 0.0 => *v = 0.0,
+        Value::Float32(v) if v.is_nan() => *v = f32::NAN,
+        Value::Float32(v) if *v == 0.0 => *v = 0.0,
+        _ => {}
     }
 }
 

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use crate::expr::{Datum, Kind, pow10_float};
 use crate::filter::ScanError;
 use crate::float_sum::FloatSum;
-use crate::group::{eval_error, value_of};
+use crate::group::{eval_error, make_canonical, value_of};
 use crate::plan::AggregateFunction;
 use crate::vector::{Values, Vector, out_of_range};
 
@@ -367,7 +367,11 @@ impl State {
                     sum
                 })
             }
-            State::Extreme { values, .. } => value_of(values[group].clone(), data_type)?,
+            State::Extreme { values, .. } => {
+                let mut value = value_of(values[group].clone(), data_type)?;
+                make_canonical(&mut value);
+                value
+            }
             State::Moments { counts, .. } if counts[group] < 2 => Value::Null,
             State::Moments { sums, counts } => {
                 let variance = variance(&sums[group], counts[group] as f64);
