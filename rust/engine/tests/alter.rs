@@ -6,7 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aurora_engine::{Alter, EngineError, Mode, RangeSpec, RowView, Table, Txn};
+use aurora_engine::{
+    Alter, EngineError, IndexSpec, Mode, RangeSpec, RowView, Table, TableSpec, Txn,
+};
 use aurora_page::{DataType, Geometry, Lsn, Schema, Value};
 use common::{Db, Random, check, column, key};
 use proptest::prelude::*;
@@ -450,4 +452,114 @@ proptest! {
         world.check_views();
         check::everything(&world.db);
     }
+}
+
+/// A table with an index on leaves of an earlier definition: entries are made from the rows as the definition has them.
+#[test]
+fn indexes_follow_rows_of_earlier_definitions() {
+    let db = Db::new(Geometry::new(1024, 64));
+    let index = |name: &str, column| IndexSpec {
+        name: name.into(),
+        columns: vec![(column, false)],
+        unique: true,
+    };
+    let mut spec = TableSpec::new(schema());
+    spec.indexes = vec![index("by_text", 1)];
+    let (table, _) = db
+        .run(|engine| engine.create_table_with("t", &spec, false, db.now()))
+        .unwrap();
+    let row = |id: i64| {
+        vec![
+            Value::Int(id),
+            Value::Text(format!("text {id:03}")),
+            Value::Int(id % 100),
+        ]
+    };
+    let mut txn = db.run(|engine| engine.begin(Mode::ReadWrite)).unwrap();
+    for id in 0..200 {
+        db.run(|engine| engine.insert(&mut txn, &table, row(id)))
+            .unwrap();
+    }
+    db.run(|engine| engine.commit(&mut txn, db.now(), None))
+        .unwrap();
+    for change in [
+        Alter::DropColumn {
+            name: "text".into(),
+        },
+        Alter::WidenColumn {
+            name: "id".into(),
+            to: DataType::Int64,
+        },
+    ] {
+        let refused = db.run(|engine| engine.alter_table("t", &change, db.now()));
+        assert!(
+            matches!(
+                refused,
+                Err(EngineError::ColumnInUse { .. } | EngineError::Alter { .. })
+            ),
+            "{refused:?}"
+        );
+    }
+    let drop = Alter::DropColumn {
+        name: "small".into(),
+    };
+    db.run(|engine| engine.alter_table("t", &drop, db.now()))
+        .unwrap();
+    let add = Alter::AddColumn {
+        name: "extra".into(),
+        data_type: DataType::Int16,
+        nullable: false,
+        initial: Value::Int(9),
+    };
+    let (table, _) = db
+        .run(|engine| engine.alter_table("t", &add, db.now()))
+        .unwrap();
+    // Changes on leaves of before move their entries.
+    let mut txn = db.run(|engine| engine.begin(Mode::ReadWrite)).unwrap();
+    for id in (0..200).step_by(20) {
+        let key = table.key(&[Value::Int(id)]).unwrap();
+        let change = vec![(1, Value::Text(format!("moved {id:03}")))];
+        db.run(|engine| engine.update(&mut txn, &table, &key, change.clone()))
+            .unwrap();
+        let key = table.key(&[Value::Int(id + 1)]).unwrap();
+        db.run(|engine| engine.delete(&mut txn, &table, &key))
+            .unwrap();
+    }
+    db.run(|engine| engine.commit(&mut txn, db.now(), None))
+        .unwrap();
+    let find = |table: &Arc<Table>, text: &str| {
+        let txn = db.run(|engine| engine.begin(Mode::ReadWrite)).unwrap();
+        let index = table.index("by_text").unwrap();
+        let prefix = index.tree.key(&[Value::Text(text.into())]).unwrap();
+        db.run(|engine| engine.index_get(&txn, table, index, &prefix))
+            .unwrap()
+            .map(|row| row.values().unwrap())
+    };
+    let moved = [
+        Value::Int(40),
+        Value::Text("moved 040".into()),
+        Value::Int(9),
+    ];
+    assert_eq!(find(&table, "moved 040").unwrap(), moved);
+    assert_eq!(find(&table, "text 040"), None);
+    assert_eq!(find(&table, "text 041"), None);
+    let stays = [
+        Value::Int(42),
+        Value::Text("text 042".into()),
+        Value::Int(9),
+    ];
+    assert_eq!(find(&table, "text 042").unwrap(), stays);
+    check::everything(&db);
+    // An emptied table has empty indexes, which go on.
+    let (table, _) = db
+        .run(|engine| engine.truncate_table("t", db.now()))
+        .unwrap();
+    assert_eq!(find(&table, "text 042"), None);
+    let mut txn = db.run(|engine| engine.begin(Mode::ReadWrite)).unwrap();
+    db.run(|engine| engine.insert(&mut txn, &table, stays.to_vec()))
+        .unwrap();
+    db.run(|engine| engine.commit(&mut txn, db.now(), None))
+        .unwrap();
+    assert_eq!(find(&table, "text 042").unwrap(), stays);
+    check::everything(&db);
 }
