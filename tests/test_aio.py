@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -146,6 +147,38 @@ def test_loops_in_several_threads_share_a_cluster(db: au.Cluster, accounts: au.T
     for thread in threads:
         thread.join()
     assert db.scan(accounts).count() == 900
+
+
+class SlowLoop(asyncio.SelectorEventLoop):
+    """A loop that lets other threads go on whenever it is asked whether it is closed."""
+
+    def is_closed(self) -> bool:
+        time.sleep(0.001)
+        return super().is_closed()
+
+
+def test_loops_that_come_at_the_same_time_do_not_dead_lock(db: au.Cluster, accounts: au.Table[Account]) -> None:
+    """A loop's first commit asks those before it whether they are closed, and did so with their list locked.
+
+    Asking is Python, which may let another thread go on; when that had its first commit too, it waited for the list
+    with the interpreter in its hands, and the first thread for the interpreter.
+    """
+
+    async def work(number: int) -> None:
+        async with db.aio.transaction() as tx:
+            await tx.update(accounts, number, balance=number)
+
+    def run(number: int) -> None:
+        with asyncio.Runner(loop_factory=SlowLoop) as runner:
+            runner.run(work(number))
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert [row.balance for row in db.scan(accounts, 0, 24)] == list(range(24))
 
 
 def test_one_cluster_serves_loop_after_loop(db: au.Cluster, accounts: au.Table[Account]) -> None:

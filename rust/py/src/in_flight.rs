@@ -70,18 +70,17 @@ impl InFlight {
             },
         )?;
         event_loop.call_method1(intern!(py, "add_reader"), (fd, reader))?;
-        let mut gone = Vec::new();
-        let mut homes = self.homes.lock();
-        homes.retain(|home| {
+        // Python is asked without the lock: it may let another thread go on, which then waits for the lock attached.
+        let before: Vec<Arc<Home>> = self.homes.lock().clone();
+        let is_closed = |home: &Arc<Home>| {
             let closed = home.event_loop.call_method0(py, intern!(py, "is_closed"));
-            let keep = closed
+            closed
                 .and_then(|closed| closed.is_truthy(py))
-                .is_ok_and(|closed| !closed);
-            if !keep {
-                gone.push(home.clone());
-            }
-            keep
-        });
+                .unwrap_or(true)
+        };
+        let gone: Vec<Arc<Home>> = before.into_iter().filter(is_closed).collect();
+        let mut homes = self.homes.lock();
+        homes.retain(|home| !gone.iter().any(|gone| Arc::ptr_eq(gone, home)));
         homes.push(home.clone());
         Ok(home)
     }
@@ -132,16 +131,24 @@ impl InFlight {
         Ok(())
     }
 
-    /// Takes the readers off the loops, when the cluster has closed and its last outcomes are given.
-    pub fn close(&self, py: Python<'_>, fd: i32) {
-        for home in std::mem::take(&mut *self.homes.lock()) {
-            let event_loop = home.event_loop.bind(py);
+    /// Gives every loop the last outcomes, now that the cluster has closed, and takes the readers off.
+    pub fn close(self: &Arc<Self>, py: Python<'_>, fd: i32) {
+        let homes = std::mem::take(&mut *self.homes.lock());
+        for home in homes {
+            let event_loop = home.event_loop.clone_ref(py);
+            let in_flight = self.clone();
             // A loop that is closed has no readers any more; one in another thread takes its own off.
-            let _ = event_loop
-                .getattr(intern!(py, "remove_reader"))
-                .and_then(|remove| {
-                    event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (remove, fd))
-                });
+            let _ = Bound::new(
+                py,
+                Farewell {
+                    in_flight,
+                    home,
+                    fd,
+                },
+            )
+            .and_then(|farewell| {
+                event_loop.call_method1(py, intern!(py, "call_soon_threadsafe"), (farewell,))
+            });
         }
     }
 }
@@ -182,6 +189,25 @@ struct Reader {
 impl Reader {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.in_flight.drain(py, &self.home)
+    }
+}
+
+/// The last that a loop hears of a cluster. Taking the reader off alone would take the outcomes with it that it has not
+/// read: a loop runs what it was sent before it looks at its descriptors.
+#[pyclass(module = "aurora_engine._engine", frozen)]
+struct Farewell {
+    in_flight: Arc<InFlight>,
+    home: Arc<Home>,
+    fd: i32,
+}
+
+#[pymethods]
+impl Farewell {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.in_flight.drain(py, &self.home)?;
+        let event_loop = &self.home.event_loop;
+        event_loop.call_method1(py, intern!(py, "remove_reader"), (self.fd,))?;
+        Ok(())
     }
 }
 
