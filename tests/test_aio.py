@@ -87,10 +87,11 @@ async def test_run_tries_again_and_tokens_make_it_once(db: au.Cluster, accounts:
 
     async def add(tx: au.AsyncTransaction) -> str:
         tries.append(1)
-        await tx.update(accounts, 1, balance=col("balance") + 1)
+        await tx.get(accounts, 1)
         if len(tries) == 1:
             async with db.aio.transaction() as other:
                 await other.update(accounts, 1, balance=0)
+        await tx.update(accounts, 1, balance=col("balance") + 1)
         return "done"
 
     assert await db.aio.run(add) == "done"

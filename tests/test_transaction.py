@@ -99,9 +99,10 @@ def test_refused_changes(db: au.Cluster, accounts: au.Table[Account]) -> None:
 def test_the_first_committer_wins(db: au.Cluster, accounts: au.Table[Account]) -> None:
     slow = db.transaction()
     with pytest.raises(ex.WriteConflict) as caught, slow as tx:  # noqa: PT012 - two transactions at once
-        tx.update(accounts, 1, balance=1)
+        tx.get(accounts, 1)
         with db.transaction() as other:
             other.update(accounts, 1, balance=2)
+        tx.update(accounts, 1, balance=1)
     assert isinstance(caught.value, ex.Retryable)
     assert caught.value.table == "accounts"
     assert caught.value.by > caught.value.snapshot
@@ -231,10 +232,11 @@ def test_run_tries_again_after_a_conflict(db: au.Cluster, accounts: au.Table[Acc
 
     def add(tx: au.Transaction) -> None:
         tries.append(1)
-        tx.update(accounts, 1, balance=col("balance") + 1)
+        tx.get(accounts, 1)
         if len(tries) == 1:
             with db.transaction() as other:
                 other.update(accounts, 1, balance=0)
+        tx.update(accounts, 1, balance=col("balance") + 1)
 
     db.run(add)
     assert len(tries) == 2
@@ -243,9 +245,10 @@ def test_run_tries_again_after_a_conflict(db: au.Cluster, accounts: au.Table[Acc
     assert row.balance == 1
 
     def always(tx: au.Transaction) -> None:
-        tx.update(accounts, 1, balance=1)
+        tx.get(accounts, 1)
         with db.transaction() as other:
             other.update(accounts, 1, balance=2)
+        tx.update(accounts, 1, balance=1)
 
     with pytest.raises(ex.WriteConflict):
         db.run(always, retries=2)
@@ -299,8 +302,17 @@ def test_retries_that_cannot_be(db: au.Cluster, retries: Any) -> None:
 
 
 def test_an_unknown_isolation_is_refused(db: au.Cluster) -> None:
-    with pytest.raises(ex.InvalidOption, match='isolation: expected "snapshot", got "chaos"'):
-        db.transaction(isolation="chaos")  # type: ignore[arg-type]
+    expected = (
+        r'isolation: expected "read committed", "snapshot" \(also called "repeatable read"\) or "serializable", got '
+    )
+    for wrong in ("chaos", "read uncommitted", ""):
+        with pytest.raises(ex.InvalidOption, match=expected + f'"{wrong}"'):
+            db.transaction(isolation=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ex.InvalidOption, match=expected):
+            db.aio.transaction(isolation=wrong)  # type: ignore[arg-type]
+    names = {"read committed", "READ COMMITTED", "snapshot", "repeatable read", "REPEATABLE_READ", "serializable"}
+    levels = {db.transaction(isolation=name).isolation for name in names}  # type: ignore[arg-type]
+    assert levels == {"read committed", "snapshot", "serializable"}
 
 
 async def test_awaiting_inside_a_blocking_transaction_raises(db: au.Cluster, accounts: au.Table[Account]) -> None:

@@ -20,11 +20,13 @@ from __future__ import annotations
 from aurora_engine import exceptions
 from aurora_engine._engine import (
     Agg,
+    AsyncSavepoint,
     AsyncTransaction,
     Commit,
     Expr,
     GroupBy,
     RowIterator,
+    Savepoint,
     Scan,
     Schema,
     Table,
@@ -61,6 +63,7 @@ from aurora_engine.types import (
 __all__ = [
     "Agg",
     "Aio",
+    "AsyncSavepoint",
     "AsyncTransaction",
     "AuroraError",
     "Backtrack",
@@ -89,6 +92,7 @@ __all__ = [
     "Retryable",
     "Row",
     "RowIterator",
+    "Savepoint",
     "Scan",
     "Schema",
     "Snapshot",

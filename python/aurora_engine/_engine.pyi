@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, fi
 
 from typing_extensions import disjoint_base
 
+from aurora_engine.isolation import Isolation, LockTimeout
 from aurora_engine.rows import Row
 
 _R = TypeVar("_R", bound=Row)
@@ -21,6 +22,7 @@ __all__ = [
     "Agg",
     "Aio",
     "AsyncRowIterator",
+    "AsyncSavepoint",
     "AsyncTransaction",
     "Cluster",
     "Commit",
@@ -28,6 +30,7 @@ __all__ = [
     "GroupBy",
     "Ready",
     "RowIterator",
+    "Savepoint",
     "Scan",
     "Schema",
     "Table",
@@ -341,9 +344,9 @@ class Scan(Generic[_R_co]):
 class Transaction:
     """A transaction: ``with db.transaction() as tx``.
 
-    Leaving the ``with`` statement commits it and returns when the commit is durable; an exception rolls it back. It
-    sees one snapshot of the cluster and its own changes; what it changes is seen by others when it has committed.
-    Use it from one thread at a time.
+    Leaving the ``with`` statement commits it and returns when the commit is durable; an exception rolls it back. What
+    it changes is seen by others when it has committed; what it sees of others depends on its isolation level. A row is
+    locked when it is changed, until the commit has its place. Use it from one thread at a time.
     """
 
     def __enter__(self) -> Self: ...
@@ -357,24 +360,47 @@ class Transaction:
         """Commits, or rolls back if there is an exception.
 
         Raises:
-            WriteConflict, SnapshotTooOld: nothing was changed; run it again, or use ``Cluster.run``.
+            SerializationFailure, WriteConflict, SnapshotTooOld: nothing was changed; run it again, or use
+                ``Cluster.run``.
             CommitUnknown: durability could not be confirmed.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
-        """The row of a key (a tuple for a key of several columns), or ``None``."""
+    def get(
+        self,
+        table: Table[_R],
+        key: Any,
+        *,
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
+    ) -> _R | None:
+        """The row of a key (a tuple for a key of several columns), or ``None``.
+
+        Args:
+            table: The table.
+            key: The row's key.
+            for_update: Lock the key first, whether there is a row or not: nobody else changes it before the commit.
+            nowait: With ``for_update``: raise ``LockNotAvailable`` if another transaction has the lock.
+            skip_locked: With ``for_update``: ``None`` if another transaction has the lock.
+
+        Raises:
+            LockTimeout, Deadlock: the lock did not come, or never would.
+            WriteConflict: with ``for_update``: the row was changed since the transaction's snapshot.
+        """
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys in their order, ``None`` where there is none."""
     def insert(self, table: Table[_R], row: _R) -> None:
-        """Adds a row.
+        """Adds a row. As every change, it locks the key first.
 
         Raises:
             DuplicateKey: there is a row with its key.
+            LockTimeout, Deadlock: the key's lock did not come, or never would.
+            WriteConflict, SnapshotTooOld: the key was changed since the transaction's snapshot, or that is not known.
             TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge, TransactionTooLarge.
         """
     def upsert(self, table: Table[_R], row: _R) -> None:
         """Adds a row, or replaces the one with its key."""
     def update(self, table: Table[Any], key: Any, /, **changes: Any) -> None:
-        """Sets columns of a row to values, or to expressions over its columns.
+        """Sets columns of a row to values, or to expressions over its columns, which are evaluated under its lock.
 
         Raises:
             RowNotFound: there is no row with that key.
@@ -392,11 +418,15 @@ class Transaction:
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
     ) -> RowIterator[_R]:
         """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``.
 
         For a key of several columns a bound is a tuple of its first values. It sees the changes that the transaction
-        has made so far.
+        has made so far. With ``for_update`` each row is locked before it is given; ``nowait`` and ``skip_locked`` say
+        what happens with those that others have locked, as in ``get``. ``limit`` counts the rows that are given.
         """
     def scan(
         self,
@@ -408,6 +438,30 @@ class Transaction:
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
         """The rows as the transaction sees them, its own changes among them."""
+    def savepoint(self, name: str | None = None) -> Savepoint:
+        """Makes a place to which the transaction can be rolled back: ``with tx.savepoint()``.
+
+        An exception in the block takes back what the block has changed, and goes on. With a name, ``rollback_to`` and
+        ``release`` find it; one of the same name hides an earlier one.
+        """
+    def rollback_to(self, name: str) -> None:
+        """Takes back what was changed since the newest savepoint of this name. It stays, and so do locks.
+
+        Raises:
+            UnknownSavepoint: there is none.
+        """
+    def release(self, name: str) -> None:
+        """Forgets the newest savepoint of this name and those made after it; the changes stay.
+
+        Raises:
+            UnknownSavepoint: there is none.
+        """
+    @property
+    def id(self) -> int | None:
+        """Its number in messages about locks; ``None`` before it was entered."""
+    @property
+    def isolation(self) -> str:
+        """Its isolation level."""
     def rollback(self) -> None:
         """Gives up every change and ends the transaction."""
     def commit(self) -> Commit | None:
@@ -429,8 +483,16 @@ class AsyncTransaction:
         traceback: TracebackType | None,
         /,
     ) -> Awaitable[None]: ...
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
-        """The row of a key (a tuple for a key of several columns), or ``None``."""
+    def get(
+        self,
+        table: Table[_R],
+        key: Any,
+        *,
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
+    ) -> Awaitable[_R | None]:
+        """The row of a key (a tuple for a key of several columns), or ``None``; locked first with ``for_update``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
         """The rows of many keys in their order, ``None`` where there is none."""
     def insert(self, table: Table[_R], row: _R) -> Awaitable[None]:
@@ -450,8 +512,23 @@ class AsyncTransaction:
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
     ) -> AsyncRowIterator[_R]:
         """The rows of a range, for ``async for``."""
+    def savepoint(self, name: str | None = None) -> AsyncSavepoint:
+        """Makes a place to which the transaction can be rolled back: ``async with tx.savepoint()``."""
+    def rollback_to(self, name: str) -> Awaitable[None]:
+        """Takes back what was changed since the newest savepoint of this name."""
+    def release(self, name: str) -> Awaitable[None]:
+        """Forgets the newest savepoint of this name and those made after it; the changes stay."""
+    @property
+    def id(self) -> int | None:
+        """Its number in messages about locks; ``None`` before it was entered."""
+    @property
+    def isolation(self) -> str:
+        """Its isolation level."""
     def rollback(self) -> Awaitable[None]:
         """Gives up every change and ends the transaction."""
     def commit(self) -> Awaitable[None]:
@@ -459,6 +536,46 @@ class AsyncTransaction:
     @property
     def committed(self) -> Commit | None:
         """The commit, once it is durable."""
+
+@final
+class Savepoint:
+    """A savepoint: ``with tx.savepoint()``. An exception takes back what the block has changed."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+    def rollback(self) -> None:
+        """Takes back what was changed since. The savepoint stays, and so do locks."""
+    def release(self) -> None:
+        """Forgets the savepoint; the changes stay."""
+    @property
+    def name(self) -> str | None:
+        """Its name, if it has one."""
+
+@final
+class AsyncSavepoint:
+    """A savepoint on an event loop: ``async with tx.savepoint()``."""
+
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Awaitable[None]: ...
+    def rollback(self) -> Awaitable[None]:
+        """Takes back what was changed since. The savepoint stays, and so do locks."""
+    def release(self) -> Awaitable[None]:
+        """Forgets the savepoint; the changes stay."""
+    @property
+    def name(self) -> str | None:
+        """Its name, if it has one."""
 
 @final
 class Ready(Generic[_T_co]):
@@ -557,7 +674,12 @@ class Aio:
     def cluster(self) -> Any:
         """The cluster."""
     def transaction(
-        self, *, isolation: Literal["snapshot"] = "snapshot", read_only: bool = False, token: str | None = None
+        self,
+        *,
+        isolation: Isolation = "snapshot",
+        read_only: bool = False,
+        token: str | None = None,
+        lock_timeout: LockTimeout = ...,
     ) -> AsyncTransaction:
         """A transaction: ``async with db.aio.transaction() as tx``."""
     def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
@@ -585,6 +707,7 @@ class Cluster:
         background_bytes_per_s: int | None = None,
         replicas: int = 0,
         detection_s: float | None = None,
+        conflict_bytes: int | None = None,
     ) -> Self: ...
     def close(self) -> None:
         """Ends the cluster and gives its directory free. Commits that were acknowledged are durable already."""
@@ -606,14 +729,22 @@ class Cluster:
     def tables(self) -> list[str]:
         """The names of the tables."""
     def transaction(
-        self, *, isolation: Literal["snapshot"] = "snapshot", read_only: bool = False, token: str | None = None
+        self,
+        *,
+        isolation: Isolation = "snapshot",
+        read_only: bool = False,
+        token: str | None = None,
+        lock_timeout: LockTimeout = ...,
     ) -> Transaction:
         """A transaction: ``with db.transaction() as tx``.
 
         Args:
-            isolation: What it is kept apart from; ``"snapshot"`` is first committer wins.
+            isolation: What it is kept apart from: ``"read committed"``, ``"snapshot"`` (or ``"repeatable read"``) or
+                ``"serializable"``.
             read_only: Read what is durable, and refuse writes.
             token: A name for the commit, kept for 24 hours: ``committed(token)`` tells whether it happened.
+            lock_timeout: For how long an operation waits for a row's lock before it raises ``LockTimeout``: seconds
+                (10 by default) or a ``timedelta``; 0 does not wait, ``None`` waits for ever.
         """
     def get(self, table: Table[_R], key: Any) -> _R | None:
         """The row of a key as it is durable now, or ``None``."""

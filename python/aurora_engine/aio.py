@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from aurora_engine import _engine
 from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
+from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 
 if TYPE_CHECKING:
     from aurora_engine.cluster import ArrowStream
@@ -29,16 +30,31 @@ class Aio(_engine.Aio):
     """The asynchronous side of a cluster: ``db.aio``."""
 
     @overload
-    async def run(self, fn: Callable[[_engine.AsyncTransaction], Awaitable[T]], *, retries: int = RETRIES) -> T: ...
+    async def run(
+        self,
+        fn: Callable[[_engine.AsyncTransaction], Awaitable[T]],
+        *,
+        isolation: Isolation = "snapshot",
+        lock_timeout: LockTimeout = LOCK_TIMEOUT_S,
+        retries: int = RETRIES,
+    ) -> T: ...
     @overload
     async def run(
-        self, fn: Callable[[_engine.AsyncTransaction], Awaitable[T]], *, token: str, retries: int = RETRIES
+        self,
+        fn: Callable[[_engine.AsyncTransaction], Awaitable[T]],
+        *,
+        token: str,
+        isolation: Isolation = "snapshot",
+        lock_timeout: LockTimeout = LOCK_TIMEOUT_S,
+        retries: int = RETRIES,
     ) -> T | None: ...
     async def run(
         self,
         fn: Callable[[_engine.AsyncTransaction], Awaitable[T]],
         *,
         token: str | None = None,
+        isolation: Isolation = "snapshot",
+        lock_timeout: LockTimeout = LOCK_TIMEOUT_S,
         retries: int = RETRIES,
     ) -> T | None:
         """Runs ``await fn(tx)`` in a transaction and commits it, as ``Cluster.run`` does."""
@@ -49,7 +65,7 @@ class Aio(_engine.Aio):
             if token is not None and await asyncio.to_thread(self.cluster.committed, token) is not None:
                 return None
             try:
-                async with self.transaction(token=token) as tx:
+                async with self.transaction(token=token, isolation=isolation, lock_timeout=lock_timeout) as tx:
                     return await fn(tx)
             except TokenUsed as used:
                 if used.token != token:

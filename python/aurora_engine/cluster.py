@@ -21,6 +21,7 @@ from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, Sc
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
 from aurora_engine.instances import instance
 from aurora_engine.metrics import Metric, MetricsServer, metrics_of
+from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
 from aurora_engine.status import Event, Status, status_of
@@ -86,6 +87,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     instance_class: str | None = None,
     replicas: int = 0,
     detection: dt.timedelta = DETECTION,
+    conflict_bytes: int = 16 * MIB,
 ) -> Cluster:
     """Opens the cluster in a directory, and makes it there if there is none.
 
@@ -108,6 +110,8 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
             and ``db.t2`` and ``db.t3`` run no parallel query.
         replicas: How many replicas to begin with, up to 15; see ``Cluster.add_replica``.
         detection: A writer that is silent for so long is taken for dead, and a replica takes its place.
+        conflict_bytes: Budget for remembering which keys were changed since the oldest transaction began; over it, old
+            transactions that write get ``SnapshotTooOld``.
 
     Raises:
         InvalidOption, NotACluster, NewerFormat, AlreadyOpen, RegionMismatch, QuorumLost, ReadOnlyCluster, DiskFull,
@@ -128,7 +132,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         cache_bytes = 256 * MIB if cluster_class is None else cluster_class.cache_bytes
     for option, size in (
         ("cache_bytes", cache_bytes), ("page_bytes", page_bytes), ("segment_bytes", segment_bytes),
-        ("background_bytes_per_s", background_bytes_per_s),
+        ("background_bytes_per_s", background_bytes_per_s), ("conflict_bytes", conflict_bytes),
     ):  # fmt: skip
         _check_size(option, size)
     if window is not None and not isinstance(window, dt.timedelta):
@@ -152,6 +156,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         background_bytes_per_s=background_bytes_per_s,
         replicas=replicas,
         detection_s=detection.total_seconds(),
+        conflict_bytes=conflict_bytes,
     )
     cluster.set_parallel_query(parallel_query, instance_class)
     if placed is not None:
@@ -249,11 +254,32 @@ class Cluster(Definitions):
         return self._open_table(name, row)
 
     @overload
-    def run(self, fn: Callable[[_engine.Transaction], T], *, retries: int = RETRIES) -> T: ...
-    @overload
-    def run(self, fn: Callable[[_engine.Transaction], T], *, token: str, retries: int = RETRIES) -> T | None: ...
     def run(
-        self, fn: Callable[[_engine.Transaction], T], *, token: str | None = None, retries: int = RETRIES
+        self,
+        fn: Callable[[_engine.Transaction], T],
+        *,
+        isolation: Isolation = "snapshot",
+        lock_timeout: LockTimeout = LOCK_TIMEOUT_S,
+        retries: int = RETRIES,
+    ) -> T: ...
+    @overload
+    def run(
+        self,
+        fn: Callable[[_engine.Transaction], T],
+        *,
+        token: str,
+        isolation: Isolation = "snapshot",
+        lock_timeout: LockTimeout = LOCK_TIMEOUT_S,
+        retries: int = RETRIES,
+    ) -> T | None: ...
+    def run(
+        self,
+        fn: Callable[[_engine.Transaction], T],
+        *,
+        token: str | None = None,
+        isolation: Isolation = "snapshot",
+        lock_timeout: LockTimeout = LOCK_TIMEOUT_S,
+        retries: int = RETRIES,
     ) -> T | None:
         """Runs ``fn(tx)`` in a transaction and commits it; again from the start when it meets another one.
 
@@ -264,6 +290,8 @@ class Cluster(Definitions):
         Args:
             fn: What to do. It may run several times, so what it does beside the transaction should bear that.
             token: A name for the work, of at most 64 bytes.
+            isolation: The isolation level of each try.
+            lock_timeout: For how long an operation waits for a row's lock, as in ``transaction``.
             retries: How often it is tried again before the error is raised.
 
         Raises:
@@ -276,7 +304,7 @@ class Cluster(Definitions):
             if token is not None and self.committed(token) is not None:
                 return None
             try:
-                with self.transaction(token=token) as tx:
+                with self.transaction(token=token, isolation=isolation, lock_timeout=lock_timeout) as tx:
                     return fn(tx)
             except TokenUsed as used:
                 if used.token != token:

@@ -74,6 +74,42 @@ class HistoryChanged(Retryable):
     lsn: int | None
 
 
+class SerializationFailure(Retryable):
+    """Another transaction committed a change of what this serializable one has read. ``what`` is the key or range."""
+
+    table: str
+    what: str
+    snapshot: int
+    by: int
+
+
+class Deadlock(Retryable):
+    """Transactions wait for each other in a circle, and this one closed it.
+
+    ``cycle`` has an edge for each: who waits, for which table and key, and who holds that. The transaction goes on if
+    the error is caught, with the locks that it had.
+    """
+
+    cycle: list[tuple[int, str, str, int]]
+
+
+class LockNotAvailable(Retryable):
+    """Another transaction has locked the row, and ``nowait`` was said."""
+
+    table: str
+    key: str
+    holder: int
+
+
+class LockTimeout(Retryable):
+    """The row's lock did not come within ``lock_timeout``. ``holder`` is the transaction that has it."""
+
+    table: str
+    key: str
+    holder: int
+    waited_s: float
+
+
 class SnapshotTooOld(Retryable):
     """What the read point needs is no longer kept; a new transaction or view reads at a newer one."""
 
@@ -175,6 +211,12 @@ class UnknownTable(UsageError, LookupError):
     """No table of that name at the read point."""
 
     table: str
+
+
+class TableDropped(UnknownTable):
+    """The table was dropped: its handle is of no use any more. ``dropped`` is the LSN at which that happened."""
+
+    dropped: int
 
 
 class TableExists(UsageError):
@@ -339,6 +381,12 @@ class TransactionClosed(UsageError):
     """The transaction or view has ended, or has not been entered."""
 
 
+class UnknownSavepoint(UsageError, LookupError):
+    """The transaction has no such savepoint: it was released, or rolled back over."""
+
+    name: str
+
+
 class ReadOnlyTransaction(UsageError):
     """A write inside a read-only transaction or view."""
 
@@ -369,7 +417,7 @@ class StreamFailed(UsageError):
 
 
 class AsyncMisuse(UsageError, RuntimeError):
-    """A blocking transaction was mixed with an event loop in a way that would stop one of them."""
+    """A transaction was used in a way that would stop an event loop, or on another loop than its own."""
 
 
 class UnknownSnapshot(UsageError, LookupError):

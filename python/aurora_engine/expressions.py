@@ -7,6 +7,7 @@
 
 Integers and decimals are computed exactly and never rounded unless ``.round(scale)`` says so; floats are floats, and
 decimals do not mix with them. Logic is three-valued, as in SQL: a comparison with ``None`` is neither true nor false.
+An update's expressions are evaluated under the row's lock, on the row as nobody else can change it before the commit.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ use aurora_page::{
 };
 use aurora_proto::Volume;
 use aurora_redo::Op;
+use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::alter::{same_definition, schema_changed};
@@ -20,7 +21,7 @@ use crate::error::{Attempt, EngineError, Stop};
 use crate::extents::Run;
 use crate::index::{Index, IndexSpec};
 use crate::overflow::{Chains, read_chain, spill};
-use crate::table::{FIRST_USER_OBJECT, RESERVED_PREFIX, Table, tables_column};
+use crate::table::{DropMark, FIRST_USER_OBJECT, RESERVED_PREFIX, Table, tables_column};
 use crate::txn::{Commit, Txn};
 
 /// Most bytes of a table's name.
@@ -44,6 +45,8 @@ pub(crate) struct Names {
     /// The definitions that this engine has given to tables that had other columns or another name, oldest first. A table
     /// that was emptied goes on under another number, which is that of its next definition.
     altered: FxHashMap<ObjectId, Vec<Arc<Table>>>,
+    /// Tells those who have a table, in whichever version, that it was dropped.
+    marks: FxHashMap<ObjectId, DropMark>,
     /// Indexes that this engine is building.
     pub builds: FxHashSet<ObjectId>,
     /// Whether no index is left that an earlier engine was building.
@@ -51,6 +54,26 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// The mark that all versions of a table share.
+    pub fn mark(&mut self, id: ObjectId) -> DropMark {
+        self.marks.entry(id).or_default().clone()
+    }
+
+    /// Forgets everything but the marks: the volume goes over to a branch that has what was before `at`. A table that was
+    /// dropped after it is back.
+    pub fn rebranch(&mut self, at: Lsn) {
+        let marks = std::mem::take(&mut self.marks);
+        for mark in marks.values() {
+            if mark.get().is_some_and(|dropped| dropped > at) {
+                mark.clear();
+            }
+        }
+        *self = Names {
+            marks,
+            ..Names::default()
+        };
+    }
+
     /// A table has other columns, another name or another number from now on.
     pub fn alter(&mut self, was: ObjectId, table: &Arc<Table>) {
         if was != table.id {
@@ -258,13 +281,14 @@ impl<V: Volume> Engine<V> {
             // Under the commit lock: no commit after this one may write to the table.
             Ok(Some((entry.id, parents)))
         };
-        let forget = |_: &mut _, _: Lsn, dropped: &Option<(ObjectId, Vec<Arc<Table>>)>| {
+        let forget = |_: &mut _, lsn: Lsn, dropped: &Option<(ObjectId, Vec<Arc<Table>>)>| {
             if let Some((id, parents)) = dropped {
                 parents.iter().for_each(|parent| self.note_defined(parent));
                 let mut names = self.names.write();
                 names.live.remove(id);
                 names.known.retain(|(table, _), _| table != id);
                 names.dropped.insert(*id);
+                names.mark(*id).set(lsn);
             }
         };
         Ok(self.mutate_system(now_us, drop, forget)?.1)
@@ -313,7 +337,7 @@ impl<V: Volume> Engine<V> {
         let found = self.table(&table.name, at)?;
         match found.filter(|found| found.id == table.id) {
             Some(found) if self.note_live(&found) => Ok(self.newest_known(found)),
-            _ => Err(unknown_table(&table.name, at).into()),
+            _ => Err(gone(table, at).into()),
         }
     }
 
@@ -350,6 +374,7 @@ impl<V: Volume> Engine<V> {
     /// The table of this name as a transaction sees it.
     pub fn table_in(&self, txn: &Txn, name: &str) -> Attempt<Option<Arc<Table>>> {
         let mut newest = Lsn::NONE;
+        txn.fix();
         let table = self.table_noting(name, txn.snapshot(), &mut newest)?;
         txn.point.note(newest);
         Ok(table)
@@ -405,40 +430,35 @@ impl<V: Volume> Engine<V> {
         if let Some(table) = self.names.read().known.get(&known) {
             return Ok(table.clone());
         }
-        let table = Arc::new(read_table(view, leaf, rank)?);
+        let table = Arc::new(read_table(view, leaf, rank, &self.names)?);
         self.names.write().known.insert(known, table.clone());
         Ok(table)
     }
 
-    /// The table for a transaction to write to, as it is defined at the head: it is there, and not only in the past.
+    /// The table for a transaction to write to, as it is defined at the head: it is there now, and not only in the past.
     pub(crate) fn check_live(&self, txn: &Txn, table: &Table) -> Attempt<Arc<Table>> {
-        let unknown = || EngineError::UnknownTable {
-            table: table.name.clone(),
-            at: txn.snapshot(),
-        };
         {
             let names = self.names.read();
             if let Some(newer) = names.first_after(table) {
                 return Err(schema_changed(table, newer.since).into());
             }
+            table.check_kept(Lsn::MAX)?;
             if let Some(head) = names.live.get(&table.id) {
                 same_definition(head, table)?;
                 return Ok(head.clone());
             }
-            if names.dropped.contains(&table.id) {
-                return Err(unknown().into());
-            }
         }
-        let found = self
-            .table_in(txn, &table.name)?
-            .filter(|found| found.id == table.id);
-        match found {
+        // Asked at the newest state, which is not a read of the transaction's snapshot.
+        let (at, mut newest) = (self.published(), Lsn::NONE);
+        let found = self.table_noting(&table.name, at, &mut newest)?;
+        txn.point.note(newest);
+        match found.filter(|found| found.id == table.id) {
             Some(found) if self.note_live(&found) => {
                 let head = self.newest_known(found);
                 same_definition(&head, table)?;
                 Ok(head)
             }
-            _ => Err(unknown().into()),
+            _ => Err(gone(table, at).into()),
         }
     }
 
@@ -472,11 +492,7 @@ impl<V: Volume> Engine<V> {
                 return Err(schema_changed(table, newer.since).into());
             }
         }
-        Err(EngineError::UnknownTable {
-            table: table.name.clone(),
-            at,
-        }
-        .into())
+        Err(gone(table, at).into())
     }
 }
 
@@ -528,7 +544,12 @@ pub(crate) fn plain(name: &str, id: ObjectId, root: PageId, schema: &Schema) -> 
 }
 
 /// The table that a row of the catalogue describes.
-fn read_table(pages: &impl Pages, leaf: &LeafRef<'_>, rank: usize) -> Attempt<Table> {
+fn read_table(
+    pages: &impl Pages,
+    leaf: &LeafRef<'_>,
+    rank: usize,
+    names: &RwLock<Names>,
+) -> Attempt<Table> {
     let entry = Entry::of_row(leaf, rank);
     let ValueRef::Text(name) = leaf.value_at(rank, 0) else {
         let error = EngineError::corrupt(PageId::default(), pages.at(), "a table's name", "none");
@@ -547,10 +568,20 @@ fn read_table(pages: &impl Pages, leaf: &LeafRef<'_>, rank: usize) -> Attempt<Ta
     let definition = Definition::decode(name, &bytes(tables_column::DEFINITION)?)?;
     let table = Table {
         since: entry.since,
+        dropped: names.write().mark(entry.id),
         ..plain(name, entry.id, entry.root, &schema)
     };
     Ok(table.defined(entry.version, definition)?)
 }
+/// The error of a table that is not there at `at`.
+fn gone(table: &Table, at: Lsn) -> EngineError {
+    let unknown = || EngineError::UnknownTable {
+        table: table.name.clone(),
+        at,
+    };
+    table.check_kept(Lsn::MAX).err().unwrap_or_else(unknown)
+}
+
 /// The name under which a dropped table waits for its extents to be given back.
 pub(crate) fn hidden_name(id: ObjectId) -> String {
     format!("{HIDDEN_PREFIX}{:020}", id.0)
@@ -641,7 +672,8 @@ impl Edit<'_> {
         let leaf = LeafRef::new(&page)?;
         let missing =
             || EngineError::corrupt(found.leaf, self.at, format!("table {name:?}"), "none");
-        read_table(self, &leaf, found.rank.map_err(|_| missing())?)
+        let rank = found.rank.map_err(|_| missing())?;
+        read_table(self, &leaf, rank, self.names)
     }
 
     /// Gives an object's extents back, now or, if they are very many, in the background.

@@ -2,32 +2,39 @@
 //!
 //! ```text
 //!   under the commit lock                              without it
-//!   for each change: descend at the heads,             the caller waits until the VDL has reached
-//!     first committer wins?, change drafts             the commit's LSN
+//!   is what a serializable transaction read            the caller waits until the VDL has reached
+//!     still so?                                        the commit's LSN
+//!   for each change: descend at the heads,
+//!     change drafts
 //!   change the entries of indexes that follow
 //!   number (volume.append)
 //!   publish the drafts as heads
 //!   note the keys for later conflict checks
+//!   then give the row locks back: whoever waits for one need not wait for the disk
 //! ```
+//! That the first committer wins was seen to when each row was locked: since then nobody else can have changed it, but
+//! for a bulk load, which locks no rows.
+//!
 //! A page that is missing stops the attempt; nothing has changed then. It is fetched, stays pinned until the commit has
 //! come through, and the attempt starts again.
 
-use aurora_page::{KeyBuf, LeafRef, PageError};
-use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row, read_row};
+use aurora_page::{KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, PageError};
+use aurora_page::{Value, ValueRef, encode_changes, encode_row, read_row};
 use aurora_proto::Volume;
 use rustc_hash::FxHashMap;
 
 use crate::alter::same_definition;
 use crate::btree::{Found, Pages};
-use crate::conflicts::{Conflicts, Verdict, key_hash};
+use crate::conflicts::{Conflicts, Verdict};
 use crate::derive::Derived;
 use crate::edit::Edit;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
 use crate::overflow::Chains;
+use crate::reads::Reads;
 use crate::table::Table;
 use crate::tokens;
-use crate::txn::{Commit, Row, Txn, Write};
+use crate::txn::{Commit, Isolation, Row, Txn, Write};
 
 impl<V: Volume> Engine<V> {
     /// Commits a transaction. The answer says which LSN must be durable before anybody may be told ([`Commit::lsn`]).
@@ -74,8 +81,12 @@ impl<V: Volume> Engine<V> {
         let snapshot = txn.snapshot();
         // Trimmed by what nobody can still ask about: read before the lock, so that it can only be too old.
         let oldest = self.points.oldest_writer(self.published());
-        let (writes, chains) = (&txn.writes, &mut txn.chains);
-        let branch = txn.branch;
+        let (writes, chains, reads) = (&txn.writes, &mut txn.chains, &txn.reads);
+        let (branch, isolation) = (txn.branch, txn.isolation);
+        let since = match isolation {
+            Isolation::ReadCommitted => writes.since.unwrap_or(snapshot),
+            Isolation::Snapshot | Isolation::Serializable => snapshot,
+        };
         let make = |edit: &mut Edit<'_>, conflicts: &Conflicts| {
             edit.check_branch(branch)?;
             let heads = writes
@@ -87,7 +98,10 @@ impl<V: Volume> Engine<V> {
                     Ok((table.id, head))
                 })
                 .collect::<Attempt<FxHashMap<_, _>>>()?;
-            let mut hashes = Vec::with_capacity(writes.iter().size_hint().0);
+            if let Some(reads) = reads {
+                self.check_reads(reads, conflicts, snapshot, edit.at)?;
+            }
+            let mut noted = Vec::with_capacity(writes.iter().size_hint().0);
             let mut derived = Derived::default();
             for (object, key, write) in writes.iter() {
                 // Entries of indexes are in the buffer for the transaction to read; here they follow from the rows.
@@ -95,30 +109,80 @@ impl<V: Volume> Engine<V> {
                     continue;
                 };
                 let before = edit.seen(head, key, false)?;
-                let hash = key_hash(object, key);
                 let mut change = Change {
                     edit: &mut *edit,
                     table,
                     key,
                     chains: &mut *chains,
                 };
-                change.apply(write, snapshot, conflicts, hash)?;
-                hashes.push(hash);
+                change.apply(write, since, conflicts)?;
+                noted.push((object, key.clone()));
                 derived.note(head, key, before, edit.seen(head, key, true)?);
             }
-            derived.apply(edit, snapshot, &mut hashes, &|edit, name| {
+            // At READ COMMITTED nothing that came later is a conflict: a duplicate is one.
+            let seen = match isolation {
+                Isolation::ReadCommitted => edit.at,
+                Isolation::Snapshot | Isolation::Serializable => snapshot,
+            };
+            derived.apply(edit, seen, &mut noted, &|edit, name| {
                 self.head_in(edit, name)
             })?;
             if let Some(token) = token {
                 tokens::insert(edit, token)?;
             }
-            Ok(hashes)
+            Ok(noted)
         };
-        let note = |conflicts: &mut Conflicts, lsn: Lsn, hashes: &Vec<u64>| {
-            hashes.iter().for_each(|hash| conflicts.note(*hash, lsn));
+        let note = |conflicts: &mut Conflicts, lsn: Lsn, noted: &Vec<(ObjectId, KeyBuf)>| {
+            for (object, key) in noted {
+                conflicts.note(*object, key, lsn);
+            }
             conflicts.trim(oldest);
         };
         Ok(self.mutate(now_us, make, note)?.1)
+    }
+
+    /// What a serializable transaction has read is still so: it might as well have read it now.
+    fn check_reads(
+        &self,
+        reads: &Reads,
+        conflicts: &Conflicts,
+        snapshot: Lsn,
+        at: Lsn,
+    ) -> Attempt<()> {
+        let judge = |table: &Table, verdict: Verdict, what: &dyn Fn() -> String| {
+            // An index is there as long as its table is, and loaded with it.
+            if table.index_of.is_none() {
+                self.check_still_live(table, at)?;
+            }
+            let loaded = conflicts.load_since(table.index_of.unwrap_or(table.id), snapshot);
+            let changed = match loaded {
+                Some(by) => Verdict::Changed(by),
+                None => verdict,
+            };
+            match changed {
+                Verdict::Unchanged => Ok(()),
+                Verdict::Unknown(floor) => {
+                    Err(EngineError::SnapshotTooOld { snapshot, floor }.into())
+                }
+                Verdict::Changed(by) => Err(Stop::Failed(EngineError::SerializationFailure {
+                    table: table.name.clone(),
+                    what: what(),
+                    snapshot,
+                    by,
+                })),
+            }
+        };
+        reads.check(
+            |hash, table, key| {
+                let what = || format!("key {}", table.show_key(key));
+                judge(table, conflicts.since(hash, snapshot), &what)
+            },
+            |read| {
+                let (low, high) = (read.low.as_ref(), read.high.as_ref());
+                let verdict = conflicts.range_since(read.table.id, low, high, snapshot);
+                judge(&read.table, verdict, &|| read.show())
+            },
+        )
     }
 }
 
@@ -131,15 +195,11 @@ struct Change<'c, 'e> {
 }
 
 impl Change<'_, '_> {
-    fn apply(
-        &mut self,
-        write: &Write,
-        snapshot: Lsn,
-        conflicts: &Conflicts,
-        hash: u64,
-    ) -> Attempt<()> {
+    fn apply(&mut self, write: &Write, since: Lsn, conflicts: &Conflicts) -> Attempt<()> {
         let found = self.edit.find(self.table, self.key)?;
-        self.check_first(&found, snapshot, conflicts, hash)?;
+        if let Some(by) = conflicts.load_since(self.table.id, since) {
+            return Err(self.conflict(since, by));
+        }
         let found = self
             .edit
             .upgraded(self.table, self.key, found, self.chains)?;
@@ -169,29 +229,8 @@ impl Change<'_, '_> {
             // Put over and then deleted by the transaction itself: there never was such a row.
             (Write::Delete, Err(_)) => Ok(()),
             (Write::Put { new: true, .. }, Ok(_)) | (Write::Update { .. }, Err(_)) => {
-                Err(self.conflict(snapshot, found.seen))
+                Err(self.conflict(since, found.seen))
             }
-        }
-    }
-
-    /// First committer wins: nobody may have changed the row since the snapshot.
-    fn check_first(
-        &self,
-        found: &Found,
-        snapshot: Lsn,
-        conflicts: &Conflicts,
-        hash: u64,
-    ) -> Attempt<()> {
-        if found.seen <= snapshot {
-            return Ok(());
-        }
-        if let Some(by) = conflicts.load_since(self.table.id, snapshot) {
-            return Err(self.conflict(snapshot, by));
-        }
-        match conflicts.since(hash, snapshot) {
-            Verdict::Unchanged => Ok(()),
-            Verdict::Changed(by) => Err(self.conflict(snapshot, by)),
-            Verdict::Unknown(floor) => Err(EngineError::SnapshotTooOld { snapshot, floor }.into()),
         }
     }
 

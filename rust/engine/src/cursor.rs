@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::Attempt;
 use crate::read::merged;
 use crate::readpoints::ReadPoint;
+use crate::reads::{ReadRange, Reads};
 use crate::row::RowView;
 use crate::table::Table;
 use crate::txn::{Txn, Write};
@@ -58,10 +59,7 @@ enum Rows {
 impl Block {
     /// Rows.
     pub fn len(&self) -> usize {
-        match &self.rows {
-            Rows::Leaf { ranks, .. } => ranks.len(),
-            Rows::Merged(rows) => rows.len(),
-        }
+        self.rows.len()
     }
 
     /// Whether there are none. Cursors give no such blocks.
@@ -83,6 +81,25 @@ impl Block {
         }
     }
 
+    /// The keys of the rows, in the order of the range.
+    pub(crate) fn keys(&self, table: &Table) -> Attempt<Vec<KeyBuf>> {
+        let mut keys = match &self.rows {
+            Rows::Merged(rows) => {
+                let key = |row: &RowView| row_key(table, row);
+                return rows.iter().map(key).collect();
+            }
+            Rows::Leaf { page, ranks } => {
+                let leaf = LeafRef::new(page)?;
+                let key = |rank| leaf.key_at(rank);
+                ranks.clone().map(key).collect::<Vec<_>>()
+            }
+        };
+        if self.reverse {
+            keys.reverse();
+        }
+        Ok(keys)
+    }
+
     /// The rows in the order of the range.
     pub fn rows(&self) -> Attempt<Vec<RowView>> {
         match &self.rows {
@@ -100,6 +117,16 @@ impl Block {
     }
 }
 
+/// The key of a row of a table.
+fn row_key(table: &Table, row: &RowView) -> Attempt<KeyBuf> {
+    let column = |column: u16| Ok(row.value(usize::from(column))?.to_owned());
+    let values = table
+        .key_columns()
+        .map(column)
+        .collect::<Attempt<Vec<_>>>()?;
+    Ok(table.key(&values)?)
+}
+
 /// A place in a range. It sees what its transaction had changed when it was opened, and keeps the read point open.
 pub struct Cursor {
     table: Arc<Table>,
@@ -112,13 +139,27 @@ pub struct Cursor {
     done: bool,
     /// The transaction's own changes within the range, in key order.
     own: Vec<(KeyBuf, Write)>,
+    /// Where to note what is read, if that is to be checked at the commit.
+    reads: Option<Arc<Reads>>,
 }
 
 impl<V: Volume> Engine<V> {
     /// Opens a range of a table.
     pub fn range(&self, txn: &Txn, table: &Arc<Table>, spec: RangeSpec) -> Attempt<Cursor> {
+        txn.fix();
+        self.open_range(txn, table, spec)
+    }
+
+    /// Opens a range without keeping the transaction's read point where it is.
+    pub(crate) fn open_range(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        spec: RangeSpec,
+    ) -> Attempt<Cursor> {
         txn.check_open("range")?;
         self.check_definition_in(txn, table)?;
+        table.check_kept(txn.snapshot())?;
         let (low, empty_low) = match spec.low {
             Bound::Unbounded => (None, false),
             Bound::Included(key) => (Some(key), false),
@@ -146,6 +187,7 @@ impl<V: Volume> Engine<V> {
             left,
             done,
             own,
+            reads: txn.reads.clone(),
         })
     }
 }
@@ -195,8 +237,23 @@ impl Cursor {
             } else {
                 Rows::Merged(self.merge(&piece, &self.own[own])?)
             };
+            let (low, high) = self.within(&piece.fences);
+            let mut read = self.reads.is_some().then(|| ReadRange {
+                table: self.table.clone(),
+                low: low.cloned(),
+                high: high.cloned(),
+            });
+            let is_cut = rows.len() > self.left;
+            rows.truncate(self.left, self.reverse);
+            if let (Some(read), true) = (&mut read, is_cut) {
+                self.narrow(read, &rows)?;
+            }
+            if let (Some(reads), Some(read)) = (&self.reads, read) {
+                reads.note_range(read)?;
+            }
+            self.left -= rows.len();
             self.advance(piece.fences);
-            self.cut(&mut rows);
+            self.done |= self.left == 0;
             let block = Block {
                 rows,
                 reverse: self.reverse,
@@ -314,23 +371,52 @@ impl Cursor {
         }
     }
 
-    /// Keeps to the limit.
-    fn cut(&mut self, rows: &mut Rows) {
-        match rows {
-            Rows::Merged(rows) => {
-                rows.truncate(self.left);
-                self.left -= rows.len();
+    /// A range that ends with the limit was read up to its last row.
+    fn narrow(&self, read: &mut ReadRange, rows: &Rows) -> Attempt<()> {
+        let last = match rows {
+            Rows::Merged(rows) => rows
+                .last()
+                .map(|row| row_key(&self.table, row))
+                .transpose()?,
+            Rows::Leaf { page, ranks } => {
+                let leaf = LeafRef::new(page)?;
+                let last = if self.reverse {
+                    ranks.clone().next()
+                } else {
+                    ranks.clone().next_back()
+                };
+                last.map(|rank| leaf.key_at(rank))
             }
+        };
+        match last {
+            Some(last) if self.reverse => read.low = Some(last),
+            Some(last) => read.high = after(&last).0,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+impl Rows {
+    fn len(&self) -> usize {
+        match self {
+            Rows::Leaf { ranks, .. } => ranks.len(),
+            Rows::Merged(rows) => rows.len(),
+        }
+    }
+
+    /// Keeps to the limit.
+    fn truncate(&mut self, limit: usize, reverse: bool) {
+        match self {
+            Rows::Merged(rows) => rows.truncate(limit),
             Rows::Leaf { ranks, .. } => {
-                let kept = ranks.len().min(self.left);
-                *ranks = if self.reverse {
+                let kept = ranks.len().min(limit);
+                *ranks = if reverse {
                     ranks.end - kept..ranks.end
                 } else {
                     ranks.start..ranks.start + kept
                 };
-                self.left -= kept;
             }
         }
-        self.done |= self.left == 0;
     }
 }

@@ -11,12 +11,11 @@
 use std::sync::Arc;
 
 use aurora_page::{
-    DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, OverflowRef, Value, ValueRef,
-    encode_row,
+    DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, Value,
+    ValueRef, encode_row,
 };
 
 use crate::btree::{Pages, column_map, descend_with};
-use crate::conflicts::key_hash;
 use crate::constraints::Reference;
 use crate::edit::Edit;
 use crate::error::{Attempt, EngineError, Stop};
@@ -78,22 +77,22 @@ impl<'t> Derived<'t> {
         }
     }
 
-    /// Changes the indexes, and checks foreign keys at the head. `noted` gets the hashes of the entries.
+    /// Changes the indexes, and checks foreign keys at the head. `noted` gets the entries' keys.
     pub fn apply(
         self,
         edit: &mut Edit<'_>,
         snapshot: Lsn,
-        noted: &mut Vec<u64>,
+        noted: &mut Vec<(ObjectId, KeyBuf)>,
         heads: &Heads<'_>,
     ) -> Attempt<()> {
         for (_, index, entry) in &self.leaving {
             edit.remove_entry(index, entry)?;
-            noted.push(key_hash(index.tree.id, &entry.key));
+            noted.push((index.tree.id, entry.key.clone()));
         }
         for (table, index, entry) in &self.coming {
             edit.check_unique(table, index, entry, snapshot)?;
             edit.add_entry(index, entry)?;
-            noted.push(key_hash(index.tree.id, &entry.key));
+            noted.push((index.tree.id, entry.key.clone()));
         }
         for (reference, values) in &self.parents {
             let parent = heads(edit, &reference.def.parent)?;

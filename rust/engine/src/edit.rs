@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use aurora_page::{ExtentRef, Geometry, Lsn, ObjectId, Page, PageId, PageKind};
 use aurora_redo::Op;
+use parking_lot::RwLock;
 use rustc_hash::FxHashSet;
 
 use crate::btree::Pages;
+use crate::catalogue::Names;
 use crate::error::{Attempt, EngineError};
 use crate::space::Space;
 use crate::table::System;
@@ -17,6 +19,7 @@ pub(crate) struct Edit<'e> {
     pub work: Work<'e>,
     pub space: &'e mut Space,
     pub system: &'e System,
+    pub names: &'e RwLock<Names>,
     pub geometry: Geometry,
     /// Segments of the volume.
     pub segments: u64,

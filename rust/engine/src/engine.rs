@@ -13,14 +13,16 @@ use crate::catalogue::Names;
 use crate::conflicts::Conflicts;
 use crate::edit::{Edit, View};
 use crate::error::{Attempt, EngineError, Stop};
+use crate::locks::{Held, Locks};
 use crate::pool::{CacheStats, Pins, Pool};
 use crate::readpoints::{ReadPoint, ReadPoints};
+use crate::reads::Reads;
 use crate::replica::{Role, RoleCell};
 use crate::sequence::Sequences;
 use crate::space::Space;
 use crate::statistics::RowCounts;
 use crate::table::System;
-use crate::txn::{Commit, Mode, Txn};
+use crate::txn::{Commit, Isolation, Mode, Txn};
 use crate::work::Work;
 
 /// Limits of an engine.
@@ -88,12 +90,14 @@ struct Known {
     names: Arc<RwLock<Names>>,
     altered: Arc<AtomicU64>,
     branch: Arc<AtomicU64>,
+    locks: Arc<Locks>,
 }
 
 /// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
 ///
 /// Locks, in the order in which they may be taken: the commit lock, or that of the pins; then one of: a pool shard, the
-/// names, the read points, the sequences. Under the latter nothing else is locked or called. Readers never take the commit lock.
+/// names, the read points, the sequences, the row locks' table, what a serializable transaction has read. Under the latter
+/// nothing else is locked or called. Readers never take the commit lock.
 pub struct Engine<V: Volume> {
     pub(crate) volume: Arc<V>,
     pub(crate) config: EngineConfig,
@@ -105,6 +109,7 @@ pub struct Engine<V: Volume> {
     /// The newest [`crate::Table::since`] of a definition that this engine has made: older ones may be out of date.
     pub(crate) altered: Arc<AtomicU64>,
     pub(crate) points: ReadPoints,
+    pub(crate) locks: Arc<Locks>,
     /// The last LSN whose commit, and every one before it, is in the pool as a whole.
     pub(crate) published: AtomicU64,
     /// The branch of the volume, of all its instances; raised last when it changes.
@@ -142,6 +147,7 @@ impl<V: Volume> Engine<V> {
             names: self.names.clone(),
             altered: self.altered.clone(),
             branch: self.branch.clone(),
+            locks: self.locks.clone(),
         };
         let made = Engine::with(self.volume.clone(), config, role, known, (joined, readable))?;
         made.pool.join(&self.pool);
@@ -160,6 +166,7 @@ impl<V: Volume> Engine<V> {
             names,
             altered,
             branch,
+            locks,
         } = known;
         let geometry = volume.geometry();
         let began = branch.load(Ordering::Acquire);
@@ -176,6 +183,7 @@ impl<V: Volume> Engine<V> {
             names,
             altered,
             points,
+            locks,
             published: AtomicU64::new(published.0),
             branch,
             role: RoleCell::new(role),
@@ -206,30 +214,49 @@ impl<V: Volume> Engine<V> {
         self.volume.vdl().min(published)
     }
 
-    /// Begins a transaction. A read point above what is readable answers `WaitLsn`.
+    /// Begins a transaction, at [`Isolation::Snapshot`]. A read point above what is readable answers `WaitLsn`.
     pub fn begin(&self, mode: Mode) -> Attempt<Txn> {
-        let pins = Pins::new(self.pool.clone());
-        // Before the read point is chosen: it can only be too old, and is refused then.
-        let branch = self.branch();
-        let (at, writable) = match mode {
-            Mode::ReadWrite => (None, true),
-            Mode::ReadOnly { at } => (at, false),
-        };
+        match mode {
+            Mode::ReadWrite => self.begin_isolated(Isolation::Snapshot, true),
+            Mode::ReadOnly { at: None } => self.begin_isolated(Isolation::Snapshot, false),
+            Mode::ReadOnly { at: Some(at) } if at > self.readable() => Err(Stop::WaitLsn(at)),
+            Mode::ReadOnly { at: Some(at) } => {
+                Ok(self.begin_txn(Isolation::Snapshot, false, || at))
+            }
+        }
+    }
+
+    /// Begins a transaction that reads the newest state: what is numbered if it may write, what is durable if not.
+    pub fn begin_isolated(&self, isolation: Isolation, writable: bool) -> Attempt<Txn> {
         if writable {
             self.check_begin()?;
         }
-        if let Some(at) = at
-            && at > self.readable()
-        {
-            return Err(Stop::WaitLsn(at));
+        if isolation == Isolation::Serializable && writable {
+            return Ok(self.begin_serializable());
         }
-        let choose = || match (writable, at) {
-            (true, _) => self.published(),
-            (false, Some(at)) => at,
-            (false, None) => self.readable(),
-        };
+        Ok(self.begin_txn(isolation, writable, || {
+            if writable {
+                self.published()
+            } else {
+                self.readable()
+            }
+        }))
+    }
+
+    /// From before its read point is chosen, changes are kept so that its ranges can be checked.
+    fn begin_serializable(&self) -> Txn {
+        let watch = self.committing.lock().conflicts.watch(self.published());
+        let mut txn = self.begin_txn(Isolation::Serializable, true, || self.published());
+        txn.reads = Some(Arc::new(Reads::new(self.config.tx_bytes_max, watch)));
+        txn
+    }
+
+    fn begin_txn(&self, isolation: Isolation, writable: bool, choose: impl FnOnce() -> Lsn) -> Txn {
+        let (pins, locks) = (Pins::new(self.pool.clone()), Held::new(&self.locks));
+        // Before the read point is chosen: it can only be too old, and is refused then.
+        let branch = self.branch();
         let point = self.points.open(writable, choose);
-        Ok(Txn::new(point, writable, pins, branch))
+        Txn::new(point, isolation, writable, pins, locks, branch)
     }
 
     /// Gives the engine a page that the shell fetched because of [`Stop::NeedPage`].
@@ -269,14 +296,14 @@ impl<V: Volume> Engine<V> {
     ) {
         let mut committing = self.committing.lock();
         let branch = committing.branch + 1;
-        *self.names.write() = Names::default();
+        self.names.write().rebranch(at);
         self.pool.rebranch(branch, history, kept, at);
         switch();
         let numbered = self.volume.numbered();
         // How many rows came and went on the way back is not known: an analysis counts anew.
         *committing = Committing::new(&self.config, numbered, committing.last_time_us, branch);
         // Once more: what was read before the pool went over may have been noted since.
-        *self.names.write() = Names::default();
+        self.names.write().rebranch(at);
         // Reserved on a branch that was left: the catalogue of this one says where to go on.
         self.sequences.lock().clear();
         self.published.store(numbered.0, Ordering::Release);
@@ -366,6 +393,7 @@ impl<V: Volume> Engine<V> {
             ),
             space,
             system: &self.system,
+            names: &self.names,
             geometry: self.geometry,
             segments: self.volume.segments(),
             at: self.published(),

@@ -11,6 +11,8 @@ use aurora_proto::Refused;
 use aurora_redo::RedoError;
 use thiserror::Error;
 
+use crate::locks::{LockWait, TxnId, WaitsFor};
+
 /// What a step answers.
 pub type Attempt<T> = Result<T, Stop>;
 
@@ -28,6 +30,9 @@ pub enum Stop {
     NeedSegment,
     /// Wait until the VDL has reached this LSN, call again.
     WaitLsn(Lsn),
+    /// Another transaction has locked the row: wait until the waker is told of this one, call again. Its place in the
+    /// queue is kept meanwhile; `Engine::leave_lock` gives it up.
+    WaitLock(LockWait),
     /// It failed; calling again with nothing changed fails again.
     Failed(EngineError),
 }
@@ -70,6 +75,52 @@ pub enum EngineError {
     Branched {
         /// What was read.
         at: Lsn,
+    },
+    /// Another transaction committed a change of what a serializable transaction has read.
+    #[error(
+        "table {table:?}, {what}: expected no change of what this serializable transaction has read since {snapshot}, got one at {by}"
+    )]
+    SerializationFailure {
+        /// The table.
+        table: String,
+        /// The key, or the range of keys.
+        what: String,
+        /// What this transaction reads.
+        snapshot: Lsn,
+        /// The other change.
+        by: Lsn,
+    },
+    /// Transactions wait for each other in a circle, and this one closed it.
+    #[error("deadlock: {}", cycle.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Deadlock {
+        /// Who waits for whom; the first is the transaction that gets the error.
+        cycle: Vec<WaitsFor>,
+    },
+    /// Another transaction has locked the row, and the caller does not wait.
+    #[error(
+        "table {table:?}, key {key}: expected the row's lock to be free, got one held by {holder}"
+    )]
+    LockNotAvailable {
+        /// The table.
+        table: String,
+        /// The row's key.
+        key: String,
+        /// Who holds it.
+        holder: TxnId,
+    },
+    /// The row's lock did not come within the time that the caller waits.
+    #[error(
+        "table {table:?}, key {key}: expected the row's lock within {waited_ms} ms, got none: {holder} holds it"
+    )]
+    LockTimeout {
+        /// The table.
+        table: String,
+        /// The row's key.
+        key: String,
+        /// Who holds it.
+        holder: TxnId,
+        /// How long it was waited for.
+        waited_ms: u64,
     },
     /// The engine no longer knows what happened since so old a snapshot.
     #[error(
@@ -140,6 +191,14 @@ pub enum EngineError {
         table: String,
         /// The read point.
         at: Lsn,
+    },
+    /// The table has been dropped.
+    #[error("table {table:?}: expected one, got one that was dropped at LSN {dropped}")]
+    TableDropped {
+        /// Its name.
+        table: String,
+        /// The commit that dropped it.
+        dropped: Lsn,
     },
     /// A table of this name is there already.
     #[error("table {table:?}: expected no table of this name, got one")]
@@ -431,6 +490,12 @@ pub enum EngineError {
         /// What was attempted.
         operation: &'static str,
     },
+    /// A savepoint that is not there: never made, released, or rolled back over.
+    #[error("savepoint {name}: expected one of this transaction, got none")]
+    UnknownSavepoint {
+        /// Its name.
+        name: String,
+    },
     /// A commit token that cannot be.
     #[error("commit token: expected 1 to {limit} bytes, got {got}")]
     Token {
@@ -535,6 +600,10 @@ impl EngineError {
         match self {
             WriteConflict { .. }
             | Branched { .. }
+            | SerializationFailure { .. }
+            | Deadlock { .. }
+            | LockNotAvailable { .. }
+            | LockTimeout { .. }
             | SnapshotTooOld { .. }
             | LoadConflict { .. }
             | SchemaChanged { .. }
@@ -551,7 +620,8 @@ impl EngineError {
     pub fn rests_on(&self) -> Lsn {
         match self {
             EngineError::DuplicateKey { seen, .. } | EngineError::TokenUsed { seen, .. } => *seen,
-            EngineError::WriteConflict { by, .. } => *by,
+            EngineError::WriteConflict { by, .. }
+            | EngineError::SerializationFailure { by, .. } => *by,
             _ => Lsn::NONE,
         }
     }

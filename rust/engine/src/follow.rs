@@ -31,9 +31,10 @@ impl<V: Volume> Engine<V> {
         key: &[u8],
         write: &Write,
     ) -> Attempt<EntryWrites> {
-        let before = self.get(txn, table, key)?;
+        // The transaction has the row's lock, and has seen that the row is as it is at its snapshot.
+        let before = self.current(txn, table, key)?;
         let base = match write {
-            Write::Update { .. } => self.stored(txn, table, key)?,
+            Write::Update { .. } => self.look_up(txn, table, key)?,
             _ => None,
         };
         let after = merged(table, base, write)?;

@@ -115,6 +115,7 @@ impl Index {
         let name = format!("{}.{}", table.name, def.name);
         let tree = Table {
             index_of: Some(table.id),
+            dropped: table.dropped.clone(),
             ..Table::plain(def.id, name, tree_schema, def.root, table.created)
         };
         Ok(Index {

@@ -5,9 +5,9 @@
 //! 1. **Steps can be started again.** Every operation answers [`Attempt`]: its result, or a [`Stop`] that says what the
 //!    shell must do before it calls again with the same arguments. A stopped step has changed nothing that others can
 //!    see [1].
-//! 2. **A transaction's changes are one MTR** [6], made at [`Engine::commit`] under one short lock: first committer
-//!    wins, apply to drafts of pages, number, publish. The commit is durable once the VDL has reached its LSN; the
-//!    shell waits for that, outside.
+//! 2. **A transaction's changes are one MTR** [6], made at [`Engine::commit`] under one short lock: apply to drafts of
+//!    pages, number, publish. The commit is durable once the VDL has reached its LSN; the shell waits for that, outside.
+//!    Rows are locked when they are changed, and given free when the commit is numbered.
 //! 3. **A snapshot is an LSN.** Read-only work reads at the VDL or below; what is not durable is seen by read-write
 //!    transactions only, and their answers rest on [`Commit::after`], or on [`EngineError::rests_on`] [15].
 //! 4. **Pages are the same everywhere** [5]: every change goes through `redo::apply_op`, which is also how storage
@@ -17,7 +17,8 @@
 //!
 //! 1. [`Stop::NeedPage`]: fetch the page as of that LSN and [`Engine::install`] it.
 //! 2. [`Stop::NeedSegment`]: grow the volume.
-//! 3. [`Stop::WaitLsn`]: wait for the VDL.
+//! 3. [`Stop::WaitLsn`]: wait for the VDL. [`Stop::WaitLock`]: wait for its [`LockWaker`] to hear of the transaction, or
+//!    end the wait with [`Engine::leave_lock`].
 //! 4. Tell a caller of a commit only after the VDL has reached [`Commit::lsn`], and of an error only after it has
 //!    reached [`EngineError::rests_on`].
 //! 5. Keep what [`Engine::oldest_read_point`] needs; call [`Engine::sweep`] and [`Engine::purge_tokens`] in the
@@ -34,9 +35,10 @@
 //! | `catalogue`, `definition`, `make_table`, `table`, `sweep` | tables, and what drops leave over |
 //! | `index`, `derive`, `follow` | indexes: what they are, what a commit does to them, what a transaction sees of them |
 //! | `index_build`, `index_cursor` | building them under load, and reading by them |
-//! | `txn`, `write`, `read`, `cursor`, `row` | what a transaction does and sees |
+//! | `txn`, `write`, `read`, `cursor`, `row`, `savepoint` | what a transaction does and sees |
+//! | `locks`, `lockrange` | row locks, and reading under them |
 //! | `constraints`, `cascade`, `sequence` | checks, foreign keys, auto-increment columns |
-//! | `commit`, `conflicts`, `readpoints`, `tokens` | how it ends |
+//! | `commit`, `conflicts`, `reads`, `readpoints`, `tokens` | how it ends |
 //! | `statistics` | what is known of a table's rows |
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `replica` | following a writer, and becoming one |
@@ -62,13 +64,17 @@ mod index;
 mod index_build;
 mod index_cursor;
 mod load;
+mod lockrange;
+mod locks;
 mod make_table;
 mod overflow;
 mod pool;
 mod read;
 mod readpoints;
+mod reads;
 mod replica;
 mod row;
+mod savepoint;
 mod sequence;
 mod space;
 mod statistics;
@@ -93,11 +99,14 @@ pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexSpec};
 pub use index_build::{BuildProgress, IndexBuild};
 pub use index_cursor::IndexCursor;
 pub use load::{Load, LoadBlob};
+pub use lockrange::LockingCursor;
+pub use locks::{LockName, LockWait, LockWaiting, LockWaker, TxnId, WaitsFor};
 pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
 pub use pool::CacheStats;
 pub use replica::{HandOver, Role};
 pub use row::RowView;
+pub use savepoint::Savepoint;
 pub use statistics::{Analysis, ColumnStatistics, Statistics, TableSize};
 pub use table::Table;
 pub use tokens::{Purged, TOKEN_BYTES_MAX};
-pub use txn::{Commit, Mode, Txn};
+pub use txn::{Commit, Isolation, Mode, Txn};

@@ -38,6 +38,7 @@ impl Edit<'_> {
     ) -> Attempt<(Table, Vec<Arc<Table>>)> {
         let id = ObjectId(FIRST_USER_OBJECT + newest.0);
         let mut table = plain(name, id, PageId::default(), &spec.schema);
+        table.dropped = self.names.write().mark(id);
         table.root = self.create_root(&table)?;
         let mut definition = Definition::default();
         for check in &spec.checks {

@@ -19,6 +19,7 @@ impl<V: Volume> Engine<V> {
     pub fn get(&self, txn: &Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<Option<RowView>> {
         txn.check_open("get")?;
         self.check_definition_in(txn, table)?;
+        txn.fix();
         match txn.writes.get(table, key) {
             None => self.stored(txn, table, key),
             Some(write) => {
@@ -54,6 +55,10 @@ impl<V: Volume> Engine<V> {
     ) -> Attempt<Vec<Option<RowView>>> {
         txn.check_open("get_many")?;
         self.check_definition_in(txn, table)?;
+        txn.fix();
+        if let Some(reads) = &txn.reads {
+            keys.iter().try_for_each(|key| reads.note_key(table, key))?;
+        }
         if !txn.writes.is_empty() {
             return keys.iter().map(|key| self.get(txn, table, key)).collect();
         }
@@ -85,9 +90,18 @@ impl<V: Volume> Engine<V> {
             .collect()
     }
 
+    /// The row as it is at the transaction's snapshot, which counts as having read it.
+    #[inline]
+    fn stored(&self, txn: &Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<Option<RowView>> {
+        if let Some(reads) = &txn.reads {
+            reads.note_key(table, key)?;
+        }
+        self.look_up(txn, table, key)
+    }
+
     /// The row as it is at the transaction's snapshot.
     #[inline]
-    pub(crate) fn stored(&self, txn: &Txn, table: &Table, key: &[u8]) -> Attempt<Option<RowView>> {
+    pub(crate) fn look_up(&self, txn: &Txn, table: &Table, key: &[u8]) -> Attempt<Option<RowView>> {
         let view = self.view_of(&txn.point);
         let mut newest = Lsn::NONE;
         let page = descend(&view, table, key, &mut newest)?;

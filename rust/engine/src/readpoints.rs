@@ -26,8 +26,8 @@ pub(crate) struct ReadPoints {
 pub(crate) struct ReadPoint {
     pub at: Lsn,
     writes: bool,
-    /// The newest change of any page that was read through it.
-    newest: AtomicU64,
+    /// The newest change of any page that was read through it, or through an earlier point of the same transaction.
+    newest: Arc<AtomicU64>,
     open: Arc<Open>,
 }
 
@@ -35,6 +35,20 @@ impl ReadPoints {
     /// Opens the read point that `choose` names. It is asked under the lock, so that whoever looks for the oldest open
     /// point afterwards sees this one, or knows that it is not older than what `choose` read.
     pub fn open(&self, writes: bool, choose: impl FnOnce() -> Lsn) -> Arc<ReadPoint> {
+        self.open_noting(writes, Arc::default(), choose)
+    }
+
+    /// Opens a later read point of the transaction that has this one.
+    pub fn reopen(&self, point: &ReadPoint, choose: impl FnOnce() -> Lsn) -> Arc<ReadPoint> {
+        self.open_noting(point.writes, point.newest.clone(), choose)
+    }
+
+    fn open_noting(
+        &self,
+        writes: bool,
+        newest: Arc<AtomicU64>,
+        choose: impl FnOnce() -> Lsn,
+    ) -> Arc<ReadPoint> {
         let mut open = self.open.lock();
         let at = choose();
         let count = open.entry(at).or_default();
@@ -47,7 +61,7 @@ impl ReadPoints {
         Arc::new(ReadPoint {
             at,
             writes,
-            newest: AtomicU64::new(0),
+            newest,
             open: self.open.clone(),
         })
     }
@@ -117,6 +131,18 @@ mod tests {
             (points.oldest(), points.oldest_writer(Lsn(9))),
             (None, Lsn(9))
         );
+    }
+
+    #[test]
+    fn what_was_read_through_an_earlier_point_counts() {
+        let points = ReadPoints::default();
+        let first = points.open(true, || Lsn(5));
+        let second = points.reopen(&first, || Lsn(9));
+        first.note(Lsn(4));
+        assert_eq!((second.at, second.newest()), (Lsn(9), Lsn(4)));
+        assert_eq!(points.oldest_writer(Lsn(20)), Lsn(5));
+        drop(first);
+        assert_eq!(points.oldest_writer(Lsn(20)), Lsn(9));
     }
 
     #[test]

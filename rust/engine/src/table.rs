@@ -1,6 +1,7 @@
 //! A table as the engine works with it, and the system tables.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aurora_page::{
     Column, DataType, Geometry, KeyBuf, KeyPart, Lsn, ObjectId, PageId, Schema, SchemaError, Value,
@@ -47,6 +48,8 @@ pub struct Table {
     pub auto: Option<u16>,
     /// The table whose index this tree is.
     pub index_of: Option<ObjectId>,
+    /// Whether it was dropped since.
+    pub(crate) dropped: DropMark,
 }
 
 impl PartialEq for Table {
@@ -61,6 +64,37 @@ impl PartialEq for Table {
 }
 
 impl Eq for Table {}
+/// When a table was dropped, shared by everybody who has the table. It is no part of what makes two tables the same.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct DropMark(Arc<AtomicU64>);
+
+impl DropMark {
+    pub fn set(&self, lsn: Lsn) {
+        self.0.store(lsn.0, Ordering::Release);
+    }
+
+    /// It was not dropped after all.
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    /// The commit that dropped it.
+    #[inline]
+    pub fn get(&self) -> Option<Lsn> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            lsn => Some(Lsn(lsn)),
+        }
+    }
+}
+
+impl PartialEq for DropMark {
+    fn eq(&self, _: &DropMark) -> bool {
+        true
+    }
+}
+
+impl Eq for DropMark {}
 
 impl Table {
     /// A table that has columns and a key, and nothing else.
@@ -85,6 +119,7 @@ impl Table {
             references: Vec::new(),
             auto: None,
             index_of: None,
+            dropped: DropMark::default(),
         }
     }
 
@@ -136,6 +171,19 @@ impl Table {
     /// The objects whose extents it has: its own tree and those of its indexes.
     pub(crate) fn objects(&self) -> impl Iterator<Item = ObjectId> + '_ {
         std::iter::once(self.id).chain(self.indexes.iter().map(|index| index.tree.id))
+    }
+
+    /// Refuses a read point at which the table has been dropped. Its pages may still look like it until they are used
+    /// again.
+    #[inline]
+    pub(crate) fn check_kept(&self, at: Lsn) -> Result<(), EngineError> {
+        match self.dropped.get() {
+            Some(dropped) if dropped <= at => Err(EngineError::TableDropped {
+                table: self.name.clone(),
+                dropped,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The key of a full row.

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_page::{KeyBuf, Lsn, ObjectId, Value};
 use rustc_hash::FxHashMap;
 
 use crate::error::EngineError;
+use crate::locks::{Held, TxnId};
 use crate::overflow::{Chains, Spill};
 use crate::pool::Pins;
 use crate::readpoints::ReadPoint;
+use crate::reads::Reads;
+use crate::savepoint::Mark;
 use crate::table::Table;
 
 /// What a transaction may do, and what it reads.
@@ -21,8 +25,21 @@ pub enum Mode {
         /// The read point; the VDL if `None`.
         at: Option<Lsn>,
     },
-    /// Reads the newest numbered state, and writes.
+    /// Reads the newest numbered state, and writes, at [`Isolation::Snapshot`].
     ReadWrite,
+}
+
+/// What a transaction is kept apart from. Every level reads only what is committed and never half of it: a commit is one
+/// MTR [6], and whatever is read at one time is read at one LSN. Rows are locked when they are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// Each operation reads the newest state.
+    ReadCommitted,
+    /// All operations read one state; of two that change a row, the first to commit wins.
+    #[default]
+    Snapshot,
+    /// As a snapshot, and at the commit nothing that was read may have been changed by others.
+    Serializable,
 }
 
 /// A committed transaction.
@@ -70,31 +87,84 @@ pub(crate) struct Writes {
     rows: BTreeMap<(ObjectId, KeyBuf), Write>,
     tables: FxHashMap<ObjectId, Arc<Table>>,
     bytes: u64,
+    /// Savepoints, the newest last.
+    pub marks: Vec<Mark>,
+    /// Savepoints that were ever made.
+    pub savepoints: u64,
+    /// Bytes of what the savepoints keep.
+    pub saved: u64,
+    /// The newest state when the first change was made.
+    pub since: Option<Lsn>,
 }
 
 /// A transaction. Dropping it rolls it back. It may be sent to another thread, and read from several.
 pub struct Txn {
     pub(crate) point: Arc<ReadPoint>,
+    pub(crate) isolation: Isolation,
     pub(crate) writable: bool,
     pub(crate) writes: Writes,
     pub(crate) chains: Chains,
     pub(crate) pins: Pins,
+    pub(crate) locks: Held,
     /// The branch of the volume that it was begun on.
     pub(crate) branch: u64,
+    /// What it has read, if that is to be checked at the commit.
+    pub(crate) reads: Option<Arc<Reads>>,
+    /// Nothing was read through the read point, so that it may still move.
+    unread: AtomicBool,
     closed: bool,
 }
 
 impl Txn {
-    pub(crate) fn new(point: Arc<ReadPoint>, writable: bool, pins: Pins, branch: u64) -> Txn {
+    pub(crate) fn new(
+        point: Arc<ReadPoint>,
+        isolation: Isolation,
+        writable: bool,
+        pins: Pins,
+        locks: Held,
+        branch: u64,
+    ) -> Txn {
         Txn {
             point,
+            isolation,
             writable,
             writes: Writes::default(),
             chains: Chains::default(),
             pins,
             branch,
+            locks,
+            reads: None,
+            unread: AtomicBool::new(true),
             closed: false,
         }
+    }
+
+    /// Its number in messages about locks.
+    pub fn id(&self) -> TxnId {
+        self.locks.txn()
+    }
+
+    /// What it is kept apart from.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Whether its read point may still move, because nobody has seen anything through it.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Something is read: the read point stays where it is.
+    #[inline]
+    pub(crate) fn fix(&self) {
+        if self.is_unread() {
+            self.unread.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the next locked row is read at the newest state and not at a snapshot.
+    pub(crate) fn reads_newest(&self) -> bool {
+        self.isolation == Isolation::ReadCommitted || self.is_unread()
     }
 
     /// What it reads.
@@ -148,7 +218,9 @@ impl Txn {
         self.closed = true;
         self.writes = Writes::default();
         self.chains = Chains::default();
+        self.reads = None;
         self.pins.release();
+        self.locks.release();
     }
 }
 
@@ -190,6 +262,11 @@ fn weight(key: &KeyBuf, write: &Write) -> u64 {
     (CHANGE_BYTES + key.len() + write.weight()) as u64
 }
 
+/// Bytes of a change that a savepoint keeps, or of knowing that there was none.
+pub(crate) fn weight_of(key: &KeyBuf, write: Option<&Write>) -> u64 {
+    (CHANGE_BYTES + key.len() + write.map_or(0, Write::weight)) as u64
+}
+
 impl Writes {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -218,15 +295,26 @@ impl Writes {
         let bytes = self.bytes - before.unwrap_or(0) + weight(&place.1, &write);
         let count = self.rows.len() as u64 + u64::from(before.is_none());
         let (bytes_max, count_max) = limits;
-        if bytes > bytes_max {
-            return too_large("bytes", bytes_max, bytes);
+        if bytes + self.saved > bytes_max {
+            return too_large("bytes", bytes_max, bytes + self.saved);
         }
         if count > count_max {
             return too_large("changes", count_max, count);
         }
         self.bytes = bytes;
         self.tables.entry(table.id).or_insert_with(|| table.clone());
-        self.rows.insert(place, write);
+        match self.marks.last_mut() {
+            None => {
+                self.rows.insert(place, write);
+            }
+            Some(mark) => {
+                let before = self.rows.insert(place.clone(), write);
+                let bytes = weight_of(&place.1, before.as_ref());
+                if mark.keep(&place, before) {
+                    self.saved += bytes;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -244,7 +332,7 @@ impl Writes {
             .iter()
             .map(|(_, key, write)| weight(key, write))
             .sum();
-        let bytes = self.bytes - replaced + weight(key, write) + more;
+        let bytes = self.bytes + self.saved - replaced + weight(key, write) + more;
         let count = (self.rows.len() + 1 + entries.len()) as u64;
         let too_large = |what, limit, got| EngineError::TransactionTooLarge { what, limit, got };
         if bytes > bytes_max {
@@ -261,6 +349,25 @@ impl Writes {
         let place = (table.id, KeyBuf::from_slice(key));
         if let Some(write) = self.rows.remove(&place) {
             self.bytes -= weight(&place.1, &write);
+            if let Some(mark) = self.marks.last_mut() {
+                let bytes = weight_of(&place.1, Some(&write));
+                if mark.keep(&place, Some(write)) {
+                    self.saved += bytes;
+                }
+            }
+        }
+    }
+
+    /// Puts back what a savepoint has kept.
+    pub fn restore(&mut self, replaced: FxHashMap<(ObjectId, KeyBuf), Option<Write>>) {
+        for (place, before) in replaced {
+            self.saved -= weight_of(&place.1, before.as_ref());
+            self.bytes += before.as_ref().map_or(0, |write| weight(&place.1, write));
+            let now = match before {
+                Some(write) => self.rows.insert(place.clone(), write),
+                None => self.rows.remove(&place),
+            };
+            self.bytes -= now.map_or(0, |write| weight(&place.1, &write));
         }
     }
 

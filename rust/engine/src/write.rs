@@ -1,4 +1,4 @@
-//! Writing: changes go into the transaction's buffer, checked against its snapshot.
+//! Writing: a row is locked, then its change goes into the transaction's buffer, checked against the row as it is now.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use aurora_proto::Volume;
 use crate::alter::same_definition;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError};
+use crate::locks::LockWaiting;
 use crate::overflow::{VALUE_BYTES_MAX, spill, var_bytes};
 use crate::read::row_values;
 use crate::row::RowView;
@@ -19,10 +20,11 @@ impl<V: Volume> Engine<V> {
     pub fn insert(&self, txn: &mut Txn, table: &Arc<Table>, row: Vec<Value>) -> Attempt<()> {
         let table = &self.prepare(txn, table, "insert")?;
         let key = self.check_row(table, &row)?;
+        self.lock(txn, table, &key, LockWaiting::Wait)?;
         let new = match txn.writes.get(table, &key) {
             Some(Write::Delete) => false,
             Some(_) => return Err(duplicate(txn, table, &key).into()),
-            None if self.stored(txn, table, &key)?.is_some() => {
+            None if self.locked_row(txn, table, &key)?.is_some() => {
                 return Err(duplicate(txn, table, &key).into());
             }
             None => true,
@@ -34,10 +36,11 @@ impl<V: Volume> Engine<V> {
     pub fn upsert(&self, txn: &mut Txn, table: &Arc<Table>, row: Vec<Value>) -> Attempt<()> {
         let table = &self.prepare(txn, table, "upsert")?;
         let key = self.check_row(table, &row)?;
-        let new = matches!(
-            txn.writes.get(table, &key),
-            Some(Write::Put { new: true, .. })
-        );
+        self.lock(txn, table, &key, LockWaiting::Wait)?;
+        let new = match txn.writes.get(table, &key) {
+            Some(write) => matches!(write, Write::Put { new: true, .. }),
+            None => self.locked_row(txn, table, &key)?.is_none(),
+        };
         self.put_row(txn, table, key, row, new)
     }
 
@@ -51,6 +54,7 @@ impl<V: Volume> Engine<V> {
     ) -> Attempt<bool> {
         let table = &self.prepare(txn, table, "update")?;
         check_changes(table, &changes)?;
+        self.lock(txn, table, key, LockWaiting::Wait)?;
         match txn.writes.get(table, key) {
             Some(Write::Delete) => Ok(false),
             Some(Write::Put { row, new }) => {
@@ -60,11 +64,13 @@ impl<V: Volume> Engine<V> {
                 Ok(true)
             }
             other => {
-                let earlier = match other {
-                    Some(Write::Update { changes, .. }) => changes.clone(),
-                    _ => Vec::new(),
+                let (earlier, stored) = match other {
+                    Some(Write::Update { changes, .. }) => {
+                        (changes.clone(), self.look_up(txn, table, key)?)
+                    }
+                    _ => (Vec::new(), self.locked_row(txn, table, key)?),
                 };
-                let Some(stored) = self.stored(txn, table, key)? else {
+                let Some(stored) = stored else {
                     return Ok(false);
                 };
                 self.put_update(txn, table, key, &stored, earlier, changes)?;
@@ -77,6 +83,7 @@ impl<V: Volume> Engine<V> {
     /// say.
     pub fn delete(&self, txn: &mut Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<bool> {
         let table = &self.prepare(txn, table, "delete")?;
+        self.lock(txn, table, key, LockWaiting::Wait)?;
         if !table.definition.referenced.is_empty() {
             self.cascade(txn, table, key)?;
         }
@@ -90,6 +97,7 @@ impl<V: Volume> Engine<V> {
         table: &Arc<Table>,
         key: &[u8],
     ) -> Attempt<bool> {
+        self.lock(txn, table, key, LockWaiting::Wait)?;
         match txn.writes.get(table, key) {
             Some(Write::Delete) => return Ok(false),
             Some(Write::Put { new: true, .. }) => {
@@ -99,7 +107,7 @@ impl<V: Volume> Engine<V> {
                 return Ok(true);
             }
             Some(_) => {}
-            None if self.stored(txn, table, key)?.is_none() => return Ok(false),
+            None if self.locked_row(txn, table, key)?.is_none() => return Ok(false),
             None => {}
         }
         self.buffer(txn, table, KeyBuf::from_slice(key), Write::Delete)?;
@@ -108,7 +116,7 @@ impl<V: Volume> Engine<V> {
 
     /// Every write begins so: the transaction takes writes, and the table is there. The answer is the table as it is
     /// defined now.
-    fn prepare(
+    pub(crate) fn prepare(
         &self,
         txn: &Txn,
         table: &Arc<Table>,
@@ -200,6 +208,7 @@ impl<V: Volume> Engine<V> {
 
     fn buffer(&self, txn: &mut Txn, table: &Arc<Table>, key: KeyBuf, write: Write) -> Attempt<()> {
         let limits = (self.config.tx_bytes_max, self.config.tx_records_max);
+        txn.writes.since.get_or_insert_with(|| self.published());
         if !table.is_followed() {
             return Ok(txn.writes.put(table, key, write, limits)?);
         }

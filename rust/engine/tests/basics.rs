@@ -86,68 +86,6 @@ fn rows_come_back_and_survive_a_crash_once_durable() {
 }
 
 #[test]
-fn the_first_committer_wins() {
-    let db = Db::new(small());
-    let (people, _) = db
-        .run(|engine| engine.create_table("people", people(), false, db.now()))
-        .unwrap();
-    let key = |id: i64| people.key(&[Value::Int(id)]).unwrap();
-    let begin = || db.run(|engine| engine.begin(RW)).unwrap();
-    let mut setup = begin();
-    for id in 0..10 {
-        db.run(|engine| engine.insert(&mut setup, &people, person(id, "x", id)))
-            .unwrap();
-    }
-    db.run(|engine| engine.commit(&mut setup, db.now(), None))
-        .unwrap();
-    let (mut a, mut b, mut c) = (begin(), begin(), begin());
-    let bump = |txn: &mut _, id: i64| {
-        db.run(|engine| engine.update(txn, &people, &key(id), vec![(2, Value::Int(99))]))
-            .unwrap()
-    };
-    assert!(bump(&mut a, 1) && bump(&mut b, 1) && bump(&mut c, 2));
-    let first = db
-        .run(|engine| engine.commit(&mut a, db.now(), None))
-        .unwrap();
-    let error = db
-        .run(|engine| engine.commit(&mut b, db.now(), None))
-        .unwrap_err();
-    assert!(
-        matches!(&error, EngineError::WriteConflict { by, .. } if *by == first.lsn),
-        "{error}"
-    );
-    assert!(error.to_string().contains("\"people\", key (1)"), "{error}");
-    // Another row of the same page is no conflict.
-    db.run(|engine| engine.commit(&mut c, db.now(), None))
-        .unwrap();
-    // Two inserts of one key, and a delete against an update.
-    let (mut a, mut b) = (begin(), begin());
-    db.run(|engine| engine.insert(&mut a, &people, person(50, "a", 0)))
-        .unwrap();
-    db.run(|engine| engine.insert(&mut b, &people, person(50, "b", 0)))
-        .unwrap();
-    db.run(|engine| engine.commit(&mut a, db.now(), None))
-        .unwrap();
-    assert!(matches!(
-        db.run(|engine| engine.commit(&mut b, db.now(), None)),
-        Err(EngineError::WriteConflict { .. })
-    ));
-    let (mut a, mut b) = (begin(), begin());
-    assert!(
-        db.run(|engine| engine.delete(&mut a, &people, &key(3)))
-            .unwrap()
-    );
-    assert!(bump(&mut b, 3));
-    db.run(|engine| engine.commit(&mut a, db.now(), None))
-        .unwrap();
-    assert!(matches!(
-        db.run(|engine| engine.commit(&mut b, db.now(), None)),
-        Err(EngineError::WriteConflict { .. })
-    ));
-    check::everything(&db);
-}
-
-#[test]
 fn bad_calls_get_errors_that_say_what_is_wrong() {
     let db = Db::new(small());
     let (table, _) = db

@@ -65,6 +65,7 @@ fn transfers_lose_nothing_while_readers_sum() {
     };
     let mut db = Db::with(Geometry::new(1024, 64), config);
     db.evict_percent = 2;
+    db.lock_looks = u64::MAX;
     let (table, _) = db
         .run(|engine| engine.create_table("t", people(), false, db.now()))
         .unwrap();

@@ -1,16 +1,14 @@
 //! The cluster for asyncio: awaitable operations, and commits that wait without a thread.
 //!
 //! - An operation is tried at once, on the loop's thread. If it is done, its awaitable is complete ([`Ready`]) and the
-//!   loop is not involved; if it must wait for a page, it goes on in the loop's thread pool.
+//!   loop is not involved; what it does otherwise is in `pending`.
 //! - A commit is numbered at once and registered with the volume under an id. The volume's eventfd is a reader of
 //!   the loop: one wake-up takes every commit that the VDL has passed and resolves their futures.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aurora_engine::Mode;
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,12 +19,14 @@ use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
 use crate::in_flight::InFlight;
-use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
-use crate::range::{RangeArgs, RowIterator};
+use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
+use crate::pending::{AsyncCore, require_loop};
+use crate::range::{NextRow, RangeArgs, RowIterator};
 use crate::ready::Ready;
+use crate::savepoint::{self, AsyncSavepoint};
 use crate::table::PyTable;
-use crate::transaction::running_loop;
-use crate::txn::Core;
+use crate::txn::{Call, Core, Progress};
+use crate::waiting::{LockTimeout, Options, isolation_name, locking};
 
 type Job = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
@@ -51,13 +51,6 @@ fn later<'py>(
     let event_loop = require_loop(py)?;
     let later = Bound::new(py, Later(Mutex::new(Some(Box::new(job)))))?;
     event_loop.call_method1(intern!(py, "run_in_executor"), (py.None(), later))
-}
-
-fn require_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    running_loop(py)?.ok_or_else(|| {
-        let message = "no event loop is running in this thread: await this in a coroutine, or use db.transaction()";
-        Raise::new(py, "AsyncMisuse", message).err()
-    })
 }
 
 /// The asynchronous side of a cluster.
@@ -92,21 +85,25 @@ impl Aio {
     }
 
     /// A transaction: `async with db.aio.transaction() as tx`.
-    #[pyo3(signature = (*, isolation="snapshot", read_only=false, token=None))]
+    #[pyo3(signature = (*, isolation="snapshot", read_only=false, token=None, lock_timeout=LockTimeout::default()))]
     fn transaction(
         &self,
         py: Python<'_>,
         isolation: &str,
         read_only: bool,
         token: Option<String>,
+        lock_timeout: LockTimeout,
     ) -> PyResult<AsyncTransaction> {
-        crate::cluster::check_isolation(py, isolation)?;
-        Ok(AsyncTransaction {
-            core: Arc::new(Core::new(self.db.clone(), token)),
-            in_flight: self.in_flight.clone(),
+        let options = Options {
+            isolation: crate::waiting::isolation(py, isolation)?,
             read_only,
-            running: Arc::new(AtomicUsize::new(0)),
-        })
+            lock_timeout: lock_timeout.0,
+        };
+        let core = Core::new(self.db.clone(), token, options, None);
+        Ok(AsyncTransaction(AsyncCore::new(
+            core,
+            self.in_flight.clone(),
+        )))
     }
 
     /// The row of a key as it is durable now, or None.
@@ -138,67 +135,43 @@ impl Aio {
 }
 
 impl Aio {
-    fn read<'py>(&self, py: Python<'py>, mut op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
-        let core = Core::new(self.db.clone(), None);
-        core.begin(py, Mode::ReadOnly { at: None })?;
-        match core.try_once(py, &mut op)? {
-            Some(row) => Ready::with(py, row),
-            None => later(py, move |py| core.run(py, &mut op).map(Bound::unbind)),
+    fn read<'py>(&self, py: Python<'py>, op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
+        let (core, _) = Core::view(py, self.db.clone(), None, None)?;
+        let mut call = Call::new(op);
+        match core.try_call(py, &mut call)? {
+            Progress::Done(row) => Ready::with(py, row),
+            _ => later(py, move |py| {
+                core.run_call(py, &mut call).map(Bound::unbind)
+            }),
         }
     }
 }
 
 /// A transaction on an event loop. Leaving its `async with` statement commits it, or rolls it back on an error.
 #[pyclass(module = "aurora_engine._engine", frozen)]
-pub struct AsyncTransaction {
-    core: Arc<Core>,
-    in_flight: Arc<InFlight>,
-    read_only: bool,
-    /// Operations that are in the thread pool.
-    running: Arc<AtomicUsize>,
-}
+pub struct AsyncTransaction(Arc<AsyncCore>);
 
 impl AsyncTransaction {
-    fn run<'py>(&self, py: Python<'py>, mut op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
-        match self.core.try_once(py, &mut op)? {
-            Some(done) => Ready::with(py, done),
-            None => {
-                let core = self.core.clone();
-                self.later(py, move |py| core.run(py, &mut op).map(Bound::unbind))
-            }
-        }
-    }
-
-    fn later<'py>(
-        &self,
-        py: Python<'py>,
-        job: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let running = self.running.clone();
-        running.fetch_add(1, Ordering::Relaxed);
-        later(py, move |py| {
-            let result = job(py);
-            running.fetch_sub(1, Ordering::Relaxed);
-            result
-        })
+    fn run<'py>(&self, py: Python<'py>, op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
+        self.0.run(py, op)
     }
 
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.running.load(Ordering::Relaxed) > 0 {
-            self.core.roll_back(py);
+        self.0.check_loop(py)?;
+        let core = &self.0.core;
+        if self.0.is_busy() {
+            self.0.roll_back(py)?;
             let message = "an operation of the transaction was not awaited before its end; it was rolled back";
             return Err(Raise::new(py, "AsyncMisuse", message).err());
         }
-        match self.core.try_number(py)? {
-            Some(numbered) if numbered.after <= self.core.db.cluster(py)?.vdl() => {
-                self.core.acknowledged(numbered.commit);
+        match core.try_number(py)? {
+            Some(numbered) if numbered.after <= core.db.cluster(py)?.vdl() => {
+                core.acknowledged(numbered.commit);
                 Ready::nothing(py)
             }
-            Some(numbered) => self
-                .in_flight
-                .wait(&require_loop(py)?, &self.core, numbered),
+            Some(numbered) => self.0.in_flight.wait(&require_loop(py)?, core, numbered),
             None => {
-                let core = self.core.clone();
+                let core = core.clone();
                 later(py, move |py| core.commit(py).map(|()| py.None()))
             }
         }
@@ -208,22 +181,18 @@ impl AsyncTransaction {
 #[pymethods]
 impl AsyncTransaction {
     fn __repr__(&self) -> String {
-        self.core.describe("AsyncTransaction")
+        self.0.core.describe("AsyncTransaction")
     }
 
     fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
-        let mode = if this.read_only {
-            Mode::ReadOnly { at: None }
-        } else {
-            Mode::ReadWrite
-        };
-        if this.core.try_begin(py, mode)? {
+        this.0.settle_here(py)?;
+        if this.0.core.try_begin(py)? {
             return Ready::with(py, slf.into_any());
         }
-        let (core, entered) = (this.core.clone(), slf.unbind().into_any());
+        let (core, entered) = (this.0.core.clone(), slf.unbind().into_any());
         later(py, move |py| {
-            core.begin(py, mode)?;
+            core.begin(py)?;
             Ok(entered)
         })
     }
@@ -238,24 +207,32 @@ impl AsyncTransaction {
     ) -> PyResult<Bound<'py, PyAny>> {
         let _ = (error, traceback);
         if !kind.is_none() {
-            self.core.roll_back(py);
+            self.0.roll_back(py)?;
             return Ready::nothing(py);
         }
-        if self.core.is_open() {
+        if self.0.core.is_open() {
             self.finish(py)
         } else {
             Ready::nothing(py)
         }
     }
 
-    /// The row of a key, or None.
+    /// The row of a key, or None; locked if it is for an update.
+    #[pyo3(signature = (table, key, *, for_update=false, nowait=false, skip_locked=false))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        for_update: bool,
+        nowait: bool,
+        skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(&self.core.table(table)?, key)?)
+        let table = &self.0.core.table(table)?;
+        match locking(py, for_update, nowait, skip_locked)? {
+            None => self.run(py, Get::new(table, key)?),
+            Some(waiting) => self.run(py, GetForUpdate::new(table, key, waiting)?),
+        }
     }
 
     /// The rows of many keys.
@@ -265,7 +242,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, GetMany::new(&self.core.table(table)?, keys)?)
+        self.run(py, GetMany::new(&self.0.core.table(table)?, keys)?)
     }
 
     /// Adds a row.
@@ -275,7 +252,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         row: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Insert::new(&self.core.table(table)?, row)?)
+        self.run(py, Insert::new(&self.0.core.table(table)?, row)?)
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -285,7 +262,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         row: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Upsert::new(&self.core.table(table)?, row)?)
+        self.run(py, Upsert::new(&self.0.core.table(table)?, row)?)
     }
 
     /// Changes columns of a row.
@@ -297,7 +274,7 @@ impl AsyncTransaction {
         key: &Bound<'py, PyAny>,
         changes: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Update::new(&self.core.table(table)?, key, changes)?)
+        self.run(py, Update::new(&self.0.core.table(table)?, key, changes)?)
     }
 
     /// Removes the row of a key; whether there was one.
@@ -307,19 +284,27 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Delete::new(&self.core.table(table)?, key)?)
+        self.run(py, Delete::new(&self.0.core.table(table)?, key)?)
     }
 
     /// The rows from one key up to another: `async for row in tx.range(...)`.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
+    #[pyo3(signature = (
+        table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, for_update=false, nowait=false,
+        skip_locked=false
+    ))]
     fn range<'py>(
         &self,
+        py: Python<'py>,
         table: &Bound<'py, PyTable>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
         limit: Option<usize>,
         reverse: bool,
+        for_update: bool,
+        nowait: bool,
+        skip_locked: bool,
     ) -> PyResult<AsyncRowIterator> {
         let args = RangeArgs {
             lo,
@@ -328,16 +313,51 @@ impl AsyncTransaction {
             limit,
             reverse,
         };
-        Ok(AsyncRowIterator(Arc::new(RowIterator::new(
-            self.core.clone(),
-            table,
-            args,
-        )?)))
+        let locking = locking(py, for_update, nowait, skip_locked)?;
+        let rows = RowIterator::new(self.0.core.clone(), table, args)?;
+        Ok(AsyncRowIterator {
+            rows: Arc::new(rows.locking(locking)),
+            txn: self.0.clone(),
+        })
+    }
+
+    /// A place to which the transaction can be rolled back: `async with tx.savepoint()`.
+    #[pyo3(signature = (name=None))]
+    fn savepoint(&self, py: Python<'_>, name: Option<String>) -> PyResult<AsyncSavepoint> {
+        self.check_idle(py)?;
+        AsyncSavepoint::new(py, &self.0.core, name)
+    }
+
+    /// Takes back what was changed since the newest savepoint of this name. The savepoint stays.
+    fn rollback_to<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.check_idle(py)?;
+        savepoint::rollback_to(py, &self.0.core, name)?;
+        Ready::nothing(py)
+    }
+
+    /// Forgets the newest savepoint of this name, and those made after it; the changes stay.
+    fn release<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.check_idle(py)?;
+        savepoint::release(py, &self.0.core, name)?;
+        Ready::nothing(py)
+    }
+
+    /// Its number in messages about locks; None before it was entered.
+    #[getter]
+    fn id(&self) -> Option<u64> {
+        self.0.core.id()
+    }
+
+    /// What it is kept apart from.
+    #[getter]
+    fn isolation(&self) -> &'static str {
+        isolation_name(self.0.core.options.isolation)
     }
 
     /// Gives up every change. The transaction ends.
     fn rollback<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.core.roll_back(py);
+        self.0.check_loop(py)?;
+        self.0.roll_back(py)?;
         Ready::nothing(py)
     }
 
@@ -349,13 +369,28 @@ impl AsyncTransaction {
     /// The commit, once it is durable.
     #[getter]
     fn committed(&self) -> Option<PyCommit> {
-        self.core.committed()
+        self.0.core.committed()
+    }
+}
+
+impl AsyncTransaction {
+    /// Refuses what is done at once while operations are under way: it would overtake them.
+    fn check_idle(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.check_loop(py)?;
+        if !self.0.is_busy() {
+            return Ok(());
+        }
+        let message = "expected every operation before a savepoint to have been awaited, got one that is under way";
+        Err(Raise::new(py, "AsyncMisuse", message).err())
     }
 }
 
 /// The rows of a range, on an event loop.
 #[pyclass(module = "aurora_engine._engine", frozen, generic)]
-pub struct AsyncRowIterator(Arc<RowIterator>);
+pub struct AsyncRowIterator {
+    rows: Arc<RowIterator>,
+    txn: Arc<AsyncCore>,
+}
 
 #[pymethods]
 impl AsyncRowIterator {
@@ -364,16 +399,6 @@ impl AsyncRowIterator {
     }
 
     fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(step) = self.0.try_advance(py)? {
-            return match step {
-                Some(row) => Ready::with(py, row),
-                None => Err(PyStopAsyncIteration::new_err(())),
-            };
-        }
-        let rows = self.0.clone();
-        later(py, move |py| match rows.advance(py)? {
-            Some(row) => Ok(row.unbind()),
-            None => Err(PyStopAsyncIteration::new_err(())),
-        })
+        self.txn.run(py, NextRow(self.rows.clone()))
     }
 }

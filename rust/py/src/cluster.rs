@@ -28,6 +28,7 @@ use crate::table::PyTable;
 use crate::transaction::Transaction;
 use crate::txn::{Core, WRITE_QUORUM};
 use crate::view::View;
+use crate::waiting::{LockTimeout, Options};
 
 /// An open cluster. `aurora_engine.Cluster` adds the policies.
 #[pyclass(module = "aurora_engine._engine", subclass, frozen, dict)]
@@ -46,7 +47,8 @@ impl Cluster {
     )]
     #[pyo3(signature = (
         path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
-        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None
+        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None,
+        conflict_bytes=None
     ))]
     fn new(
         py: Python<'_>,
@@ -63,6 +65,7 @@ impl Cluster {
         background_bytes_per_s: Option<u64>,
         replicas: usize,
         detection_s: Option<f64>,
+        conflict_bytes: Option<u64>,
     ) -> PyResult<Cluster> {
         crate::fork::watch();
         let mut options = match &path {
@@ -90,6 +93,7 @@ impl Cluster {
                 .collect()
         });
         options.cache_bytes = cache_bytes.unwrap_or(options.cache_bytes);
+        options.conflict_bytes = conflict_bytes.unwrap_or(options.conflict_bytes);
         options.background_bytes_per_s =
             background_bytes_per_s.unwrap_or(options.background_bytes_per_s);
         let cluster = py
@@ -183,19 +187,26 @@ impl Cluster {
     }
 
     /// A transaction: `with db.transaction() as tx`.
-    #[pyo3(signature = (*, isolation="snapshot", read_only=false, token=None))]
+    #[pyo3(signature = (*, isolation="snapshot", read_only=false, token=None, lock_timeout=LockTimeout::default()))]
     fn transaction(
         &self,
         py: Python<'_>,
         isolation: &str,
         read_only: bool,
         token: Option<String>,
+        lock_timeout: LockTimeout,
     ) -> PyResult<Transaction> {
-        check_isolation(py, isolation)?;
-        Ok(Transaction::new(
-            Core::new(self.db.clone(), token),
+        let options = Options {
+            isolation: crate::waiting::isolation(py, isolation)?,
             read_only,
-        ))
+            lock_timeout: lock_timeout.0,
+        };
+        Ok(Transaction::new(Core::new(
+            self.db.clone(),
+            token,
+            options,
+            None,
+        )))
     }
 
     /// The row of a key as it is durable now, or None.
@@ -263,12 +274,11 @@ impl Cluster {
         let mode = parallel_query
             .map(|mode| PqMode::parse(py, mode))
             .transpose()?;
-        let core = Core::new(self.db.clone(), None);
         let at = match at {
             Some(at) => Some(self.within_window(py, self.lsn_of(at, true)?)?),
             None => None,
         };
-        core.begin(py, Mode::ReadOnly { at })?;
+        let (core, _) = Core::view(py, self.db.clone(), None, at)?;
         Scan::new(
             py,
             Arc::new(core),
@@ -568,19 +578,6 @@ pub fn unknown_table(py: Python<'_>, name: &str) -> PyErr {
     Raise::new(py, "UnknownTable", message)
         .with("table", name)
         .err()
-}
-
-/// Refuses an isolation level that there is not.
-pub fn check_isolation(py: Python<'_>, isolation: &str) -> PyResult<()> {
-    match isolation {
-        "snapshot" => Ok(()),
-        other => Err(invalid_option(
-            py,
-            "isolation",
-            "\"snapshot\"",
-            &format!("{other:?}"),
-        )),
-    }
 }
 
 fn duration(py: Python<'_>, seconds: f64) -> PyResult<Duration> {

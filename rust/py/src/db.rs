@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use aurora_engine::{Attempt, Stop};
+use aurora_engine::{Attempt, LockWait, Stop};
 use aurora_page::Lsn;
 use aurora_runtime::{Cluster, EmbeddedVolume, Error, Instance};
 use parking_lot::Mutex;
@@ -205,6 +206,18 @@ impl Db {
         interruptible(py, move |interrupt| {
             cluster.settle_on(instance, stop, interrupt)
         })
+    }
+
+    /// Waits for a row's lock, with the interpreter free.
+    #[cold]
+    pub fn wait_lock(
+        &self,
+        py: Python<'_>,
+        wait: &LockWait,
+        limit: Option<Duration>,
+    ) -> PyResult<()> {
+        let cluster = self.cluster(py)?;
+        interruptible(py, |interrupt| cluster.wait_lock(wait, limit, interrupt))
     }
 
     /// Waits until everything up to `lsn` is durable, with the interpreter free.

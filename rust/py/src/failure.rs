@@ -1,6 +1,6 @@
 //! The errors of runtime and engine as Python exceptions: which class, and which attributes.
 
-use aurora_engine::EngineError;
+use aurora_engine::{EngineError, LockName, WaitsFor};
 use aurora_page::{EvolveError, KeyError, Lsn, ValueError};
 use aurora_proto::Refused;
 use aurora_runtime::Error;
@@ -153,6 +153,41 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("by", by.0)
             .err(),
         EngineError::Branched { at } => new("HistoryChanged").with("lsn", at.0).err(),
+        EngineError::SerializationFailure {
+            table,
+            what,
+            snapshot,
+            by,
+        } => new("SerializationFailure")
+            .with("table", table)
+            .with("what", what)
+            .with("snapshot", snapshot.0)
+            .with("by", by.0)
+            .err(),
+        EngineError::Deadlock { cycle } => {
+            let edge = |edge: &WaitsFor| {
+                let LockName { table, key } = &edge.lock;
+                (edge.txn.0, table.clone(), key.clone(), edge.holder.0)
+            };
+            let cycle: Vec<_> = cycle.iter().map(edge).collect();
+            new("Deadlock").with("cycle", cycle).err()
+        }
+        EngineError::LockNotAvailable { table, key, holder } => new("LockNotAvailable")
+            .with("table", table)
+            .with("key", key)
+            .with("holder", holder.0)
+            .err(),
+        EngineError::LockTimeout {
+            table,
+            key,
+            holder,
+            waited_ms,
+        } => new("LockTimeout")
+            .with("table", table)
+            .with("key", key)
+            .with("holder", holder.0)
+            .with("waited_s", *waited_ms as f64 / 1000.0)
+            .err(),
         EngineError::SnapshotTooOld { snapshot, floor } => new("SnapshotTooOld")
             .with("snapshot", snapshot.0)
             .with("floor", floor.0)
@@ -190,6 +225,11 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("seen", seen.0)
             .err(),
         EngineError::UnknownTable { table, .. } => new("UnknownTable").with("table", table).err(),
+        EngineError::TableDropped { table, dropped } => new("TableDropped")
+            .with("table", table)
+            .with("dropped", dropped.0)
+            .err(),
+        EngineError::UnknownSavepoint { name } => new("UnknownSavepoint").with("name", name).err(),
         EngineError::TableExists { table } => new("TableExists").with("table", table).err(),
         EngineError::TableDiffers { table, difference } => new("SchemaMismatch")
             .with("table", table)

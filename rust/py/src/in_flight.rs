@@ -1,4 +1,5 @@
-//! Commits that event loops wait for: one wake-up of a loop resolves every future whose commit is durable.
+//! Commits and locks that event loops wait for: one wake-up of a loop resolves every future whose commit is durable, and
+//! tries every operation again whose lock has come.
 //!
 //! Each loop that waits has a reader on the volume's one eventfd. Whichever loop wakes first takes all outcomes, resolves its
 //! own, and hands the others theirs.
@@ -7,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aurora_engine::LockWait;
 use aurora_runtime::Error;
 use parking_lot::Mutex;
 use pyo3::intern;
@@ -14,6 +16,7 @@ use pyo3::prelude::*;
 
 use crate::db::Db;
 use crate::failure::commit_unknown;
+use crate::pending::Pending;
 use crate::txn::{Core, Numbered};
 
 /// One event loop that waits for commits.
@@ -21,15 +24,24 @@ pub struct Home {
     event_loop: Py<PyAny>,
 }
 
-/// A commit whose future is not yet resolved.
+/// What waits for an outcome, and on which loop.
 struct Waiting {
-    numbered: Numbered,
-    core: Arc<Core>,
-    future: Py<PyAny>,
+    what: What,
     home: Arc<Home>,
 }
 
-/// The commits in flight of all event loops of one cluster.
+enum What {
+    /// A commit whose future is not yet resolved.
+    Commit {
+        numbered: Numbered,
+        core: Arc<Core>,
+        future: Py<PyAny>,
+    },
+    /// An operation whose lock has not come.
+    Lock(Py<Pending>),
+}
+
+/// What all event loops of one cluster wait for.
 pub struct InFlight {
     db: Arc<Db>,
     next: AtomicU64,
@@ -50,13 +62,10 @@ impl InFlight {
     /// The place of the running loop, which gets a reader for the volume's completions at its first commit.
     fn home(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Home>> {
         let py = event_loop.py();
-        if let Some(home) = self
-            .homes
-            .lock()
-            .iter()
-            .find(|home| home.event_loop.is(event_loop))
-        {
-            return Ok(home.clone());
+        let is_here = |home: &&Arc<Home>| home.event_loop.is(event_loop);
+        let known = self.homes.lock().iter().find(is_here).cloned();
+        if let Some(home) = known {
+            return Ok(home);
         }
         let fd = self.db.cluster(py)?.completions().fd();
         let home = Arc::new(Home {
@@ -95,17 +104,43 @@ impl InFlight {
         let py = event_loop.py();
         let home = self.home(event_loop)?;
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.new_id();
         let after = numbered.after;
-        let waiting = Waiting {
+        let what = What::Commit {
             numbered,
             core: core.clone(),
             future: future.clone().unbind(),
-            home,
         };
-        self.waiting.lock().insert(id, waiting);
+        self.waiting.lock().insert(id, Waiting { what, home });
         self.db.cluster(py)?.notify_durable(after, id);
         Ok(future)
+    }
+
+    /// An id for something to wait for.
+    pub fn new_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has the operation be tried again when its lock has come.
+    pub fn wait_lock(
+        self: &Arc<Self>,
+        event_loop: &Bound<'_, PyAny>,
+        pending: &Bound<'_, Pending>,
+        wait: &LockWait,
+        id: u64,
+    ) -> PyResult<()> {
+        let home = self.home(event_loop)?;
+        let what = What::Lock(pending.clone().unbind());
+        self.waiting.lock().insert(id, Waiting { what, home });
+        self.db.cluster(event_loop.py())?.notify_lock(wait, id);
+        Ok(())
+    }
+
+    /// Nobody waits for the outcome any more.
+    pub fn forget(&self, id: u64) {
+        let gone = self.waiting.lock().remove(&id);
+        // Dropped without the lock: what it holds may be the last of its kind.
+        drop(gone);
     }
 
     /// Resolves the futures of every commit that has become durable, each on its own loop.
@@ -154,12 +189,14 @@ impl InFlight {
 }
 
 fn resolve(py: Python<'_>, waiting: Waiting, outcome: Result<(), Error>) -> PyResult<()> {
-    let Waiting {
-        numbered,
-        core,
-        future,
-        ..
-    } = waiting;
+    let (numbered, core, future) = match waiting.what {
+        What::Lock(pending) => return Pending::wake(pending.bind(py), outcome),
+        What::Commit {
+            numbered,
+            core,
+            future,
+        } => (numbered, core, future),
+    };
     let future = future.bind(py);
     let failed = outcome
         .err()

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aurora_engine::{Mode, Role};
+use aurora_engine::Role;
 use aurora_runtime::{Choose, Connection};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::cluster::{check_isolation, lsn_of, within_window};
+use crate::cluster::{lsn_of, within_window};
 use crate::db::{Db, interruptible};
 use crate::definition::readable_on;
 use crate::errors::invalid_option;
@@ -17,6 +17,7 @@ use crate::table::PyTable;
 use crate::transaction::Transaction;
 use crate::txn::Core;
 use crate::view::View;
+use crate::waiting::{LockTimeout, Options};
 
 /// An instance: the writer or a replica.
 #[pyclass(module = "aurora_engine._engine", frozen)]
@@ -35,8 +36,7 @@ impl Instance {
     }
 
     fn once(&self, py: Python<'_>) -> PyResult<Core> {
-        let core = Core::at(self.db.clone(), None, self.connect());
-        core.begin(py, Mode::ReadOnly { at: None })?;
+        let (core, _) = Core::view(py, self.db.clone(), self.connect(), None)?;
         Ok(core)
     }
 }
@@ -122,17 +122,22 @@ impl Instance {
     }
 
     /// A transaction here; one that writes is refused by all but the writer.
-    #[pyo3(signature = (*, isolation="snapshot", read_only=true, token=None))]
+    #[pyo3(signature = (*, isolation="snapshot", read_only=true, token=None, lock_timeout=LockTimeout::default()))]
     fn transaction(
         &self,
         py: Python<'_>,
         isolation: &str,
         read_only: bool,
         token: Option<String>,
+        lock_timeout: LockTimeout,
     ) -> PyResult<Transaction> {
-        check_isolation(py, isolation)?;
-        let core = Core::at(self.db.clone(), token, self.connect());
-        Ok(Transaction::new(core, read_only))
+        let options = Options {
+            isolation: crate::waiting::isolation(py, isolation)?,
+            read_only,
+            lock_timeout: lock_timeout.0,
+        };
+        let core = Core::new(self.db.clone(), token, options, self.connect());
+        Ok(Transaction::new(core))
     }
 
     /// The row of a key as this instance shows it now, or None.
@@ -147,7 +152,7 @@ impl Instance {
         let get = Get::new(table, key)?;
         match get.quick(py, &self.instance)? {
             Some(row) => Ok(row),
-            None => self.once(py)?.run(py, &mut Get::new(table, key)?),
+            None => self.once(py)?.run(py, Get::new(table, key)?),
         }
     }
 
@@ -159,8 +164,8 @@ impl Instance {
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.db.cluster(py)?;
-        let mut get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys)?;
-        Ok(self.once(py)?.run(py, &mut get)?.cast_into()?)
+        let get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys)?;
+        Ok(self.once(py)?.run(py, get)?.cast_into()?)
     }
 
     /// Ends the instance as a crash would: it answers no more, and is found by its silence.

@@ -10,9 +10,10 @@
 //! | module | idea |
 //! |---|---|
 //! | `history` | moments: backtrack, snapshots, the window |
-//! | `cluster`, `instance`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
-//! | `aio`, `in_flight`, `ready` | the same for event loops |
-//! | `txn`, `ops` | what transactions do, written once for both |
+//! | `cluster`, `instance`, `table`, `transaction`, `savepoint`, `view`, `range` | the classes that Python sees |
+//! | `scan`, `query`, `group_by`, `load` | and those for many rows |
+//! | `aio`, `pending`, `in_flight`, `ready` | the same for event loops |
+//! | `txn`, `ops`, `waiting` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
 //! | `shape`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
 //! | `alter`, `definition` | tables whose columns change |
@@ -37,10 +38,12 @@ mod instance;
 mod load;
 mod lock;
 mod ops;
+mod pending;
 mod pytypes;
 mod query;
 mod range;
 mod ready;
+mod savepoint;
 mod scan;
 mod schema;
 mod shape;
@@ -51,6 +54,7 @@ mod to_py;
 mod transaction;
 mod txn;
 mod view;
+mod waiting;
 
 use mimalloc::MiMalloc;
 use pyo3::prelude::*;
@@ -87,6 +91,8 @@ mod _engine {
     use super::range::RowIterator;
     #[pymodule_export]
     use super::ready::Ready;
+    #[pymodule_export]
+    use super::savepoint::{AsyncSavepoint, Savepoint};
     #[pymodule_export]
     use super::scan::Scan;
     #[pymodule_export]

@@ -1,12 +1,12 @@
 //! The operations of a transaction, each written once for threads and for event loops.
 //!
 //! An operation owns its arguments, already converted, and is tried until it is not stopped. Reading makes the
-//! Python objects inside the attempt, straight from the page.
+//! Python objects inside the attempt, straight from the page. Expressions are evaluated under the row's lock.
 
 use std::sync::Arc;
 
-use aurora_engine::{OverflowReader, RowView, Txn};
-use aurora_page::{DataType, KeyBuf, OverflowRef, Value, ValueRef};
+use aurora_engine::{LockWaiting, OverflowReader, RowView, Txn};
+use aurora_page::{DataType, KeyBuf, Lsn, OverflowRef, Value, ValueRef};
 use aurora_scan::expr::{BoundExpr, EvalError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
@@ -93,8 +93,48 @@ pub fn get<'py>(
     long: &mut LongValues,
 ) -> Tried<Bound<'py, PyAny>> {
     match engine.get(txn, &table.table, key)? {
-        Some(row) => make_row(py, engine, txn, table, &row, long),
+        Some(row) => make_row(py, engine, txn.snapshot(), table, &row, long),
         None => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// The row of a key, locked, or `None`.
+pub struct GetForUpdate {
+    table: Py<PyTable>,
+    key: KeyBuf,
+    waiting: LockWaiting,
+    long: LongValues,
+}
+
+impl GetForUpdate {
+    pub fn new(
+        table: &Bound<'_, PyTable>,
+        key: &Bound<'_, PyAny>,
+        waiting: LockWaiting,
+    ) -> PyResult<GetForUpdate> {
+        Ok(GetForUpdate {
+            key: table.get().key(key)?,
+            table: table.clone().unbind(),
+            waiting,
+            long: LongValues::default(),
+        })
+    }
+}
+
+impl Operation for GetForUpdate {
+    const WRITES: bool = true;
+
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        let table = self.table.get();
+        match engine.get_for_update(txn, &table.table, &self.key, self.waiting)? {
+            Some(row) => make_row(py, engine, txn.snapshot(), table, &row, &mut self.long),
+            None => Ok(py.None().into_bound(py)),
+        }
     }
 }
 
@@ -136,7 +176,7 @@ impl Operation for GetMany {
             let end = self.keys.len().min(start + MANY);
             for row in engine.get_many(txn, &table.table, &self.keys[start..end])? {
                 let made = match row {
-                    Some(row) => make_row(py, engine, txn, table, &row, &mut self.long)?,
+                    Some(row) => make_row(py, engine, txn.snapshot(), table, &row, &mut self.long)?,
                     None => py.None().into_bound(py),
                 };
                 self.rows.push(made.unbind());
@@ -225,14 +265,16 @@ impl Operation for Update {
         let table = self.table.get();
         let mut changes = self.changes.values.clone();
         if !self.changes.expressions.is_empty() {
-            let Some(row) = engine.get(txn, &table.table, &self.key)? else {
+            // Under the lock, at the newest state: nobody can change the row between this and the commit.
+            let found = engine.get_for_update(txn, &table.table, &self.key, LockWaiting::Wait)?;
+            let Some(row) = found else {
                 return Err(self.not_found(py));
             };
             for expression in &self.changes.expressions {
                 changes.push(evaluate(
                     py,
                     engine,
-                    txn,
+                    txn.snapshot(),
                     table,
                     &row,
                     expression,
@@ -316,15 +358,12 @@ pub struct LongValues(Vec<(OverflowRef, OverflowReader, Option<Vec<u8>>)>);
 
 impl LongValues {
     /// The bytes of a value.
-    fn get(&mut self, engine: &Engine, txn: &Txn, reference: OverflowRef) -> Tried<&[u8]> {
+    fn get(&mut self, engine: &Engine, at: Lsn, reference: OverflowRef) -> Tried<&[u8]> {
         let place = match self.0.iter().position(|(of, _, _)| *of == reference) {
             Some(place) => place,
             None => {
-                self.0.push((
-                    reference,
-                    OverflowReader::new(reference, txn.snapshot()),
-                    None,
-                ));
+                self.0
+                    .push((reference, OverflowReader::new(reference, at), None));
                 self.0.len() - 1
             }
         };
@@ -366,12 +405,12 @@ fn start_row<'py>(py: Python<'py>, table: &PyTable, row: &RowView) -> Tried<Star
     failed.map_or(Ok((made, outside)), |error| Err(error.into()))
 }
 
-/// The row object of a stored row, with the values that lie in overflow pages.
+/// The row object of a row that was read at `at`, with the values that lie in overflow pages.
 #[inline]
 pub fn make_row<'py>(
     py: Python<'py>,
     engine: &Engine,
-    txn: &Txn,
+    at: Lsn,
     table: &PyTable,
     row: &RowView,
     long: &mut LongValues,
@@ -381,7 +420,7 @@ pub fn make_row<'py>(
         let value = long_value(
             py,
             table.columns()[index].data_type,
-            long.get(engine, txn, reference)?,
+            long.get(engine, at, reference)?,
         )?;
         table.shape.set(&made, index, &value)?;
     }
@@ -407,7 +446,7 @@ fn long_value<'py>(
 fn evaluate(
     py: Python<'_>,
     engine: &Engine,
-    txn: &Txn,
+    at: Lsn,
     table: &PyTable,
     row: &RowView,
     (index, expr): &(u16, Arc<BoundExpr>),
@@ -435,7 +474,7 @@ fn evaluate(
         };
         match error {
             EvalError::LongValue { column, reference } => {
-                let bytes = long.get(engine, txn, reference)?;
+                let bytes = long.get(engine, at, reference)?;
                 let text = || String::from_utf8_lossy(bytes).into_owned();
                 let value = match table.columns()[column].data_type {
                     DataType::Bytes => Value::Bytes(bytes.to_vec()),

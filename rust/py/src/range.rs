@@ -4,15 +4,17 @@ use std::ops::Bound as Limit;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use aurora_engine::{Cursor, RangeSpec, RowView, Txn};
+use aurora_engine::{Cursor, LockWaiting, LockingCursor, RangeSpec, RowView, Txn};
+use aurora_page::Lsn;
 use parking_lot::Mutex;
+use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
 
-use crate::db::{Engine, Tried};
+use crate::db::{Engine, Halt, Tried};
 use crate::errors::invalid_option;
 use crate::fork::ForkSafe;
 use crate::lock::lock;
-use crate::ops::{LongValues, make_row};
+use crate::ops::{LongValues, Operation, make_row};
 use crate::table::PyTable;
 use crate::txn::Core;
 
@@ -62,10 +64,17 @@ impl RangeArgs<'_, '_> {
     }
 }
 
+/// What gives the rows.
+enum Source {
+    Plain(Cursor),
+    Locking(Box<LockingCursor>),
+}
+
 struct Position {
-    cursor: Option<ForkSafe<Cursor>>,
+    cursor: Option<ForkSafe<Source>>,
     rows: ForkSafe<IntoIter<RowView>>,
-    next: Option<RowView>,
+    /// The next row, and where it was read.
+    next: Option<(RowView, Lsn)>,
     long: LongValues,
     done: bool,
 }
@@ -76,6 +85,8 @@ pub struct RowIterator {
     core: Arc<Core>,
     table: Py<PyTable>,
     spec: RangeSpec,
+    /// Whether its rows are locked, and what about those that others have locked.
+    locking: Option<LockWaiting>,
     position: Mutex<Position>,
 }
 
@@ -91,6 +102,12 @@ impl RowIterator {
         Ok(RowIterator::of(core, table.unbind(), spec))
     }
 
+    /// The same, which locks each row before it gives it.
+    pub fn locking(mut self, locking: Option<LockWaiting>) -> RowIterator {
+        self.locking = locking;
+        self
+    }
+
     /// An iterator over an encoded range.
     pub fn of(core: Arc<Core>, table: Py<PyTable>, spec: RangeSpec) -> RowIterator {
         let position = Position {
@@ -104,6 +121,7 @@ impl RowIterator {
             core,
             table,
             spec,
+            locking: None,
             position: Mutex::new(position),
         }
     }
@@ -121,55 +139,75 @@ impl RowIterator {
         Ok(row)
     }
 
-    /// As [`RowIterator::advance`], if that needs no waiting; `None` otherwise.
-    #[expect(
-        clippy::option_option,
-        reason = "no answer yet, and the answer that there is none, are two things"
-    )]
-    pub fn try_advance<'py>(&self, py: Python<'py>) -> PyResult<Option<Option<Bound<'py, PyAny>>>> {
-        let Some(mut position) = self.position.try_lock() else {
-            return Ok(None);
-        };
-        if position.done {
-            return Ok(Some(None));
-        }
-        let row = self.core.try_step(py, |py, engine, txn| {
-            self.find(py, engine, txn, &mut position)
-        })?;
-        if let Some(row) = &row {
-            position.moved(row.is_some());
-        }
-        Ok(row)
-    }
-
     fn find<'py>(
         &self,
         py: Python<'py>,
         engine: &Engine,
-        txn: &Txn,
+        txn: &mut Txn,
         position: &mut Position,
     ) -> Tried<Option<Bound<'py, PyAny>>> {
         let table = self.table.get();
         loop {
-            if position.next.is_none() {
-                position.next = position.rows.get_mut().next();
+            if let Some((row, at)) = &position.next {
+                return make_row(py, engine, *at, table, row, &mut position.long).map(Some);
             }
-            if let Some(row) = &position.next {
-                return make_row(py, engine, txn, table, row, &mut position.long).map(Some);
-            }
-            let cursor = match &mut position.cursor {
-                Some(cursor) => cursor,
-                place => place.insert(ForkSafe::new(engine.range(
-                    txn,
-                    &table.table,
-                    self.spec.clone(),
-                )?)),
+            let source = match &mut position.cursor {
+                Some(source) => source.get_mut(),
+                place => {
+                    engine.begin_statement(txn);
+                    place
+                        .insert(ForkSafe::new(self.source(engine, txn)?))
+                        .get_mut()
+                }
             };
-            match cursor.get_mut().next_block(engine)? {
-                Some(block) => position.rows = ForkSafe::new(block.rows()?.into_iter()),
-                None => return Ok(None),
+            match source {
+                Source::Plain(cursor) => {
+                    position.next = position.rows.get_mut().next().map(|row| (row, cursor.at()));
+                    if position.next.is_some() {
+                        continue;
+                    }
+                    match cursor.next_block(engine)? {
+                        Some(block) => position.rows = ForkSafe::new(block.rows()?.into_iter()),
+                        None => return Ok(None),
+                    }
+                }
+                Source::Locking(cursor) => match cursor.next(engine, txn)? {
+                    Some(row) => position.next = Some((row, txn.snapshot())),
+                    None => return Ok(None),
+                },
             }
         }
+    }
+
+    fn source(&self, engine: &Engine, txn: &Txn) -> Tried<Source> {
+        let (table, spec) = (&self.table.get().table, self.spec.clone());
+        Ok(match self.locking {
+            None => Source::Plain(engine.range(txn, table, spec)?),
+            Some(waiting) => {
+                Source::Locking(Box::new(LockingCursor::new(table.clone(), spec, waiting)))
+            }
+        })
+    }
+}
+
+/// The next row of an iterator, for event loops; the end is `StopAsyncIteration`.
+pub struct NextRow(pub Arc<RowIterator>);
+
+impl Operation for NextRow {
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        let mut position = lock(py, &self.0.position);
+        let row = if position.done {
+            None
+        } else {
+            self.0.find(py, engine, txn, &mut position)?
+        };
+        position.moved(row.is_some());
+        row.ok_or_else(|| Halt::Python(PyStopAsyncIteration::new_err(())))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_engine::Mode;
+use aurora_engine::Isolation;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -11,34 +11,34 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::commit::PyCommit;
 use crate::errors::Raise;
-use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
+use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
+use crate::savepoint::{self, Savepoint};
 use crate::scan::Scan;
 use crate::table::PyTable;
 use crate::txn::Core;
+use crate::waiting::{isolation_name, locking};
 
 /// A transaction. Leaving its `with` statement commits it, or rolls it back on an error.
 #[pyclass(module = "aurora_engine._engine", frozen)]
 pub struct Transaction {
     core: Arc<Core>,
-    read_only: bool,
     /// Set when an event loop ran something else while the transaction was open on its thread.
     awaited: AtomicBool,
 }
 
 impl Transaction {
-    pub fn new(core: Core, read_only: bool) -> Transaction {
+    pub fn new(core: Core) -> Transaction {
         Transaction {
             core: Arc::new(core),
-            read_only,
             awaited: AtomicBool::new(false),
         }
     }
 
-    fn run<'py>(&self, py: Python<'py>, mut op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
+    fn run<'py>(&self, py: Python<'py>, op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
         self.check_loop(py)?;
-        self.core.run(py, &mut op)
+        self.core.run(py, op)
     }
 
     fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
@@ -57,12 +57,7 @@ impl Transaction {
     fn __enter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         let this = slf.get();
         let py = slf.py();
-        let mode = if this.read_only {
-            Mode::ReadOnly { at: None }
-        } else {
-            Mode::ReadWrite
-        };
-        this.core.begin(py, mode)?;
+        this.core.begin(py)?;
         if let Some(event_loop) = running_loop(py)? {
             // Runs only if the coroutine gives the loop a turn before the transaction has ended.
             event_loop.call_method1(
@@ -103,14 +98,22 @@ impl Transaction {
         }
     }
 
-    /// The row of a key, or None.
+    /// The row of a key, or None; locked if it is for an update.
+    #[pyo3(signature = (table, key, *, for_update=false, nowait=false, skip_locked=false))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        for_update: bool,
+        nowait: bool,
+        skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(&self.core.table(table)?, key)?)
+        let table = &self.core.table(table)?;
+        match locking(py, for_update, nowait, skip_locked)? {
+            None => self.run(py, Get::new(table, key)?),
+            Some(waiting) => self.run(py, GetForUpdate::new(table, key, waiting)?),
+        }
     }
 
     /// The rows of many keys.
@@ -172,7 +175,10 @@ impl Transaction {
 
     /// The rows from one key up to another, in the order of the key.
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
+    #[pyo3(signature = (
+        table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, for_update=false, nowait=false,
+        skip_locked=false
+    ))]
     fn range<'py>(
         &self,
         py: Python<'py>,
@@ -182,9 +188,13 @@ impl Transaction {
         prefix: Option<&Bound<'py, PyAny>>,
         limit: Option<usize>,
         reverse: bool,
+        for_update: bool,
+        nowait: bool,
+        skip_locked: bool,
     ) -> PyResult<RowIterator> {
         self.check_loop(py)?;
-        RowIterator::new(
+        let locking = locking(py, for_update, nowait, skip_locked)?;
+        let rows = RowIterator::new(
             self.core.clone(),
             table,
             RangeArgs {
@@ -194,7 +204,39 @@ impl Transaction {
                 limit,
                 reverse,
             },
-        )
+        )?;
+        Ok(rows.locking(locking))
+    }
+
+    /// A place to which the transaction can be rolled back: `with tx.savepoint()`.
+    #[pyo3(signature = (name=None))]
+    fn savepoint(&self, py: Python<'_>, name: Option<String>) -> PyResult<Savepoint> {
+        self.check_loop(py)?;
+        Savepoint::new(py, &self.core, name)
+    }
+
+    /// Takes back what was changed since the newest savepoint of this name. The savepoint stays.
+    fn rollback_to(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.check_loop(py)?;
+        savepoint::rollback_to(py, &self.core, name)
+    }
+
+    /// Forgets the newest savepoint of this name, and those made after it; the changes stay.
+    fn release(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.check_loop(py)?;
+        savepoint::release(py, &self.core, name)
+    }
+
+    /// Its number in messages about locks; None before it was entered.
+    #[getter]
+    fn id(&self) -> Option<u64> {
+        self.core.id()
+    }
+
+    /// What it is kept apart from.
+    #[getter]
+    fn isolation(&self) -> &'static str {
+        isolation_name(self.core.options.isolation)
     }
 
     /// The rows of a table or of a range of its keys as the transaction sees them, its own changes among them.
@@ -208,9 +250,14 @@ impl Transaction {
         prefix: Option<&Bound<'py, PyAny>>,
         parallel_query: Option<&str>,
     ) -> PyResult<Scan> {
-        let mode = parallel_query
+        let asked = parallel_query
             .map(|mode| PqMode::parse(py, mode))
             .transpose()?;
+        // What storage nodes read is not noted for the check at the commit.
+        let mode = match self.core.options.isolation {
+            Isolation::Serializable => Some(PqMode::Off),
+            _ => asked,
+        };
         let args = RangeArgs {
             lo,
             hi,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use aurora_engine::{Attempt, EngineError, Mode, Stop, Txn};
+use aurora_engine::{Attempt, EngineError, LockWait, Mode, Stop, Txn};
 use aurora_page::Lsn;
 use aurora_runtime::{Cluster, Connection, Error, Instance};
 use parking_lot::{Mutex, MutexGuard};
@@ -17,6 +17,7 @@ use crate::fork::ForkSafe;
 use crate::lock::lock;
 use crate::ops::Operation;
 use crate::table::PyTable;
+use crate::waiting::Options;
 
 enum State {
     /// Not yet entered.
@@ -30,12 +31,84 @@ enum State {
 pub struct Core {
     pub db: Arc<Db>,
     pub token: Option<String>,
+    pub options: Options,
     state: Mutex<State>,
     committed: OnceLock<PyCommit>,
     /// The instance through whose endpoint it was begun; the writer, whoever that is, if none.
     via: Option<Connection>,
     /// It only reads, and stays at that instance. What writes goes on at whoever is the writer.
     stays: AtomicBool,
+    id: OnceLock<u64>,
+}
+
+/// What one try of a step came to.
+pub enum Progress<T> {
+    Done(T),
+    /// Another transaction has locked the row.
+    Lock(LockWait),
+    /// It must wait for something else, or another thread is inside the transaction.
+    Blocked,
+}
+
+/// An operation that is tried until it is done. It begins once, however often it is tried.
+pub struct Call<O> {
+    op: O,
+    begun: bool,
+}
+
+impl<O: Operation> Call<O> {
+    pub fn new(op: O) -> Call<O> {
+        Call { op, begun: false }
+    }
+
+    #[inline]
+    fn attempt<'py>(
+        &mut self,
+        py: Python<'py>,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Tried<Bound<'py, PyAny>> {
+        if !self.begun {
+            engine.begin_statement(txn);
+            self.begun = true;
+        }
+        self.op.attempt(py, engine, txn)
+    }
+}
+
+/// A call of any operation.
+pub trait AnyCall: Send {
+    /// One try.
+    fn try_once<'py>(
+        &mut self,
+        py: Python<'py>,
+        core: &Core,
+    ) -> PyResult<Progress<Bound<'py, PyAny>>>;
+
+    /// Tries, waiting for everything but locks.
+    fn run_to_lock<'py>(
+        &mut self,
+        py: Python<'py>,
+        core: &Core,
+    ) -> PyResult<Progress<Bound<'py, PyAny>>>;
+}
+
+impl<O: Operation> AnyCall for Call<O> {
+    fn try_once<'py>(
+        &mut self,
+        py: Python<'py>,
+        core: &Core,
+    ) -> PyResult<Progress<Bound<'py, PyAny>>> {
+        core.try_call(py, self)
+    }
+
+    fn run_to_lock<'py>(
+        &mut self,
+        py: Python<'py>,
+        core: &Core,
+    ) -> PyResult<Progress<Bound<'py, PyAny>>> {
+        core.step_to_lock(py, |py, engine, txn| self.attempt(py, engine, txn))
+    }
 }
 
 /// A commit that has its place and is not yet known to be durable.
@@ -46,21 +119,46 @@ pub struct Numbered {
 }
 
 impl Core {
-    /// A transaction that begins when it is entered.
-    pub fn new(db: Arc<Db>, token: Option<String>) -> Core {
-        Core::at(db, token, None)
-    }
-
-    /// The same through the endpoint of an instance.
-    pub fn at(db: Arc<Db>, token: Option<String>, via: Option<Connection>) -> Core {
+    /// A transaction that begins when it is entered; through the endpoint of an instance, or else at the writer.
+    pub fn new(
+        db: Arc<Db>,
+        token: Option<String>,
+        options: Options,
+        via: Option<Connection>,
+    ) -> Core {
         Core {
             db,
             token,
+            options,
             state: Mutex::new(State::New),
             committed: OnceLock::new(),
             via,
             stays: AtomicBool::new(false),
+            id: OnceLock::new(),
         }
+    }
+
+    /// A view of what is durable, or was at an LSN.
+    pub fn view(
+        py: Python<'_>,
+        db: Arc<Db>,
+        via: Option<Connection>,
+        at: Option<Lsn>,
+    ) -> PyResult<(Core, Lsn)> {
+        let core = Core::new(db, None, Options::default(), via);
+        let txn = match at {
+            // Whether that is still kept, or will ever be, the cluster knows.
+            Some(at) => {
+                let cluster = core.db.cluster(py)?;
+                let via = core.via.as_ref().map(Connection::instance);
+                let instance = via.cloned().unwrap_or_else(|| cluster.engine());
+                interruptible(py, |interrupt| cluster.begin_on(&instance, at, interrupt))?
+            }
+            None => core.begun(py, |engine| engine.begin(Mode::ReadOnly { at: None }))?,
+        };
+        let lsn = txn.snapshot();
+        core.opened(&mut core.lock(py), txn);
+        Ok((core, lsn))
     }
 
     /// The instance at which its operations run.
@@ -86,41 +184,48 @@ impl Core {
         }
     }
 
-    /// Begins: fixes what the transaction reads, and says what that is.
-    pub fn begin(&self, py: Python<'_>, mode: Mode) -> PyResult<Lsn> {
+    /// Begins: fixes what the transaction reads.
+    pub fn begin(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock(py);
-        if !matches!(*state, State::New) {
-            return Err(closed(py, "a transaction or view is entered once"));
-        }
-        let via = self.via.as_ref().map(Connection::instance);
-        let txn = match (mode, via) {
-            // Whether that is still kept, or will ever be, the cluster knows.
-            (Mode::ReadOnly { at: Some(at) }, via) => {
-                let cluster = self.db.cluster(py)?;
-                let instance = via.cloned().unwrap_or_else(|| cluster.engine());
-                interruptible(py, |interrupt| cluster.begin_on(&instance, at, interrupt))?
-            }
-            (_, Some(via)) => self.db.run_on(py, via, |engine| Ok(engine.begin(mode)?))?,
-            (_, None) => self.db.call(py, |engine| engine.begin(mode))?,
-        };
-        Ok(self.opened(&mut state, txn))
+        check_new(py, &state)?;
+        let options = self.options;
+        let txn = self.begun(py, |engine| {
+            engine.begin_isolated(options.isolation, !options.read_only)
+        })?;
+        self.opened(&mut state, txn);
+        Ok(())
     }
 
-    fn opened(&self, state: &mut State, txn: Txn) -> Lsn {
-        let snapshot = txn.snapshot();
+    fn begun(
+        &self,
+        py: Python<'_>,
+        mut begin: impl FnMut(&Engine) -> Attempt<Txn>,
+    ) -> PyResult<Txn> {
+        match &self.via {
+            Some(via) => self
+                .db
+                .run_on(py, via.instance(), |engine| Ok(begin(engine)?)),
+            None => self.db.call(py, begin),
+        }
+    }
+
+    fn opened(&self, state: &mut State, txn: Txn) {
         self.stays.store(!txn.is_writable(), Ordering::Release);
+        let _ = self.id.set(txn.id().0);
         *state = State::Open(Box::new(ForkSafe::new(txn)));
-        snapshot
     }
 
     /// Begins, if that needs no waiting: there may be no writer for a moment.
-    pub fn try_begin(&self, py: Python<'_>, mode: Mode) -> PyResult<bool> {
+    pub fn try_begin(&self, py: Python<'_>) -> PyResult<bool> {
         let mut state = self.lock(py);
-        if !matches!(*state, State::New) {
-            return Err(closed(py, "a transaction or view is entered once"));
-        }
+        check_new(py, &state)?;
         let cluster = self.db.cluster(py)?;
-        match self.instance(cluster).begin(mode) {
+        let Options {
+            isolation,
+            read_only,
+            ..
+        } = self.options;
+        match self.instance(cluster).begin_isolated(isolation, !read_only) {
             Ok(txn) => {
                 self.opened(&mut state, txn);
                 Ok(true)
@@ -132,6 +237,11 @@ impl Core {
             Err(Stop::Failed(error)) => Err(raise_engine(py, &error)),
             Err(_) => Ok(false),
         }
+    }
+
+    /// The transaction's number in messages about locks, once it has begun.
+    pub fn id(&self) -> Option<u64> {
+        self.id.get().copied()
     }
 
     /// The handle of a table for the definition that the transaction sees.
@@ -150,13 +260,18 @@ impl Core {
     }
 
     /// Runs an operation, waiting for what it needs.
-    pub fn run<'py>(
+    pub fn run<'py>(&self, py: Python<'py>, op: impl Operation) -> PyResult<Bound<'py, PyAny>> {
+        self.run_call(py, &mut Call::new(op))
+    }
+
+    /// Runs a call that may have been tried before.
+    pub fn run_call<'py>(
         &self,
         py: Python<'py>,
-        op: &mut impl Operation,
+        call: &mut Call<impl Operation>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.admit(py, op)?;
-        self.step(py, |py, engine, txn| op.attempt(py, engine, txn))
+        self.admit(py, &call.op)?;
+        self.step(py, |py, engine, txn| call.attempt(py, engine, txn))
     }
 
     /// Refuses a change of a cluster that takes none, before it is buffered.
@@ -182,46 +297,105 @@ impl Core {
         let State::Open(open) = &mut *state else {
             return Err(self.not_open(py, &state));
         };
-        let step = |engine: &Engine| step(py, engine, open.get_mut());
-        match &self.via {
-            Some(via) if self.stays.load(Ordering::Acquire) => {
-                self.db.run_on(py, via.instance(), step)
+        loop {
+            match self.drive(py, open.get_mut(), &mut step)? {
+                Progress::Done(done) => return Ok(done),
+                Progress::Lock(wait) => {
+                    self.db.wait_lock(py, &wait, self.options.lock_timeout)?;
+                }
+                Progress::Blocked => {}
             }
-            _ => self.db.run(py, step),
         }
     }
 
-    /// Tries an operation once; `None` if it must wait, or another thread is inside the transaction.
-    pub fn try_once<'py>(
+    /// Runs a step until it is done or comes upon a lock.
+    fn step_to_lock<'py, T>(
         &self,
         py: Python<'py>,
-        op: &mut impl Operation,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.admit(py, op)?;
-        self.try_step(py, |py, engine, txn| op.attempt(py, engine, txn))
+        mut step: impl FnMut(Python<'py>, &Engine, &mut Txn) -> Tried<T>,
+    ) -> PyResult<Progress<T>> {
+        let mut state = self.lock(py);
+        let State::Open(open) = &mut *state else {
+            return Err(self.not_open(py, &state));
+        };
+        loop {
+            match self.drive(py, open.get_mut(), &mut step)? {
+                Progress::Blocked => {}
+                done => return Ok(done),
+            }
+        }
     }
 
-    /// Tries a step once; `None` if it must wait, or another thread is inside the transaction.
+    /// Tries a step, and waits for what stopped it, but not for locks.
+    #[inline]
+    fn drive<'py, T>(
+        &self,
+        py: Python<'py>,
+        txn: &mut Txn,
+        step: &mut impl FnMut(Python<'py>, &Engine, &mut Txn) -> Tried<T>,
+    ) -> PyResult<Progress<T>> {
+        let cluster = self.db.cluster(py)?;
+        let instance = self.instance(cluster);
+        match step(py, &instance, txn) {
+            Ok(done) => Ok(Progress::Done(done)),
+            Err(Halt::Python(error)) => Err(error),
+            Err(Halt::Stop(Stop::WaitLock(wait))) => Ok(Progress::Lock(wait)),
+            Err(Halt::Stop(stop)) => {
+                if self.via.is_some() && self.stays.load(Ordering::Acquire) {
+                    self.db.settle(py, &instance, stop)?;
+                } else {
+                    interruptible(py, |interrupt| cluster.settle(&instance, stop, interrupt))?;
+                }
+                Ok(Progress::Blocked)
+            }
+        }
+    }
+
+    /// Tries a call once.
+    pub fn try_call<'py>(
+        &self,
+        py: Python<'py>,
+        call: &mut Call<impl Operation>,
+    ) -> PyResult<Progress<Bound<'py, PyAny>>> {
+        self.admit(py, &call.op)?;
+        self.try_step(py, |py, engine, txn| call.attempt(py, engine, txn))
+    }
+
+    /// Tries a step once.
     pub fn try_step<'py, T>(
         &self,
         py: Python<'py>,
         step: impl FnOnce(Python<'py>, &Engine, &mut Txn) -> Tried<T>,
-    ) -> PyResult<Option<T>> {
+    ) -> PyResult<Progress<T>> {
         let cluster = self.db.cluster(py)?;
         let Some(mut state) = self.state.try_lock() else {
-            return Ok(None);
+            return Ok(Progress::Blocked);
         };
         let State::Open(open) = &mut *state else {
             return Err(self.not_open(py, &state));
         };
         match step(py, &self.instance(cluster), open.get_mut()) {
-            Ok(done) => Ok(Some(done)),
+            Ok(done) => Ok(Progress::Done(done)),
             Err(Halt::Python(error)) => Err(error),
+            Err(Halt::Stop(Stop::WaitLock(wait))) => Ok(Progress::Lock(wait)),
             Err(Halt::Stop(stop)) => match final_error(stop, cluster.vdl()) {
                 Some(error) => Err(raise_engine(py, &error)),
-                None => Ok(None),
+                None => Ok(Progress::Blocked),
             },
         }
+    }
+
+    /// Changes something of the open transaction that needs no waiting.
+    pub fn edit<T>(
+        &self,
+        py: Python<'_>,
+        change: impl FnOnce(&mut Txn) -> Result<T, EngineError>,
+    ) -> PyResult<T> {
+        let mut state = self.lock(py);
+        let State::Open(open) = &mut *state else {
+            return Err(self.not_open(py, &state));
+        };
+        change(open.get_mut()).map_err(|error| raise_engine(py, &error))
     }
 
     /// Gives the commit its place in the volume's history; the transaction ends with it, whatever comes of it.
@@ -376,6 +550,13 @@ fn final_error(stop: Stop, vdl: Lsn) -> Option<EngineError> {
         ) => (error.rests_on() <= vdl).then_some(error),
         Stop::Failed(error) => Some(error),
         _ => None,
+    }
+}
+
+fn check_new(py: Python<'_>, state: &State) -> PyResult<()> {
+    match state {
+        State::New => Ok(()),
+        _ => Err(closed(py, "a transaction or view is entered once")),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use aurora_engine::Mode;
 use aurora_page::Lsn;
 use aurora_runtime::Connection;
 use pyo3::prelude::*;
@@ -33,8 +32,7 @@ impl View {
         via: Option<Connection>,
         at: Option<Lsn>,
     ) -> PyResult<View> {
-        let core = Core::at(db, None, via);
-        let lsn = core.begin(py, Mode::ReadOnly { at })?;
+        let (core, lsn) = Core::view(py, db, via, at)?;
         Ok(View {
             core: Arc::new(core),
             lsn,
@@ -87,8 +85,7 @@ impl View {
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.core
-            .run(py, &mut Get::new(&self.core.table(table)?, key)?)
+        self.core.run(py, Get::new(&self.core.table(table)?, key)?)
     }
 
     /// The rows of many keys.
@@ -100,7 +97,7 @@ impl View {
     ) -> PyResult<Bound<'py, PyList>> {
         Ok(self
             .core
-            .run(py, &mut GetMany::new(&self.core.table(table)?, keys)?)?
+            .run(py, GetMany::new(&self.core.table(table)?, keys)?)?
             .cast_into()?)
     }
 

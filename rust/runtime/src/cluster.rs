@@ -20,6 +20,7 @@ use crate::fetch::Fetcher;
 use crate::instance::{Instance, InstanceSpec};
 use crate::instances::{CLASS_DEFAULT, Instances, ReplicaSpec, TIER_DEFAULT};
 use crate::lock::DirectoryLock;
+use crate::lockwait::{LOCK_TIMEOUT_DEFAULT, LockWaiters};
 use crate::maintenance::Maintenance;
 use crate::metastore::DirMetaStore;
 use crate::open;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) volume: Arc<EmbeddedVolume>,
     pub(crate) instances: Instances,
     pub(crate) control_thread: Mutex<Option<Arc<Parker>>>,
+    pub(crate) locks: Arc<LockWaiters>,
     pub(crate) fetcher: Fetcher,
     pub(crate) meta: Mutex<Meta>,
     pub(crate) read_only: Option<String>,
@@ -143,11 +145,15 @@ impl Cluster {
         }
         let config = EngineConfig {
             cache_bytes: options.cache_bytes,
+            conflict_bytes: options.conflict_bytes,
             last_time_us,
             ..EngineConfig::default()
         };
         let engine = Engine::new(volume.clone(), config)?;
         let scan_cache_bytes = usize::try_from(options.scan_cache_bytes()).unwrap_or(usize::MAX);
+        let locks = Arc::new(LockWaiters::new(volume.clone()));
+        // All instances share one table of locks.
+        engine.set_lock_waker(locks.clone());
         let numbered = volume.numbered();
         let writer = Instance::new(0, first_instance(), engine, numbered);
         let replicas = options.replicas;
@@ -160,6 +166,7 @@ impl Cluster {
             volume,
             instances: Instances::new(writer),
             control_thread: Mutex::new(None),
+            locks,
             fetcher: Fetcher::new(),
             meta: Mutex::new(Meta {
                 store: opened.meta,
@@ -441,6 +448,7 @@ impl Shared {
                 self.volume.wait(lsn, interrupt)?;
                 instance.wait_shown(lsn, None, interrupt)
             }
+            Stop::WaitLock(wait) => self.wait_lock(&wait, Some(LOCK_TIMEOUT_DEFAULT), interrupt),
             Stop::Failed(error @ EngineError::WriterMoved { .. })
                 if !(instance.is_writer() && instance.id == self.instances.writer().id) =>
             {
@@ -572,6 +580,7 @@ impl Handle {
         self.shared.volume.flush_pending();
         let healthy = self.shared.volume.failure().is_none();
         self.shared.volume.fail(Failure::Closed);
+        self.shared.locks.close();
         self.shared.volume.wake_threads();
         self.shared.maintenance.wake();
         self.shared.wake_control();

@@ -62,6 +62,16 @@ impl CompletionQueue {
         self.inner.lock().waiting.push((lsn, id));
     }
 
+    /// Adds outcomes of other things that an event loop waits for, and signals once.
+    pub(crate) fn push(&self, outcomes: Vec<Completion>) {
+        if outcomes.is_empty() {
+            return;
+        }
+        self.inner.lock().ready.extend(outcomes);
+        // A full counter (EAGAIN) is readable all the same.
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+    }
+
     /// Moves every commit at or below `vdl` to the ready list and signals once.
     pub(crate) fn advance(&self, vdl: Lsn) {
         self.complete(|lsn| (lsn <= vdl).then_some(Ok(())));

@@ -14,6 +14,7 @@
 //! | [`Cluster`] | opening, closing, the loop that serves the engine's stops |
 //! | `open`, `create`, `unfinished`, `recover`, `restore` | from a directory to a volume that has every acknowledged commit [11][13] |
 //! | `volume`, `device`, `waiters` | the commit path: group commit without a hop [8][9] |
+//! | `lockwait` | who waits for a row's lock |
 //! | `threads` | those of an open cluster: all or none |
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `branch`, `backtrack` | the same volume on another branch, while it is open [3] |
@@ -26,9 +27,9 @@
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
 //!
 //! Locks, in the order in which they may be taken: the manifest; the lead; a device's `io`; then one of: the writer, a node's copies,
-//! the waiters, the completions, the redo stream. A change of instances comes before all of them. Nothing is called under the latter,
-//! and no reader takes the first three. A branch alone takes more than one: all devices', the engine's commit lock, the replicas', the
-//! writer and under it each node's copies in turn.
+//! the waiters of both kinds, the completions, the redo stream. A change of instances comes before all of them. Nothing is called
+//! under the latter, and no reader takes the first three. A branch alone takes more than one: all devices', the engine's commit lock,
+//! the replicas', the writer and under it each node's copies in turn.
 
 mod backtrack;
 mod branch;
@@ -49,6 +50,7 @@ mod instances;
 mod layout;
 mod load;
 mod lock;
+mod lockwait;
 mod maintenance;
 mod metastore;
 mod node;
@@ -80,6 +82,7 @@ pub use instance::{Connection, Instance, InstanceSpec, Progress};
 pub use instances::{Choose, REPLICAS_MAX, ReplicaSpec};
 pub use load::BulkLoad;
 pub use lock::release_in_fork;
+pub use lockwait::LOCK_TIMEOUT_DEFAULT;
 pub use options::{NodePlacement, OpenOptions};
 pub use osdisk::OsDisk;
 pub use scan::{NodeReport, PqStatus, ScanReport};

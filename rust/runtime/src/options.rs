@@ -45,6 +45,8 @@ pub struct OpenOptions {
     pub region: Option<String>,
     /// Budget of the buffer pool, in bytes.
     pub cache_bytes: u64,
+    /// Budget for remembering which keys were changed since the oldest open snapshot, in bytes.
+    pub conflict_bytes: u64,
     /// Page size of a new volume, in bytes.
     pub page_bytes: Option<usize>,
     /// Segment size of a new volume, in bytes.
@@ -71,6 +73,7 @@ impl OpenOptions {
             takeover: false,
             region: None,
             cache_bytes: 64 << 20,
+            conflict_bytes: 16 << 20,
             page_bytes: None,
             segment_bytes: None,
             window: None,

@@ -34,7 +34,7 @@ use crate::stream::Stream;
 use crate::waiters::{Parker, Waiters};
 
 /// How long a thread waits before it asks its interrupt again.
-const INTERRUPT_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const INTERRUPT_EVERY: Duration = Duration::from_millis(50);
 
 /// Why no more commits become durable.
 #[derive(Clone, Debug)]

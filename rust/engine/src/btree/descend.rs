@@ -72,6 +72,7 @@ pub(crate) fn descend<'a, P: Pages>(
     key: &[u8],
     newest: &mut Lsn,
 ) -> Attempt<P::Ref<'a>> {
+    table.check_kept(pages.at())?;
     let mut id = table.root;
     for _ in 0..LEVELS_MAX {
         let page = tree_page(pages, table, id)?;
@@ -91,6 +92,7 @@ pub(crate) fn descend_with<'a, P: Pages>(
     choose: impl Fn(&InnerRef<'_>) -> usize,
     newest: &mut Lsn,
 ) -> Attempt<(P::Ref<'a>, Fences)> {
+    table.check_kept(pages.at())?;
     let mut fences = Fences::default();
     let mut id = table.root;
     for _ in 0..LEVELS_MAX {

@@ -2,6 +2,7 @@
 //! by replaying the log, and crashes.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::disallowed_methods, reason = "threads wait for locks")]
 
 pub mod check;
 
@@ -249,6 +250,8 @@ pub struct Db {
     random: Mutex<Random>,
     /// Of 100 fetches, so many are preceded by dropping everything that may be dropped.
     pub evict_percent: u64,
+    /// How often a thread looks whether its lock has come before it gives up.
+    pub lock_looks: u64,
 }
 
 pub fn config() -> EngineConfig {
@@ -290,6 +293,7 @@ impl Db {
             clock,
             random,
             evict_percent: 0,
+            lock_looks: 0,
         }
     }
 
@@ -331,6 +335,15 @@ impl Db {
                     self.volume.advance_all();
                 }
                 Ok(())
+            }
+            Stop::WaitLock(wait) => {
+                for _ in 0..self.lock_looks {
+                    if !self.engine.is_lock_awaited(&wait) {
+                        return Ok(());
+                    }
+                    std::thread::yield_now();
+                }
+                self.engine.leave_lock(&wait, 0).map_or(Ok(()), Err)
             }
             Stop::Failed(error) => Err(error),
         }

@@ -1,0 +1,228 @@
+//! Rows that a transaction locks before it reads them: one, or a range as it is walked through.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aurora_page::{KeyBuf, LeafRef, Lsn};
+use aurora_proto::Volume;
+
+use crate::btree::descend;
+use crate::conflicts::{Verdict, key_hash};
+use crate::cursor::{Cursor, RangeSpec};
+use crate::engine::Engine;
+use crate::error::{Attempt, EngineError};
+use crate::locks::{LockName, LockWaiting, Taken};
+use crate::read::merged;
+use crate::row::RowView;
+use crate::table::Table;
+use crate::txn::{Isolation, Txn, Write};
+
+impl<V: Volume> Engine<V> {
+    /// Begins an operation: at READ COMMITTED it reads what is newest now. To be called once an operation, and not once a
+    /// try of it.
+    pub fn begin_statement(&self, txn: &mut Txn) {
+        if txn.isolation == Isolation::ReadCommitted {
+            self.renew(txn);
+        }
+    }
+
+    /// The row with this key, locked for the transaction, present or not; `None` too if another transaction has locked it
+    /// and the caller skips such rows.
+    pub fn get_for_update(
+        &self,
+        txn: &mut Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+        waiting: LockWaiting,
+    ) -> Attempt<Option<RowView>> {
+        self.prepare(txn, table, "get for update")?;
+        if self.lock(txn, table, key, waiting)? == Taken::Skipped {
+            return Ok(None);
+        }
+        self.current(txn, table, key)
+    }
+
+    /// Locks a key, whether there is a row or not. The first lock of a transaction that has read nothing yet moves its read
+    /// point behind whatever it had to wait for.
+    pub(crate) fn lock(
+        &self,
+        txn: &mut Txn,
+        table: &Table,
+        key: &[u8],
+        waiting: LockWaiting,
+    ) -> Attempt<Taken> {
+        let name = || LockName {
+            table: table.name.clone(),
+            key: table.show_key(key),
+        };
+        let taken = txn.locks.take(key_hash(table.id, key), waiting, name)?;
+        if taken == Taken::Now && txn.reads_newest() {
+            self.renew(txn);
+        }
+        Ok(taken)
+    }
+
+    /// Moves the read point to the newest state.
+    fn renew(&self, txn: &mut Txn) {
+        let newest = || {
+            if txn.writable {
+                self.published()
+            } else {
+                self.readable()
+            }
+        };
+        if newest() > txn.point.at {
+            txn.point = self.points.reopen(&txn.point, newest);
+        }
+    }
+
+    /// A row whose lock the transaction has, with its own changes.
+    pub(crate) fn current(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+    ) -> Attempt<Option<RowView>> {
+        match txn.writes.get(table, key) {
+            None => self.locked_row(txn, table, key),
+            Some(write) => {
+                let base = match write {
+                    Write::Update { .. } => self.look_up(txn, table, key)?,
+                    _ => None,
+                };
+                merged(table, base, write)
+            }
+        }
+    }
+
+    /// A row whose lock the transaction has, without its own changes: as it is at the newest state, which must be what it is
+    /// at the transaction's snapshot. Nobody else can change it from here on.
+    pub(crate) fn locked_row(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+    ) -> Attempt<Option<RowView>> {
+        if txn.reads_newest() {
+            let row = self.look_up(txn, table, key)?;
+            txn.fix();
+            return Ok(row);
+        }
+        let mut newest = Lsn::NONE;
+        let page = descend(&self.view(self.published()), table, key, &mut newest)?;
+        if newest > txn.snapshot() {
+            self.check_unchanged(txn, table, key, newest)?;
+            return self.look_up(txn, table, key);
+        }
+        txn.point.note(newest);
+        let leaf = LeafRef::new(&page)?;
+        let found = leaf.search(key).ok().map(|rank| leaf.slot(rank));
+        found.map(|slot| RowView::of(table, page, slot)).transpose()
+    }
+
+    /// First committer wins: nobody may have changed the row since the snapshot.
+    fn check_unchanged(&self, txn: &Txn, table: &Table, key: &[u8], newest: Lsn) -> Attempt<()> {
+        let snapshot = txn.snapshot();
+        let committing = self.committing.lock();
+        let conflicts = &committing.conflicts;
+        let changed = match conflicts.load_since(table.id, snapshot) {
+            Some(by) => Verdict::Changed(by),
+            None => conflicts.since(key_hash(table.id, key), snapshot),
+        };
+        match changed {
+            Verdict::Unchanged => Ok(()),
+            Verdict::Changed(by) => {
+                txn.point.note(newest);
+                Err(EngineError::WriteConflict {
+                    table: table.name.clone(),
+                    key: table.show_key(key),
+                    snapshot,
+                    by,
+                }
+                .into())
+            }
+            Verdict::Unknown(floor) => Err(EngineError::SnapshotTooOld { snapshot, floor }.into()),
+        }
+    }
+}
+
+/// A place in a range whose rows are locked as they are asked for.
+///
+/// Which rows there are is read first, then each is locked, and read as it is then: one that was deleted meanwhile is left
+/// out. The limit counts rows that are given, not those that are skipped.
+pub struct LockingCursor {
+    table: Arc<Table>,
+    spec: RangeSpec,
+    waiting: LockWaiting,
+    left: usize,
+    /// Keys still to come from the present leaf.
+    keys: VecDeque<KeyBuf>,
+    cursor: Option<Cursor>,
+}
+
+impl LockingCursor {
+    /// A cursor before the first row.
+    pub fn new(table: Arc<Table>, spec: RangeSpec, waiting: LockWaiting) -> LockingCursor {
+        LockingCursor {
+            table,
+            waiting,
+            left: spec.limit.unwrap_or(usize::MAX),
+            spec: RangeSpec {
+                limit: None,
+                ..spec
+            },
+            keys: VecDeque::new(),
+            cursor: None,
+        }
+    }
+
+    /// The next row, locked; `None` at the end. A stop loses no place.
+    pub fn next<V: Volume>(
+        &mut self,
+        engine: &Engine<V>,
+        txn: &mut Txn,
+    ) -> Attempt<Option<RowView>> {
+        engine.prepare(txn, &self.table, "range for update")?;
+        while self.left > 0 && self.fill(engine, txn)? {
+            let Some(key) = self.keys.front() else { break };
+            let taken = engine.lock(txn, &self.table, key, self.waiting)?;
+            let read_at = self.cursor.as_ref().map(Cursor::at);
+            if txn.is_unread() && read_at != Some(txn.snapshot()) {
+                // The read point has moved behind this lock: the range is read again there, from its start. The lock stays,
+                // so this ends.
+                self.cursor = None;
+                self.keys.clear();
+                continue;
+            }
+            let row = match taken {
+                Taken::Skipped => None,
+                Taken::Now | Taken::Before => engine.current(txn, &self.table, key)?,
+            };
+            self.keys.pop_front();
+            if row.is_some() {
+                self.left -= 1;
+                return Ok(row);
+            }
+        }
+        txn.fix();
+        Ok(None)
+    }
+
+    /// Sees to it that a key is there; false at the end of the range.
+    fn fill<V: Volume>(&mut self, engine: &Engine<V>, txn: &Txn) -> Attempt<bool> {
+        while self.keys.is_empty() {
+            let cursor = match &mut self.cursor {
+                Some(cursor) => cursor,
+                place => {
+                    let spec = self.spec.clone();
+                    place.insert(engine.open_range(txn, &self.table, spec)?)
+                }
+            };
+            match cursor.next_block(engine)? {
+                Some(block) => self.keys = block.keys(&self.table)?.into(),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
