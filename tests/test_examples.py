@@ -21,7 +21,15 @@ def run(name: str, *arguments: str, cwd: Path) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "dashboard.py", "demo.py", "failover.py"}
+    tested = {
+        "quickstart.py",
+        "job_queue.py",
+        "threads.py",
+        "asyncio_service.py",
+        "dashboard.py",
+        "demo.py",
+        "failover.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -43,6 +51,11 @@ def test_failover(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [(), ("accounts",)])
 def test_threads(tmp_path: Path, path: tuple[str, ...]) -> None:
     assert "coins: 1,000,000, expected 1,000,000" in run("threads.py", *path, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("path", [(), ("queue",)])
+def test_job_queue(tmp_path: Path, path: tuple[str, ...]) -> None:
+    assert "jobs done: 200 of 200, each once; left: 0" in run("job_queue.py", *path, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("path", [(), ("counters",)])

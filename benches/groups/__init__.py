@@ -12,6 +12,7 @@ GROUPS = (
     "open",
     "commit1",
     "commit16",
+    "hot_row",
     "commit_async",
     "reads",
     "bytes",

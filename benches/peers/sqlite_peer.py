@@ -45,6 +45,15 @@ class SqlitePeer:
 
         return commit
 
+    def adder(self, row: int) -> Callable[[int], None]:
+        """Return a step that adds one to a row, on a connection of its own."""
+        execute = self._connect().cursor().execute
+
+        def add(_n: int) -> None:
+            execute("UPDATE accounts SET balance = balance + 1 WHERE id = ?", (row,))
+
+        return add
+
     def close(self) -> None:
         for connection in self._connections:
             with suppress(sqlite3.Error):
@@ -64,3 +73,12 @@ class SqliteTurnsPeer(SqlitePeer):
                 write(n)
 
         return commit
+
+    def adder(self, row: int) -> Callable[[int], None]:
+        write, turn = super().adder(row), self._turn
+
+        def add(n: int) -> None:
+            with turn:
+                write(n)
+
+        return add

@@ -20,8 +20,8 @@ from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failo
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
 from aurora_engine.instances import instance
-from aurora_engine.metrics import Metric, MetricsServer, metrics_of
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
+from aurora_engine.metrics import Metric, MetricsServer, metrics_of
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
 from aurora_engine.status import Event, Status, status_of

@@ -15,7 +15,7 @@ use crate::constraints::Reference;
 use crate::cursor::RangeSpec;
 use crate::definition::OnDelete;
 use crate::engine::Engine;
-use crate::error::{Attempt, EngineError};
+use crate::error::{Attempt, EngineError, Stop};
 use crate::overflow::Spill;
 use crate::row::RowView;
 use crate::table::Table;
@@ -70,6 +70,17 @@ impl<V: Volume> Engine<V> {
 
     /// Deletes or changes the rows that refer to one which is to be deleted.
     pub(crate) fn cascade(&self, txn: &mut Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<()> {
+        let before = txn.savepoint(None)?;
+        let done = self.carry_out(txn, table, key);
+        // A row that others have locked, or changed: whatever the caller does about it, nothing has happened yet.
+        if let Err(Stop::WaitLock(_) | Stop::Failed(_)) = &done {
+            txn.rollback_to(before)?;
+        }
+        txn.release(before)?;
+        done
+    }
+
+    fn carry_out(&self, txn: &mut Txn, table: &Arc<Table>, key: &[u8]) -> Attempt<()> {
         let plan = self.plan(txn, table, key)?;
         for (table, key, fate) in plan.into_iter().rev() {
             match fate {

@@ -85,6 +85,9 @@ impl<V: Volume> Engine<V> {
         let table = &self.prepare(txn, table, "delete")?;
         self.lock(txn, table, key, LockWaiting::Wait)?;
         if !table.definition.referenced.is_empty() {
+            if self.current(txn, table, key)?.is_none() {
+                return Ok(false);
+            }
             self.cascade(txn, table, key)?;
         }
         self.delete_row(txn, table, key)

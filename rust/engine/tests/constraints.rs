@@ -184,7 +184,10 @@ impl World {
                 Err(
                     EngineError::ParentMissing { .. }
                     | EngineError::ParentReferenced { .. }
-                    | EngineError::CheckViolation { .. },
+                    | EngineError::CheckViolation { .. }
+                    | EngineError::WriteConflict { .. }
+                    // The other one has it: this one does not wait, and goes on.
+                    | EngineError::LockTimeout { .. },
                 ) => self.holds(txn),
                 Err(other) => panic!("{other}"),
             }
