@@ -21,6 +21,8 @@ GROUPS = (
     "scan",
     "replica_lag",
     "failover",
+    "backtrack",
+    "clone",
 )
 
 

@@ -46,7 +46,8 @@ impl Cluster {
     )]
     #[pyo3(signature = (
         path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
-        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None
+        segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None,
+        clone_of=None, clone_at=None
     ))]
     fn new(
         py: Python<'_>,
@@ -63,6 +64,8 @@ impl Cluster {
         background_bytes_per_s: Option<u64>,
         replicas: usize,
         detection_s: Option<f64>,
+        clone_of: Option<&Bound<'_, Cluster>>,
+        clone_at: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Cluster> {
         crate::fork::watch();
         let mut options = match &path {
@@ -92,9 +95,17 @@ impl Cluster {
         options.cache_bytes = cache_bytes.unwrap_or(options.cache_bytes);
         options.background_bytes_per_s =
             background_bytes_per_s.unwrap_or(options.background_bytes_per_s);
-        let cluster = py
-            .detach(|| aurora_runtime::Cluster::open(options))
-            .map_err(|error| raise(py, error))?;
+        let opened = match clone_of {
+            None => py.detach(|| aurora_runtime::Cluster::open(options)),
+            Some(parent) => {
+                let at = clone_at
+                    .map(|at| crate::history::target("at", at))
+                    .transpose()?;
+                let parent = parent.get().db.cluster(py)?;
+                py.detach(|| parent.clone_to(options, at.as_ref()))
+            }
+        };
+        let cluster = opened.map_err(|error| raise(py, error))?;
         let db = Db::new(cluster);
         Ok(Cluster {
             in_flight: Arc::new(InFlight::new(db.clone())),
@@ -324,6 +335,10 @@ impl Cluster {
         use_earliest: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
         crate::history::backtrack(&self.db, to, use_earliest)
+    }
+
+    fn _find<'py>(&self, to: &Bound<'py, PyAny>) -> PyResult<(u64, Bound<'py, PyAny>)> {
+        crate::history::find(&self.db, to)
     }
 
     fn _snapshot<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {

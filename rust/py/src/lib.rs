@@ -9,7 +9,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `history` | moments: backtrack, snapshots, the window |
+//! | `history`, `batches` | moments: backtrack, snapshots, the window |
 //! | `cluster`, `instance`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
@@ -20,6 +20,7 @@
 
 mod aio;
 mod alter;
+mod batches;
 mod cluster;
 mod commit;
 mod db;
@@ -71,6 +72,8 @@ mod _engine {
     use super::alter::{
         add_column, drop_column, rename_column, rename_table, truncate, widen_column,
     };
+    #[pymodule_export]
+    use super::batches::Batches;
     #[pymodule_export]
     use super::cluster::Cluster;
     #[pymodule_export]

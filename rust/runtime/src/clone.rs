@@ -25,7 +25,8 @@ use crate::layout;
 use crate::metastore::DirMetaStore;
 use crate::node::Node;
 use crate::open::{
-    BYTES_IN_FLIGHT_MAX, MEMORY_DIR, Opened, Site, identity, node_config, prepare_site, salt,
+    BYTES_IN_FLIGHT_MAX, MEMORY_DIR, Opened, Site, check_empty, clear_unfinished, identity,
+    node_config, prepare_site, salt,
 };
 use crate::options::OpenOptions;
 use crate::unfinished;
@@ -78,6 +79,13 @@ impl Shared {
         let meta = self.meta.lock();
         let parent = &meta.manifest;
         let seed = self.seed(parent, at)?;
+        if options.path.is_some() && self.in_memory {
+            return Err(Error::InvalidOption {
+                option: "path",
+                expected: "memory=True for the clone of a cluster in memory".into(),
+                got: format!("{:?}", options.path),
+            });
+        }
         let site = match &options.path {
             Some(_) => prepare_site(options)?,
             None => {
@@ -89,13 +97,7 @@ impl Shared {
                 Site { disk, dir, lock }
             }
         };
-        if options.path.is_some() && self.in_memory {
-            return Err(Error::InvalidOption {
-                option: "path",
-                expected: "memory=True for the clone of a cluster in memory".into(),
-                got: site.dir.display().to_string(),
-            });
-        }
+        check_new(&site, options)?;
         announce(&site, options)?;
         let manifest = clone_manifest(&site, options, parent, &seed)?;
         let borrowed = match &options.path {
@@ -181,6 +183,20 @@ impl Shared {
             sources,
         })
     }
+}
+
+/// A clone is only made where nothing is that it could hide or destroy.
+fn check_new(site: &Site, options: &OpenOptions) -> Result<(), Error> {
+    let known = DirMetaStore::discover(&site.disk, &site.dir);
+    if !matches!(known, Ok(None)) {
+        return Err(Error::NotACluster {
+            path: site.dir.clone(),
+            expected: "a new directory for the clone".into(),
+            got: "one with a cluster".into(),
+        });
+    }
+    check_empty(&site.disk, &site.dir, options)?;
+    clear_unfinished(site)
 }
 
 /// The first manifest of a clone: a volume of its own origin whose History is the parent's up to the moment.

@@ -177,7 +177,11 @@ fn refuse_foreign(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Re
 }
 
 /// A new cluster is only made where nothing is that it could hide or destroy.
-fn check_empty(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<(), Error> {
+pub(crate) fn check_empty(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: &OpenOptions,
+) -> Result<(), Error> {
     let names = disk.list(dir).map_err(|source| Error::io(dir, source))?;
     let unfinished = unfinished::marked(&**disk, dir)
         .map_err(|source| Error::io(dir, source))?
@@ -203,7 +207,7 @@ fn check_empty(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Resul
 }
 
 /// What a making that was interrupted left behind is in nobody's way.
-fn clear_unfinished(site: &Site) -> Result<(), Error> {
+pub(crate) fn clear_unfinished(site: &Site) -> Result<(), Error> {
     let io = |source| Error::io(&site.dir, source);
     match unfinished::marked(&*site.disk, &site.dir).map_err(io)? {
         Some(places) => unfinished::clear(&*site.disk, &site.dir, &places).map_err(io),
