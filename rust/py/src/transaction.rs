@@ -234,7 +234,7 @@ impl Transaction {
         let py = slf.py();
         let db = slf.get().core.db.clone();
         let (lsn, _) = crate::history::find(&db, from_)?;
-        let view = Bound::new(py, View::new(py, db, Some(Lsn(lsn)))?)?;
+        let view = Bound::new(py, View::new(py, db, None, Some(Lsn(lsn)))?)?;
         let policy = py.import(intern!(py, "aurora_engine.history"))?;
         policy.call_method1(intern!(py, "put_back"), (slf, table, view, r#where))
     }
