@@ -27,6 +27,7 @@ __all__ = [
     "Commit",
     "Expr",
     "GroupBy",
+    "Instance",
     "Ready",
     "RowIterator",
     "Scan",
