@@ -18,7 +18,7 @@ COMMITS = (1, 10_000, 1_000_000)
 
 def run(context: Context) -> Iterator[Row]:
     """Undo so many commits and come forward again, a few times each."""
-    ours = Ours(context.folder / "backtrack", rows=1_000)
+    ours = Ours(context.folder / "backtrack")
     commit, done = ours.committer(0, 1), 0
     try:
         for wanted in COMMITS:
