@@ -29,6 +29,7 @@ def test_every_example_is_run_here() -> None:
         "dashboard.py",
         "demo.py",
         "failover.py",
+        "undo.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -69,6 +70,15 @@ def test_dashboard(tmp_path: Path, path: tuple[str, ...]) -> None:
     out = run("dashboard.py", *path, cwd=tmp_path)
     assert "at the end: 5,000 orders" in out
     assert "filter: (day >= DATE '2026-03-01')" in out
+
+
+def test_undo(tmp_path: Path) -> None:
+    out = run("undo.py", cwd=tmp_path)
+    assert "<Changes of accounts: 5 inserts, 0 updates, 0 deletes>" in out
+    assert "10 rows" in out
+    assert "forward again: 5 rows" in out
+    assert "clone and compare: 5 rows put back" in out
+    assert "selective: {'insert': 2, 'update': 0, 'delete': 0}, 7 rows" in out
 
 
 @pytest.mark.crash

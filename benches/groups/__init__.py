@@ -22,6 +22,8 @@ GROUPS = (
     "scan",
     "replica_lag",
     "failover",
+    "backtrack",
+    "clone",
 )
 
 

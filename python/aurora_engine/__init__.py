@@ -40,10 +40,11 @@ from aurora_engine._engine import (
 )
 from aurora_engine.aio import Aio
 from aurora_engine.cluster import Cluster, open  # noqa: A004 - `au.open` is meant
+from aurora_engine.drop import drop_cluster
 from aurora_engine.endpoints import Endpoint, Failover, Reader
 from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
 from aurora_engine.expressions import when
-from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot
+from aurora_engine.history import Backtrack, BacktrackWindow, Change, Changes, Snapshot
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
 from aurora_engine.statistics import ColumnStatistics, TableStatistics
 from aurora_engine.status import Event, InstanceStatus, NodeStatus, Status
@@ -68,6 +69,8 @@ __all__ = [
     "AuroraError",
     "Backtrack",
     "BacktrackWindow",
+    "Change",
+    "Changes",
     "Cluster",
     "ColumnStatistics",
     "Commit",
@@ -109,6 +112,7 @@ __all__ = [
     "col",
     "count",
     "desc",
+    "drop_cluster",
     "exceptions",
     "lit",
     "open",

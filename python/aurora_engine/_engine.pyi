@@ -24,10 +24,12 @@ __all__ = [
     "AsyncRowIterator",
     "AsyncSavepoint",
     "AsyncTransaction",
+    "Batches",
     "Cluster",
     "Commit",
     "Expr",
     "GroupBy",
+    "Instance",
     "Ready",
     "RowIterator",
     "Savepoint",
@@ -94,11 +96,21 @@ class Table(Generic[_R_co]):
     @property
     def schema(self) -> Schema:
         """Its columns and key."""
+    def _batches(self, kinds: list[str], rows: list[Any]) -> Batches: ...
     @classmethod
     def __class_getitem__(cls, key: Any) -> Any: ...
 
 # What an expression is combined with: another one, or a value of a column.
 _Operand: TypeAlias = Expr | float | Decimal | str | bytes | dt.date | dt.time | uuid.UUID | None
+
+@final
+class Batches:
+    """Record batches: hand them to anything that takes an Arrow stream."""
+
+    def __arrow_c_schema__(self) -> Any:
+        """The schema as an Arrow PyCapsule."""
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The batches as an Arrow PyCapsule stream."""
 
 @final
 class Expr:
@@ -462,6 +474,27 @@ class Transaction:
     @property
     def isolation(self) -> str:
         """Its isolation level."""
+    def restore_rows(
+        self,
+        table: Table[_R],
+        from_: Commit | int | str | dt.datetime,
+        where: Callable[[_R], object] | None = None,
+    ) -> dict[str, int]:
+        """Makes the rows of a table what they were at a moment, as ordinary changes of this transaction.
+
+        Rows that have gone since come back, rows that have changed are changed back, rows that have come since go.
+
+        Args:
+            table: The table.
+            from_: A commit, an LSN, an aware time, or a snapshot's name.
+            where: Only rows for which this is true, as they are now or as they were then.
+
+        Returns:
+            How many rows were put back (``insert``), changed back (``update``) and removed (``delete``).
+
+        Raises:
+            OutsideWindow: before the window, in the future, or in a history that a backtrack has left.
+        """
     def rollback(self) -> None:
         """Gives up every change and ends the transaction."""
     def commit(self) -> Commit | None:
@@ -708,6 +741,8 @@ class Cluster:
         replicas: int = 0,
         detection_s: float | None = None,
         conflict_bytes: int | None = None,
+        clone_of: Cluster | None = None,
+        clone_at: Commit | int | str | dt.datetime | None = None,
     ) -> Self: ...
     def close(self) -> None:
         """Ends the cluster and gives its directory free. Commits that were acknowledged are durable already."""
@@ -790,6 +825,7 @@ class Cluster:
     def _open_table(self, name: str, row: type[Any]) -> Table[Any]: ...
     def _load(self, table: Table[Any], data: Any, report: Callable[[int], None], sort: bool) -> int: ...
     def _backtrack(self, to: Commit | int | str | dt.datetime, use_earliest: bool) -> dict[str, Any]: ...
+    def _find(self, to: Commit | int | str | dt.datetime) -> tuple[int, dt.datetime]: ...
     def _snapshot(self, name: str) -> dict[str, Any]: ...
     def _snapshots(self) -> list[dict[str, Any]]: ...
     def delete_snapshot(self, name: str) -> None:

@@ -15,10 +15,16 @@ from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 
 if TYPE_CHECKING:
-    from aurora_engine.cluster import ArrowStream
+    import datetime as dt
+    import os
+
+    from aurora_engine.cluster import ArrowStream, Cluster
     from aurora_engine.endpoints import Failover
+    from aurora_engine.history import Backtrack, Changes, Snapshot
     from aurora_engine.statistics import TableStatistics
     from aurora_engine.status import Status
+
+    Moment = _engine.Commit | int | dt.datetime | Snapshot | str
 
 T = TypeVar("T")
 
@@ -130,6 +136,28 @@ class Aio(_engine.Aio):
     async def failover(self, to: str | None = None, *, force: bool = False) -> Failover:
         """Has another instance write, as ``Cluster.failover`` does."""
         return await asyncio.to_thread(self.cluster.failover, to, force=force)
+
+    async def backtrack(self, to: Moment | None = None, *, use_earliest: bool = False) -> Backtrack:
+        """Takes the cluster to another moment, as ``Cluster.backtrack`` does."""
+        return await asyncio.to_thread(self.cluster.backtrack, to, use_earliest=use_earliest)
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """Keeps the present moment, as ``Cluster.snapshot`` does."""
+        return await asyncio.to_thread(self.cluster.snapshot, name)
+
+    async def clone(
+        self, path: str | os.PathLike[str] | None = None, *, memory: bool = False, at: Moment | None = None
+    ) -> Cluster:
+        """A cluster that begins as this one is or was, as ``Cluster.clone`` gives."""
+        return await asyncio.to_thread(self.cluster.clone, path, memory=memory, at=at)
+
+    async def changes(self, table: _engine.Table[Any] | str, since: Moment, until: Moment | None = None) -> Changes:
+        """What became of the rows of a table, as ``Cluster.changes`` does."""
+        return await asyncio.to_thread(self.cluster.changes, table, since, until)
+
+    async def preview_backtrack(self, to: Moment) -> dict[str, Changes]:
+        """What a backtrack would do, as ``Cluster.preview_backtrack`` does."""
+        return await asyncio.to_thread(self.cluster.preview_backtrack, to)
 
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""

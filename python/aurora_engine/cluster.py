@@ -18,7 +18,16 @@ from aurora_engine.aio import Aio
 from aurora_engine.definitions import Definitions
 from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failover_of
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
-from aurora_engine.history import Backtrack, BacktrackWindow, Snapshot, backtrack_of, plain, window_of
+from aurora_engine.history import (
+    Backtrack,
+    BacktrackWindow,
+    Changes,
+    Snapshot,
+    backtrack_of,
+    changes_between,
+    plain,
+    window_of,
+)
 from aurora_engine.instances import instance
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 from aurora_engine.metrics import Metric, MetricsServer, metrics_of
@@ -382,6 +391,65 @@ class Cluster(Definitions):
             SnapshotExists: there is one of this name.
         """
         return Snapshot(**self._snapshot(name))
+
+    def clone(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        memory: bool = False,
+        at: _engine.Commit | int | dt.datetime | Snapshot | str | None = None,
+        cache_bytes: int = 64 * MIB,
+    ) -> Self:
+        """A cluster of its own that begins as this one is, or was at a moment; copy-on-write.
+
+        Nothing is copied: a clone on disk has second names (hard links) of the same files, one in memory reads the same
+        files. Either may be changed, cloned again, or deleted first.
+
+        Args:
+            path: A new directory on the same file system.
+            memory: In memory instead; also of a cluster on disk.
+            at: A commit, an LSN, an aware time, a snapshot or its name, also of a history that a backtrack has left.
+            cache_bytes: Budget of the clone's buffer pool.
+
+        Raises:
+            OutsideWindow, UnknownSnapshot: there is no such moment.
+            NotACluster: the directory holds something. DiskFailed: it is on another file system.
+        """
+        if memory == (path is not None):
+            raise _refused("path", "a path or memory=True", "both" if memory else "neither")
+        return type(self)(
+            None if path is None else os.fsdecode(path),
+            cache_bytes=cache_bytes,
+            clone_of=self,
+            clone_at=None if at is None else plain(at),
+        )
+
+    def changes(
+        self,
+        table: _engine.Table[Any] | str,
+        since: _engine.Commit | int | dt.datetime | Snapshot | str,
+        until: _engine.Commit | int | dt.datetime | Snapshot | str | None = None,
+    ) -> Changes:
+        """What became of the rows of a table between two moments; ``until`` is now by default.
+
+        Raises:
+            OutsideWindow, UnknownSnapshot: there is no such moment. UnknownTable: the table is there at neither.
+        """
+        return changes_between(self, table if isinstance(table, str) else table.name, since, until)
+
+    def preview_backtrack(self, to: _engine.Commit | int | dt.datetime | Snapshot | str) -> dict[str, Changes]:
+        """What a backtrack would do, by table: rows that would come back, change and go.
+
+        Tables of which no row would change are left out.
+
+        Raises:
+            OutsideWindow, UnknownSnapshot: as ``backtrack``.
+        """
+        with self.clone(memory=True, at=to) as then:
+            names = sorted({*self.tables(), *then.tables()})
+        now = self.vdl
+        found = {name: changes_between(self, name, now, to) for name in names}
+        return {name: changes for name, changes in found.items() if len(changes)}
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots, oldest first."""

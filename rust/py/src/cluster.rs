@@ -48,7 +48,7 @@ impl Cluster {
     #[pyo3(signature = (
         path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
         segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None,
-        conflict_bytes=None
+        conflict_bytes=None, clone_of=None, clone_at=None
     ))]
     fn new(
         py: Python<'_>,
@@ -66,6 +66,8 @@ impl Cluster {
         replicas: usize,
         detection_s: Option<f64>,
         conflict_bytes: Option<u64>,
+        clone_of: Option<&Bound<'_, Cluster>>,
+        clone_at: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Cluster> {
         crate::fork::watch();
         let mut options = match &path {
@@ -96,9 +98,17 @@ impl Cluster {
         options.conflict_bytes = conflict_bytes.unwrap_or(options.conflict_bytes);
         options.background_bytes_per_s =
             background_bytes_per_s.unwrap_or(options.background_bytes_per_s);
-        let cluster = py
-            .detach(|| aurora_runtime::Cluster::open(options))
-            .map_err(|error| raise(py, error))?;
+        let opened = match clone_of {
+            None => py.detach(|| aurora_runtime::Cluster::open(options)),
+            Some(parent) => {
+                let at = clone_at
+                    .map(|at| crate::history::target("at", at))
+                    .transpose()?;
+                let parent = parent.get().db.cluster(py)?;
+                py.detach(|| parent.clone_to(options, at.as_ref()))
+            }
+        };
+        let cluster = opened.map_err(|error| raise(py, error))?;
         let db = Db::new(cluster);
         Ok(Cluster {
             in_flight: Arc::new(InFlight::new(db.clone())),
@@ -334,6 +344,10 @@ impl Cluster {
         use_earliest: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
         crate::history::backtrack(&self.db, to, use_earliest)
+    }
+
+    fn _find<'py>(&self, to: &Bound<'py, PyAny>) -> PyResult<(u64, Bound<'py, PyAny>)> {
+        crate::history::find(&self.db, to)
     }
 
     fn _snapshot<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {

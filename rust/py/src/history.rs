@@ -43,6 +43,16 @@ pub fn target(option: &str, object: &Bound<'_, PyAny>) -> PyResult<Target> {
     Err(invalid_option(py, option, expected, &describe(object)))
 }
 
+/// The LSN and time of the commit that a moment means.
+pub fn find<'py>(db: &Db, to: &Bound<'py, PyAny>) -> PyResult<(u64, Bound<'py, PyAny>)> {
+    let py = to.py();
+    let target = target("at", to)?;
+    let cluster = db.cluster(py)?;
+    let found = py.detach(|| cluster.find(&target));
+    let (lsn, time_us) = found.map_err(|error| raise(py, error))?;
+    Ok((lsn.0, timestamp_to_py(py, time_us, TIME)?))
+}
+
 /// Goes to a moment.
 pub fn backtrack<'py>(
     db: &Db,

@@ -9,7 +9,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `history` | moments: backtrack, snapshots, the window |
+//! | `history`, `batches` | moments: backtrack, snapshots, the window |
 //! | `cluster`, `instance`, `table`, `transaction`, `savepoint`, `view`, `range` | the classes that Python sees |
 //! | `scan`, `query`, `group_by`, `load` | and those for many rows |
 //! | `aio`, `pending`, `in_flight`, `ready` | the same for event loops |
@@ -21,6 +21,7 @@
 
 mod aio;
 mod alter;
+mod batches;
 mod cluster;
 mod commit;
 mod db;
@@ -75,6 +76,8 @@ mod _engine {
     use super::alter::{
         add_column, drop_column, rename_column, rename_table, truncate, widen_column,
     };
+    #[pymodule_export]
+    use super::batches::Batches;
     #[pymodule_export]
     use super::cluster::Cluster;
     #[pymodule_export]

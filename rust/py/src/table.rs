@@ -8,7 +8,7 @@ use aurora_page::{Column, KEY_BYTES_MAX, KeyBuf, Schema, Value};
 use aurora_scan::expr::BoundExpr;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
 use crate::db::Db;
 use crate::errors::{Raise, describe, invalid_option};
@@ -42,6 +42,14 @@ impl PyTable {
         // A closed cluster's table has the class that it had; so has one whose class does not fit any more.
         let table = crate::definition::newest(&this.db, slf).unwrap_or_else(|_| slf.clone());
         table.get().shape.class(slf.py()).clone()
+    }
+
+    fn _batches(
+        &self,
+        kinds: Vec<String>,
+        rows: &Bound<'_, PyList>,
+    ) -> PyResult<crate::batches::Batches> {
+        crate::batches::batches(self, kinds, rows)
     }
 
     #[getter]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_engine::Isolation;
+use aurora_engine::{Isolation, Mode};
+use aurora_page::Lsn;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -19,6 +20,7 @@ use crate::scan::Scan;
 use crate::table::PyTable;
 use crate::txn::Core;
 use crate::waiting::{isolation_name, locking};
+use crate::view::View;
 
 /// A transaction. Leaving its `with` statement commits it, or rolls it back on an error.
 #[pyclass(module = "aurora_engine._engine", frozen)]
@@ -266,6 +268,22 @@ impl Transaction {
             reverse: false,
         };
         Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
+    }
+
+    /// Makes rows of a table what they were at a moment.
+    #[pyo3(signature = (table, from_, r#where=None))]
+    fn restore_rows<'py>(
+        slf: &Bound<'py, Self>,
+        table: &Bound<'py, PyTable>,
+        from_: &Bound<'py, PyAny>,
+        r#where: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let db = slf.get().core.db.clone();
+        let (lsn, _) = crate::history::find(&db, from_)?;
+        let view = Bound::new(py, View::new(py, db, None, Some(Lsn(lsn)))?)?;
+        let policy = py.import(intern!(py, "aurora_engine.history"))?;
+        policy.call_method1(intern!(py, "put_back"), (slf, table, view, r#where))
     }
 
     /// Gives up every change. The transaction ends.

@@ -237,7 +237,7 @@ impl Shared {
     }
 
     /// Nodes that have all of an abandoned History: those that had it when it was left, and were not made anew since.
-    fn known_of(&self, manifest: &Manifest, place: &Place) -> Vec<NodeId> {
+    pub(crate) fn known_of(&self, manifest: &Manifest, place: &Place) -> Vec<NodeId> {
         let Place::Abandoned(past) = place else {
             return Vec::new();
         };

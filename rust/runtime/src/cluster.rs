@@ -46,6 +46,8 @@ pub(crate) struct Meta {
 /// What the handle and the threads share.
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
+    /// Removed with the last handle.
+    _borrowed: Option<crate::clone::Borrowed>,
     pub(crate) dir: PathBuf,
     pub(crate) in_memory: bool,
     pub(crate) options: OpenOptions,
@@ -105,7 +107,7 @@ impl Cluster {
         Cluster::start(options, opened)
     }
 
-    fn start(options: OpenOptions, opened: open::Opened) -> Result<Cluster, Error> {
+    pub(crate) fn start(options: OpenOptions, opened: open::Opened) -> Result<Cluster, Error> {
         let manifest = opened.manifest;
         let mut writer = Writer::new(opened.writer);
         first_acks(&mut writer, &opened.nodes);
@@ -157,8 +159,12 @@ impl Cluster {
         let numbered = volume.numbered();
         let writer = Instance::new(0, first_instance(), engine, numbered);
         let replicas = options.replicas;
+        if opened.read_only.is_none() && opened.lock.is_some() {
+            crate::clone::clear_borrowed(&*opened.disk, &opened.dir);
+        }
         let shared = Arc::new(Shared {
             disk: opened.disk,
+            _borrowed: opened.borrowed,
             dir: opened.dir,
             in_memory: options.path.is_none(),
             window_set: Mutex::new(options.window),

@@ -85,11 +85,12 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
         devices,
         jobs: Vec::new(),
         read_only: None,
+        borrowed: None,
     })
 }
 
 /// Leaves a mark, so that what a crash leaves of this making can be cleared away. Only what is empty now may be in it.
-fn announce(site: &Site, options: &OpenOptions) -> Result<(), Error> {
+pub(crate) fn announce(site: &Site, options: &OpenOptions) -> Result<(), Error> {
     let nodes = options.nodes.clone().unwrap_or_else(layout::default_nodes);
     for dir in nodes
         .iter()
@@ -144,7 +145,7 @@ fn first_manifest(site: &Site, options: &OpenOptions) -> Result<Manifest, Error>
     }))
 }
 
-fn make_directories(site: &Site, options: &OpenOptions) -> Result<Vec<NodeInfo>, Error> {
+pub(crate) fn make_directories(site: &Site, options: &OpenOptions) -> Result<Vec<NodeInfo>, Error> {
     let places = options.nodes.clone().unwrap_or_else(layout::default_nodes);
     let mut nodes = Vec::with_capacity(places.len());
     for (index, place) in places.into_iter().enumerate() {

@@ -18,6 +18,7 @@
 //! | `threads` | those of an open cluster: all or none |
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `branch`, `backtrack` | the same volume on another branch, while it is open [3] |
+//! | `clone` | another cluster that begins as this one was |
 //! | `readonly` | opening without leaving a trace |
 //! | [`Instance`], `instances`, `stream` | the writer and its replicas, each with a cache of its own; the redo stream |
 //! | `failover`, `events` | another instance becomes the writer; what has happened |
@@ -35,6 +36,7 @@ mod backtrack;
 mod branch;
 mod changes;
 mod clock;
+mod clone;
 mod cluster;
 mod completions;
 mod create;

@@ -26,7 +26,7 @@ use crate::unfinished;
 /// Bytes of records above the VDL: a slow disk holds commits back before memory runs out.
 pub(crate) const BYTES_IN_FLIGHT_MAX: u64 = 64 << 20;
 /// Where a cluster on memory disks lies.
-const MEMORY_DIR: &str = "/memory";
+pub(crate) const MEMORY_DIR: &str = "/memory";
 
 /// A volume that is open for this process, or only for reading.
 pub(crate) struct Opened {
@@ -42,6 +42,8 @@ pub(crate) struct Opened {
     pub(crate) jobs: Vec<Job>,
     /// Why nothing may be written, if so.
     pub(crate) read_only: Option<String>,
+    /// What it reads from another cluster's disk.
+    pub(crate) borrowed: Option<crate::clone::Borrowed>,
 }
 
 /// A hot log as it was found.
@@ -106,7 +108,7 @@ fn open_site(mut site: Site, options: &OpenOptions) -> Result<Opened, Error> {
     }
 }
 
-fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
+pub(crate) fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
     let Some(path) = &options.path else {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         let dir = PathBuf::from(MEMORY_DIR);
@@ -175,7 +177,11 @@ fn refuse_foreign(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Re
 }
 
 /// A new cluster is only made where nothing is that it could hide or destroy.
-fn check_empty(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Result<(), Error> {
+pub(crate) fn check_empty(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: &OpenOptions,
+) -> Result<(), Error> {
     let names = disk.list(dir).map_err(|source| Error::io(dir, source))?;
     let unfinished = unfinished::marked(&**disk, dir)
         .map_err(|source| Error::io(dir, source))?
@@ -201,7 +207,7 @@ fn check_empty(disk: &Arc<dyn Disk>, dir: &Path, options: &OpenOptions) -> Resul
 }
 
 /// What a making that was interrupted left behind is in nobody's way.
-fn clear_unfinished(site: &Site) -> Result<(), Error> {
+pub(crate) fn clear_unfinished(site: &Site) -> Result<(), Error> {
     let io = |source| Error::io(&site.dir, source);
     match unfinished::marked(&*site.disk, &site.dir).map_err(io)? {
         Some(places) => unfinished::clear(&*site.disk, &site.dir, &places).map_err(io),

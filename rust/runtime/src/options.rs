@@ -128,6 +128,15 @@ impl OpenOptions {
                 return Err(invalid("segment_bytes", accepts, bytes));
             }
         }
+        if let Some(window) = self.window
+            && window > crate::backtrack::WINDOW_MAX
+        {
+            return Err(invalid(
+                "window",
+                "0 to 72 hours".into(),
+                format!("{window:?}"),
+            ));
+        }
         if self.background_bytes_per_s == 0 {
             return Err(invalid("background_bytes_per_s", "at least 1".into(), 0));
         }

@@ -92,6 +92,7 @@ pub(crate) fn recover(
             devices,
             jobs: vec![],
             read_only: Some(reason),
+            borrowed: None,
         });
     }
     let jobs = replicate(&recovering, &nodes, &devices, &mut plan)?;
@@ -112,6 +113,7 @@ pub(crate) fn recover(
         devices,
         jobs,
         read_only: None,
+        borrowed: None,
     })
 }
 
@@ -556,6 +558,7 @@ fn open_for_reading(
         devices,
         jobs: Vec::new(),
         read_only: Some(reason),
+        borrowed: None,
     })
 }
 

@@ -168,7 +168,7 @@ impl Blobs {
         }
     }
 
-    fn path(&self, id: BlobId) -> PathBuf {
+    pub(crate) fn path(&self, id: BlobId) -> PathBuf {
         self.dir.join(format!("{NAME}{:032x}", id.0))
     }
 

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::cache::BlockCache;
 use crate::error::StoreError;
+use crate::fork::is_own;
 use crate::inventory;
 use crate::layer::{ImageEntry, Layer, LayerDir};
 use crate::types::{Damage, LayerKind};
@@ -130,6 +131,12 @@ impl LayerMap {
         Ok(map)
     }
 
+    /// Begins with the layers of another node, as they are; numbers begin at `next`.
+    pub(crate) fn share(&mut self, set: Arc<LayerSet>, next: u64) {
+        *self.next.get_mut() = next;
+        *self.set.get_mut() = set;
+    }
+
     fn reserve(&self, number: u64) {
         let mut next = self.next.lock();
         *next = (*next).max(number + 1);
@@ -150,6 +157,13 @@ impl LayerMap {
     pub(crate) fn publish(&self, added: Vec<Layer>, removed: &[u64]) -> Result<(), StoreError> {
         let unreplaced = added.is_empty();
         let listing = self.listing.lock();
+        let is_shared = |layer: &&Arc<Layer>| !is_own(&self.dir, layer);
+        let shared: BTreeSet<u64> = self
+            .set()
+            .all()
+            .filter(is_shared)
+            .map(|l| l.layer)
+            .collect();
         {
             let mut present = self.set.write();
             let mut set = LayerSet {
@@ -187,7 +201,9 @@ impl LayerMap {
         drop(listing);
         for number in removed {
             self.cache.forget(*number);
-            self.dir.remove(*number)?;
+            if !shared.contains(number) {
+                self.dir.remove(*number)?;
+            }
         }
         // A layer that says what it replaces keeps it from coming back after a crash; without one, the removal has to.
         if unreplaced && !removed.is_empty() {

@@ -31,6 +31,7 @@ mod commits;
 mod compact;
 pub mod disk;
 pub mod error;
+mod fork;
 pub mod identity;
 mod inventory;
 mod layer;
@@ -49,6 +50,7 @@ pub mod types;
 
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{LogError, StoreError};
+pub use fork::ForkTarget;
 pub use identity::{IDENTITY_FILE, NodeIdentity};
 pub use logdev::{Appended, LogConfig, LogDevice, LogEntry, Position, Replay, Ticket};
 pub use materialise::ScanPage;

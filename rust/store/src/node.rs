@@ -32,16 +32,16 @@ use crate::error::StoreError;
 use crate::identity::NodeIdentity;
 use crate::inventory;
 use crate::layer::iter::{Merge, Records};
-use crate::layer::{DeltaWriter, LayerDir};
-use crate::layermap::LayerMap;
+use crate::layer::{DeltaWriter, Layer, LayerDir};
+use crate::layermap::{LayerMap, LayerSet};
 use crate::memlayer::{MemLayer, commit_of};
 use crate::scrub::ScrubCursor;
 use crate::state::State;
 use crate::token::PersistedBlob;
 use crate::types::{Damage, LayerInfo, NodeConfig};
 
-const LAYERS: &str = "layers";
-const BLOBS: &str = "blobs";
+pub(crate) const LAYERS: &str = "layers";
+pub(crate) const BLOBS: &str = "blobs";
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -65,7 +65,7 @@ pub struct NodeStore {
     state: RwLock<Arc<State>>,
     /// Held while the state file is written, so that readers of the state never wait for a disk.
     writing: Mutex<()>,
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     dir: PathBuf,
     identity: NodeIdentity,
     identity_file: Arc<dyn DiskFile>,
@@ -239,6 +239,48 @@ impl NodeStore {
         self.state.read().clone()
     }
 
+    /// What is in memory, none of which changes any more.
+    pub(crate) fn frozen(&self) -> Vec<Arc<MemLayer>> {
+        self.freeze()
+    }
+
+    /// Begins with the layers of another node, as they are.
+    pub(crate) fn share(&mut self, memory: Vec<Arc<MemLayer>>, set: Arc<LayerSet>, next: u64) {
+        self.memory.get_mut().frozen = memory;
+        self.map.share(set, next);
+    }
+
+    /// Keeps blobs in another directory from now on.
+    pub(crate) fn keep_blobs_at(&mut self, disk: Arc<dyn Disk>, dir: PathBuf) {
+        self.blobs = Blobs::new(disk, dir);
+    }
+
+    /// A delta layer of what is in memory; none where that is nothing.
+    pub(crate) fn delta_of(
+        frozen: &[Arc<MemLayer>],
+        dir: &LayerDir,
+        number: u64,
+    ) -> Result<Option<Layer>, StoreError> {
+        let sources = frozen
+            .iter()
+            .map(|m| Records::Memory(m.sorted(|_| true).into_iter()))
+            .collect();
+        let mut merge = Merge::new(sources);
+        let mut writer = DeltaWriter::create(dir, number)?;
+        let mut commits = Vec::new();
+        while let Some(record) = merge.next()? {
+            commits.extend(commit_of(&record));
+            writer.push(&record)?;
+        }
+        if writer.is_empty() {
+            return Ok(None);
+        }
+        commits.sort_by_key(|c| (c.lsn, c.origin));
+        writer
+            .finish(commits.into_iter().map(Ok), Lsn::NONE, &[])
+            .map(Some)
+    }
+
     fn freeze(&self) -> Vec<Arc<MemLayer>> {
         let mut memory = self.memory.write();
         if !memory.open.is_empty() {
@@ -249,22 +291,10 @@ impl NodeStore {
     }
 
     fn write_delta(&self, frozen: &[Arc<MemLayer>]) -> Result<u64, StoreError> {
-        let sources = frozen
-            .iter()
-            .map(|m| Records::Memory(m.sorted(|_| true).into_iter()))
-            .collect();
-        let mut merge = Merge::new(sources);
-        let mut writer = DeltaWriter::create(&self.map.dir, self.map.number())?;
-        let mut commits = Vec::new();
-        while let Some(record) = merge.next()? {
-            commits.extend(commit_of(&record));
-            writer.push(&record)?;
-        }
-        if writer.is_empty() {
+        let number = self.map.number();
+        let Some(layer) = NodeStore::delta_of(frozen, &self.map.dir, number)? else {
             return Ok(0);
-        }
-        commits.sort_by_key(|c| (c.lsn, c.origin));
-        let layer = writer.finish(commits.into_iter().map(Ok), Lsn::NONE, &[])?;
+        };
         let bytes = layer.bytes;
         self.candidates
             .lock()

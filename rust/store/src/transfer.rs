@@ -102,7 +102,7 @@ impl NodeStore {
     }
 
     /// Nothing is known about what was in a layer that cannot be read at all.
-    fn check_readable(&self, set: &LayerSet) -> Result<(), StoreError> {
+    pub(crate) fn check_readable(&self, set: &LayerSet) -> Result<(), StoreError> {
         match set.broken.first() {
             Some(broken) => Err(StoreError::corrupt(
                 &broken.path,
