@@ -21,7 +21,16 @@ def run(name: str, *arguments: str, cwd: Path) -> str:
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "threads.py", "asyncio_service.py", "dashboard.py", "demo.py", "failover.py"}
+    tested = {
+        "quickstart.py",
+        "threads.py",
+        "asyncio_service.py",
+        "dashboard.py",
+        "demo.py",
+        "failover.py",
+        "loading.py",
+        "typed_rows.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -56,6 +65,28 @@ def test_dashboard(tmp_path: Path, path: tuple[str, ...]) -> None:
     out = run("dashboard.py", *path, cwd=tmp_path)
     assert "at the end: 5,000 orders" in out
     assert "filter: (day >= DATE '2026-03-01')" in out
+
+
+@pytest.mark.parametrize("path", [(), ("trades",)])
+def test_loading(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("loading.py", *path, cwd=tmp_path)
+    for line in (
+        "from polars: 50000",
+        "from Parquet: 20000",
+        "from CSV: 5000",
+        "from dicts: 1000",
+        "new ones only: 1000",
+    ):
+        assert line in out
+    assert 'refused: table "trades": row' in out
+
+
+@pytest.mark.parametrize("path", [(), ("orders",)])
+def test_typed_rows(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("typed_rows.py", *path, cwd=tmp_path)
+    assert "typed: Ann 19.90 [{'sku': 1}]" in out
+    assert "dict: {'customer': 'Bob', 'total': Decimal('0.00')}" in out
+    assert 'refused: row 1: column "total"' in out
 
 
 @pytest.mark.crash

@@ -14,6 +14,8 @@ GROUPS = (
     "commit16",
     "commit_async",
     "reads",
+    "load",
+    "insert_many",
     "bytes",
     "reopen",
     "rss",
@@ -33,3 +35,4 @@ class Context:
     seconds: float
     updates: int
     volume_gb: float
+    scale: float

@@ -116,6 +116,11 @@ impl<V: Volume> Engine<V> {
         };
         let note = |conflicts: &mut Conflicts, lsn: Lsn, hashes: &Vec<u64>| {
             hashes.iter().for_each(|hash| conflicts.note(*hash, lsn));
+            if conflicts.is_watching() {
+                writes
+                    .iter()
+                    .for_each(|(object, key, _)| conflicts.note_key(object, key));
+            }
             conflicts.trim(oldest);
         };
         Ok(self.mutate(now_us, make, note)?.1)
@@ -123,11 +128,11 @@ impl<V: Volume> Engine<V> {
 }
 
 /// One change of one row, at the head.
-struct Change<'c, 'e> {
-    edit: &'c mut Edit<'e>,
-    table: &'c Table,
-    key: &'c KeyBuf,
-    chains: &'c mut Chains,
+pub(crate) struct Change<'c, 'e> {
+    pub edit: &'c mut Edit<'e>,
+    pub table: &'c Table,
+    pub key: &'c KeyBuf,
+    pub chains: &'c mut Chains,
 }
 
 impl Change<'_, '_> {
@@ -206,7 +211,7 @@ impl Change<'_, '_> {
         .into()
     }
 
-    fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+    pub fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
         self.edit.count(self.table.id, 1);
         match row {
             Row::Inline(bytes) => self
@@ -223,7 +228,7 @@ impl Change<'_, '_> {
     }
 
     /// The row is there: only the columns that differ are changed.
-    fn replace(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+    pub fn replace(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
         let stored;
         let bytes;
         let values: Vec<ValueRef<'_>> = match row {
@@ -277,7 +282,7 @@ impl Change<'_, '_> {
             .try_for_each(|value| self.edit.free_value(value, self.chains))
     }
 
-    fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
+    pub fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
         let dropped = self.overflows(found, rank, 0..self.table.schema.columns().len())?;
         self.edit.delete_at(self.table, found, rank)?;
         self.edit.count(self.table.id, -1);

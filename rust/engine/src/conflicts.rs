@@ -3,10 +3,10 @@
 //! In memory only: a new engine has no old transactions. Keys are kept as 64-bit hashes; two keys of one hash can at
 //! worst make a transaction run again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
-use aurora_page::{Lsn, ObjectId};
+use aurora_page::{KeyBuf, Lsn, ObjectId};
 use rustc_hash::{FxHashMap, FxHasher};
 
 /// Bytes of an entry: once in the map, which is half empty at worst, and once in the log.
@@ -34,6 +34,19 @@ pub(crate) struct Conflicts {
     floor: Lsn,
     /// Tables that were loaded as a whole, and when.
     loads: FxHashMap<ObjectId, Lsn>,
+    watches: Vec<Watch>,
+}
+
+/// Most keys that are watched: more than one MTR should carry over.
+const WATCHED_MAX: usize = 10_000;
+
+/// Which keys of a table are changed while a load merges its rows.
+#[derive(Debug)]
+struct Watch {
+    load: u32,
+    object: ObjectId,
+    /// `None` once there were too many.
+    keys: Option<BTreeSet<KeyBuf>>,
 }
 
 /// The hash under which a key is kept.
@@ -54,6 +67,7 @@ impl Conflicts {
             entries_max,
             floor,
             loads: FxHashMap::default(),
+            watches: Vec::new(),
         }
     }
 
@@ -77,6 +91,43 @@ impl Conflicts {
     /// A load of the table was linked at `lsn`.
     pub fn note_load(&mut self, object: ObjectId, lsn: Lsn) {
         self.loads.insert(object, lsn);
+        for watch in self.watches.iter_mut().filter(|it| it.object == object) {
+            watch.keys = None;
+        }
+    }
+
+    /// From here on the keys of the table that commits change are kept for this load.
+    pub fn watch(&mut self, object: ObjectId, load: u32) {
+        let keys = Some(BTreeSet::new());
+        self.watches.push(Watch { load, object, keys });
+    }
+
+    /// The load has ended.
+    pub fn unwatch(&mut self, load: u32) {
+        self.watches.retain(|watch| watch.load != load);
+    }
+
+    /// Whether any table is watched.
+    pub fn is_watching(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
+    /// A commit changed this key.
+    pub fn note_key(&mut self, object: ObjectId, key: &KeyBuf) {
+        for watch in self.watches.iter_mut().filter(|it| it.object == object) {
+            if let Some(keys) = &mut watch.keys {
+                keys.insert(key.clone());
+                if keys.len() > WATCHED_MAX {
+                    watch.keys = None;
+                }
+            }
+        }
+    }
+
+    /// The keys that were changed since the load began to watch; `None` if they were too many.
+    pub fn watched(&self, load: u32) -> Option<&BTreeSet<KeyBuf>> {
+        let watch = self.watches.iter().find(|watch| watch.load == load)?;
+        watch.keys.as_ref()
     }
 
     /// A commit at `lsn` changed the key.

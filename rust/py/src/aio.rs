@@ -21,6 +21,7 @@ use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
 use crate::in_flight::InFlight;
+use crate::many::WriteMany;
 use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
 use crate::range::{RangeArgs, RowIterator};
 use crate::ready::Ready;
@@ -110,13 +111,15 @@ impl Aio {
     }
 
     /// The row of a key as it is durable now, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
+        let get = Get::new(&crate::definition::readable(&self.db, table)?, key, columns)?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
@@ -124,15 +127,21 @@ impl Aio {
     }
 
     /// The rows of many keys as they are durable now.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.read(
             py,
-            GetMany::new(&crate::definition::readable(&self.db, table)?, keys)?,
+            GetMany::new(
+                &crate::definition::readable(&self.db, table)?,
+                keys,
+                columns,
+            )?,
         )
     }
 }
@@ -249,23 +258,27 @@ impl AsyncTransaction {
     }
 
     /// The row of a key, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(&self.core.table(table)?, key)?)
+        self.run(py, Get::new(&self.core.table(table)?, key, columns)?)
     }
 
     /// The rows of many keys.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, GetMany::new(&self.core.table(table)?, keys)?)
+        self.run(py, GetMany::new(&self.core.table(table)?, keys, columns)?)
     }
 
     /// Adds a row.
@@ -286,6 +299,26 @@ impl AsyncTransaction {
         row: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.run(py, Upsert::new(&self.core.table(table)?, row)?)
+    }
+
+    /// Adds rows, all of them or none; how many.
+    fn insert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::insert(&self.core.table(table)?, rows)?)
+    }
+
+    /// Adds rows, or replaces those with their keys; how many.
+    fn upsert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::upsert(&self.core.table(table)?, rows)?)
     }
 
     /// Changes columns of a row.
@@ -311,15 +344,18 @@ impl AsyncTransaction {
     }
 
     /// The rows from one key up to another: `async for row in tx.range(...)`.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, columns=None, r#where=None))]
     fn range<'py>(
         &self,
         table: &Bound<'py, PyTable>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
-        limit: Option<usize>,
+        limit: Option<&Bound<'py, PyAny>>,
         reverse: bool,
+        columns: Option<&Bound<'py, PyAny>>,
+        r#where: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<AsyncRowIterator> {
         let args = RangeArgs {
             lo,
@@ -327,6 +363,8 @@ impl AsyncTransaction {
             prefix,
             limit,
             reverse,
+            columns,
+            condition: r#where,
         };
         Ok(AsyncRowIterator(Arc::new(RowIterator::new(
             self.core.clone(),

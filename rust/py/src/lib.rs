@@ -10,11 +10,11 @@
 //! | module | idea |
 //! |---|---|
 //! | `history` | moments: backtrack, snapshots, the window |
-//! | `cluster`, `instance`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
+//! | `cluster`, `instance`, `table`, `transaction`, `view`, `range`, `filter`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
-//! | `txn`, `ops` | what transactions do, written once for both |
+//! | `txn`, `ops`, `many` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
-//! | `shape`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
+//! | `shape`, `input`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
 //! | `alter`, `definition` | tables whose columns change |
 //! | `errors`, `failure`, `status`, `commit` | what is reported |
 
@@ -28,14 +28,17 @@ mod errors;
 mod expr;
 mod expr_functions;
 mod failure;
+mod filter;
 mod fork;
 mod from_py;
 mod group_by;
 mod history;
 mod in_flight;
+mod input;
 mod instance;
 mod load;
 mod lock;
+mod many;
 mod ops;
 mod pytypes;
 mod query;

@@ -7,13 +7,15 @@ use std::vec::IntoIter;
 use aurora_engine::{Cursor, RangeSpec, RowView, Txn};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::db::{Engine, Tried};
-use crate::errors::invalid_option;
+use crate::errors::{describe, invalid_option};
+use crate::filter::Filter;
 use crate::fork::ForkSafe;
 use crate::lock::lock;
 use crate::ops::{LongValues, make_row};
-use crate::table::PyTable;
+use crate::table::{Part, PyTable};
 use crate::txn::Core;
 
 /// The arguments of a range as they come from Python.
@@ -22,14 +24,16 @@ pub struct RangeArgs<'a, 'py> {
     pub lo: Option<&'a Bound<'py, PyAny>>,
     pub hi: Option<&'a Bound<'py, PyAny>>,
     pub prefix: Option<&'a Bound<'py, PyAny>>,
-    pub limit: Option<usize>,
+    pub limit: Option<&'a Bound<'py, PyAny>>,
     pub reverse: bool,
+    pub columns: Option<&'a Bound<'py, PyAny>>,
+    pub condition: Option<&'a Bound<'py, PyAny>>,
 }
 
 impl RangeArgs<'_, '_> {
     /// The encoded range: `lo <= key < hi` in the order of the key, or every key that begins with `prefix`.
     pub fn encode(&self, py: Python<'_>, table: &PyTable) -> PyResult<RangeSpec> {
-        let limit = self.limit;
+        let limit = self.limit.map(row_limit).transpose()?;
         if let Some(prefix) = self.prefix {
             if self.lo.is_some() || self.hi.is_some() {
                 return Err(invalid_option(
@@ -62,10 +66,28 @@ impl RangeArgs<'_, '_> {
     }
 }
 
+fn row_limit(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let number = limit.extract::<usize>();
+    match number {
+        Ok(number) if !limit.is_instance_of::<PyBool>() => Ok(number),
+        _ => {
+            let expected = "a number of rows from 0 up, or None";
+            Err(invalid_option(
+                limit.py(),
+                "limit",
+                expected,
+                &describe(limit),
+            ))
+        }
+    }
+}
+
 struct Position {
     cursor: Option<ForkSafe<Cursor>>,
     rows: ForkSafe<IntoIter<RowView>>,
     next: Option<RowView>,
+    /// Rows that are still to be given.
+    left: usize,
     long: LongValues,
     done: bool,
 }
@@ -75,6 +97,8 @@ struct Position {
 pub struct RowIterator {
     core: Arc<Core>,
     table: Py<PyTable>,
+    part: Part,
+    filter: Option<Filter>,
     spec: RangeSpec,
     position: Mutex<Position>,
 }
@@ -88,21 +112,38 @@ impl RowIterator {
     ) -> PyResult<RowIterator> {
         let table = core.table(table)?;
         let spec = args.encode(table.py(), table.get())?;
-        Ok(RowIterator::of(core, table.unbind(), spec))
+        let part = table.get().part(args.columns)?;
+        let filter = Filter::of(table.get(), args.condition)?;
+        let table = table.unbind();
+        Ok(RowIterator::of(core, table, part, filter, spec))
     }
 
     /// An iterator over an encoded range.
-    pub fn of(core: Arc<Core>, table: Py<PyTable>, spec: RangeSpec) -> RowIterator {
+    pub fn of(
+        core: Arc<Core>,
+        table: Py<PyTable>,
+        part: Part,
+        filter: Option<Filter>,
+        mut spec: RangeSpec,
+    ) -> RowIterator {
+        // Rows are counted once they have met the condition.
+        let left = match &filter {
+            Some(_) => spec.limit.take().unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
         let position = Position {
             cursor: None,
             rows: ForkSafe::new(Vec::new().into_iter()),
             next: None,
+            left,
             long: LongValues::default(),
-            done: false,
+            done: left == 0,
         };
         RowIterator {
             core,
             table,
+            part,
+            filter,
             spec,
             position: Mutex::new(position),
         }
@@ -150,13 +191,26 @@ impl RowIterator {
         position: &mut Position,
     ) -> Tried<Option<Bound<'py, PyAny>>> {
         let table = self.table.get();
+        let shape = self.part.as_deref().unwrap_or(&table.shape);
         loop {
             if position.next.is_none() {
                 position.next = position.rows.get_mut().next();
             }
             if let Some(row) = &position.next {
-                return make_row(py, engine, txn, table, row, &mut position.long).map(Some);
+                let met = match &self.filter {
+                    Some(filter) => filter.test(py, engine, txn, table, row, &mut position.long)?,
+                    None => true,
+                };
+                if met {
+                    let long = &mut position.long;
+                    return make_row(py, engine, txn, table, shape, row, long).map(Some);
+                }
+                position.next = None;
+                position.long.clear();
+                continue;
             }
+            // A condition that few rows meet must not keep Ctrl-C away.
+            py.check_signals()?;
             let cursor = match &mut position.cursor {
                 Some(cursor) => cursor,
                 place => place.insert(ForkSafe::new(engine.range(
@@ -178,7 +232,8 @@ impl Position {
     fn moved(&mut self, given: bool) {
         self.next = None;
         self.long.clear();
-        self.done = !given;
+        self.left = self.left.saturating_sub(1);
+        self.done = !given || self.left == 0;
     }
 }
 
@@ -186,6 +241,15 @@ impl Position {
 impl RowIterator {
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
+    }
+
+    fn __repr__(&self) -> String {
+        let name = &self.table.get().table.name;
+        let state = match self.position.try_lock() {
+            Some(position) if position.done => " (ended)",
+            _ => "",
+        };
+        format!("<RowIterator over table {name:?}{state}>")
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::commit::PyCommit;
 use crate::errors::Raise;
+use crate::many::WriteMany;
 use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
@@ -104,24 +105,28 @@ impl Transaction {
     }
 
     /// The row of a key, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(&self.core.table(table)?, key)?)
+        self.run(py, Get::new(&self.core.table(table)?, key, columns)?)
     }
 
     /// The rows of many keys.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         Ok(self
-            .run(py, GetMany::new(&self.core.table(table)?, keys)?)?
+            .run(py, GetMany::new(&self.core.table(table)?, keys, columns)?)?
             .cast_into()?)
     }
 
@@ -145,6 +150,26 @@ impl Transaction {
     ) -> PyResult<()> {
         self.run(py, Upsert::new(&self.core.table(table)?, row)?)
             .map(drop)
+    }
+
+    /// Adds rows, all of them or none; how many.
+    fn insert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::insert(&self.core.table(table)?, rows)?)
+    }
+
+    /// Adds rows, or replaces those with their keys; how many.
+    fn upsert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::upsert(&self.core.table(table)?, rows)?)
     }
 
     /// Changes columns of a row.
@@ -172,7 +197,7 @@ impl Transaction {
 
     /// The rows from one key up to another, in the order of the key.
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, columns=None, r#where=None))]
     fn range<'py>(
         &self,
         py: Python<'py>,
@@ -180,8 +205,10 @@ impl Transaction {
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
-        limit: Option<usize>,
+        limit: Option<&Bound<'py, PyAny>>,
         reverse: bool,
+        columns: Option<&Bound<'py, PyAny>>,
+        r#where: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RowIterator> {
         self.check_loop(py)?;
         RowIterator::new(
@@ -193,6 +220,8 @@ impl Transaction {
                 prefix,
                 limit,
                 reverse,
+                columns,
+                condition: r#where,
             },
         )
     }
@@ -217,6 +246,8 @@ impl Transaction {
             prefix,
             limit: None,
             reverse: false,
+            columns: None,
+            condition: None,
         };
         Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }
