@@ -144,10 +144,10 @@ impl Instance {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.db.cluster(py)?;
         let table = &readable_on(&self.db, &self.instance, table)?;
-        let get = Get::new(table, key)?;
+        let get = Get::new(table, key, None)?;
         match get.quick(py, &self.instance)? {
             Some(row) => Ok(row),
-            None => self.once(py)?.run(py, &mut Get::new(table, key)?),
+            None => self.once(py)?.run(py, &mut Get::new(table, key, None)?),
         }
     }
 
@@ -159,7 +159,7 @@ impl Instance {
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.db.cluster(py)?;
-        let mut get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys)?;
+        let mut get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys, None)?;
         Ok(self.once(py)?.run(py, &mut get)?.cast_into()?)
     }
 
