@@ -229,7 +229,7 @@ fn texts_bytes_and_uuids_in_every_shape() {
     assert_eq!(read(DataType::Bytes, Arc::new(fixed.clone())), bytes());
     assert_eq!(
         message(DataType::Uuid, Arc::new(fixed)),
-        "row 0, column \"c\": expected uuid, got 2 bytes"
+        "row 100, column \"c\": expected uuid, got 2 bytes"
     );
     let texts = vec![
         "00000000-0000-0000-0000-00000000002a",
@@ -242,7 +242,7 @@ fn texts_bytes_and_uuids_in_every_shape() {
     );
     assert_eq!(
         message(DataType::Uuid, Arc::new(StringArray::from(vec!["2a"]))),
-        "row 0, column \"c\": expected uuid, got text \"2a\""
+        "row 100, column \"c\": expected uuid, got text \"2a\""
     );
     let uuids = FixedSizeBinaryArray::try_from_iter([[7u8; 16]].iter()).unwrap();
     assert_eq!(
