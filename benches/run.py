@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
         "--updates", type=int, default=2_000_000, help="small updates of the bytes group, of 10,000,000"
     )
     parser.add_argument("--volume-gb", type=float, default=5.0, help="size of the big volume that is opened again")
+    parser.add_argument("--scale", type=float, default=1.0, help="scale factor of TPC-H's lineitem that is loaded")
     parser.add_argument(
         "--data", type=Path, default=ROOT / ".bench-data", help="where the files lie (the disk measured)"
     )
@@ -64,7 +65,9 @@ def main() -> int:
     for name in names:
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=args.data))
         try:
-            rows += run_group(name, Context(folder, args.rounds, args.seconds, args.updates, args.volume_gb))
+            rows += run_group(
+                name, Context(folder, args.rounds, args.seconds, args.updates, args.volume_gb, args.scale)
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     print(report.table(rows))

@@ -122,7 +122,7 @@ def test_a_data_frame_makes_a_table(frame: Any) -> None:
         assert au.astuple(db.get(table, 1)) == (1, 2)
         with pytest.raises(ex.SchemaError, match=r"expected as key .*, got int 3"):
             db.create_table("others", frame, key=3)  # type: ignore[call-overload]
-        with pytest.raises(ex.SchemaError, match="expected a Row class or an Arrow schema, got dict"):
+        with pytest.raises(ex.SchemaError, match="expected a Row class, a pydantic model or an Arrow schema, got dict"):
             db.create_table("others", {"id": [1]}, key="id")  # type: ignore[call-overload]
 
 

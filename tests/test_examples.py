@@ -30,6 +30,8 @@ def test_every_example_is_run_here() -> None:
         "demo.py",
         "failover.py",
         "undo.py",
+        "loading.py",
+        "typed_rows.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -79,6 +81,28 @@ def test_undo(tmp_path: Path) -> None:
     assert "forward again: 5 rows" in out
     assert "clone and compare: 5 rows put back" in out
     assert "selective: {'insert': 2, 'update': 0, 'delete': 0}, 7 rows" in out
+
+
+@pytest.mark.parametrize("path", [(), ("trades",)])
+def test_loading(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("loading.py", *path, cwd=tmp_path)
+    for line in (
+        "from polars: 50000",
+        "from Parquet: 20000",
+        "from CSV: 5000",
+        "from dicts: 1000",
+        "new ones only: 1000",
+    ):
+        assert line in out
+    assert 'refused: table "trades": row' in out
+
+
+@pytest.mark.parametrize("path", [(), ("orders",)])
+def test_typed_rows(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("typed_rows.py", *path, cwd=tmp_path)
+    assert "typed: Ann 19.90 [{'sku': 1}]" in out
+    assert "dict: {'customer': 'Bob', 'total': Decimal('0.00')}" in out
+    assert 'refused: row 1: column "total"' in out
 
 
 @pytest.mark.crash

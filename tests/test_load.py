@@ -1,19 +1,23 @@
-"""Bulk load: Arrow data into an empty table, all visible at once or not at all."""
+"""Bulk load: rows in any order and form into any table, all visible at once or not at all."""
 
 from __future__ import annotations
 
 import io
 import os
+import random
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import aurora_engine as au
 from aurora_engine import exceptions as ex
@@ -89,24 +93,140 @@ def test_columns_are_matched_by_name_and_missing_nullable_ones_are_null(db: au.C
     assert db.get(table, (0, 3)) == Line(0, 3, Decimal("0.03"))
 
 
-def test_rows_out_of_order_are_refused_or_sorted(db: au.Cluster, table: au.Table[Line]) -> None:
+def test_rows_out_of_order_are_sorted_unless_they_must_not_be(db: au.Cluster, table: au.Table[Line]) -> None:
     backwards = lines(1_000).take(list(reversed(range(1_000))))
     with pytest.raises(ex.LoadOrder, match="expected rows in ascending key order") as caught:
-        db.load(table, backwards)
+        db.load(table, backwards, sort=False)
     assert (caught.value.last, caught.value.got) == ("(249, 3)", "(249, 2)")
-    assert db.load(table, backwards, sort=True) == 1_000
+    assert db.load(table, backwards) == 1_000
     assert [row.line for row in db.scan(table, hi=1)] == [0, 1, 2, 3]
     other = db.create_table("other", Line)
+    with pytest.raises(ex.DuplicateKey, match=r"row 5: expected no row with key \(0, 0\), got row 0") as twice:
+        db.load(other, pa.concat_tables([lines(5), lines(5)]))
+    assert (twice.value.row, twice.value.key) == (5, "(0, 0)")
+    assert db.scan(other).count() == 0
+
+
+def test_order_that_ends_after_the_first_rows(db: au.Cluster, table: au.Table[Line]) -> None:
+    source = pa.concat_tables([lines(60_000), lines(4)])
     with pytest.raises(ex.LoadOrder):
-        db.load(other, pa.concat_tables([lines(5), lines(5)]), sort=True)
+        db.load(table, source)
+    assert db.scan(table).count() == 0
+    assert db.load(table, source, sort=True, on_conflict="skip") == 60_000
 
 
-def test_a_table_with_rows_is_refused(db: au.Cluster, table: au.Table[Line]) -> None:
-    db.load(table, lines(10))
-    with pytest.raises(ex.TableNotEmpty) as caught:
-        db.load(table, lines(10))
-    assert caught.value.table == "lines"
+@pytest.mark.parametrize("memory", [True, False])
+def test_what_does_not_fit_into_memory_is_sorted_in_files_that_are_gone(tmp_path: Path, memory: bool) -> None:
+    source = lines(30_000)
+    shuffled = source.take(random.Random(1).sample(range(30_000), 30_000))
+    with au.open(memory=True) if memory else au.open(tmp_path / "db") as db:
+        table = db.create_table("lines", Line)
+        assert db.load(table, shuffled, memory_bytes=100_000) == 30_000
+        assert pa.table(db.scan(table)).equals(source.cast(pa.schema(db.scan(table))))
+        assert db.load(table, shuffled, memory_bytes=100_000, on_conflict="skip") == 0
+        with pytest.raises(ex.DuplicateKey):
+            db.load(table, shuffled, memory_bytes=100_000)
+        assert list(tmp_path.glob("db/sort/*")) == []
+    if not memory:
+        (tmp_path / "db" / "sort").mkdir(exist_ok=True)
+        (tmp_path / "db" / "sort" / "run-1-1").write_bytes(b"of a process that was killed")
+        with au.open(tmp_path / "db") as db:
+            assert not (tmp_path / "db" / "sort").exists()
+            assert db.scan(db.table("lines", Line)).count() == 30_000
+
+
+def test_a_table_with_rows_takes_more(db: au.Cluster, table: au.Table[Line]) -> None:
+    assert db.load(table, lines(10)) == 10
+    with pytest.raises(
+        ex.DuplicateKey, match=r"row 3: expected no row with key \(0, 3\), got one in the table"
+    ) as caught:
+        db.load(table, lines(20).slice(0, 20).take([18, 17, 16, 3, 19]))
+    assert (caught.value.table, caught.value.row) == ("lines", 3)
     assert db.scan(table).count() == 10
+    assert db.load(table, lines(20).slice(10)) == 10
+    changed = [Line(0, 0, Decimal(7)), Line(9, 9, Decimal(8)), Line(9, 9, Decimal(9))]
+    assert db.load(table, changed, on_conflict="skip") == 1
+    assert db.get_many(table, [(0, 0), (9, 9)]) == [Line(0, 0, Decimal(0), "note 0"), changed[1]]
+    assert db.load(table, changed, on_conflict="replace") == 2
+    assert db.get_many(table, [(0, 0), (9, 9)]) == [changed[0], changed[2]]
+    assert db.scan(table).count() == 21
+
+
+ROW_IDS = st.lists(st.integers(0, 60), max_size=40)
+
+
+@given(
+    before=ROW_IDS,
+    loads=st.lists(st.tuples(ROW_IDS, st.sampled_from(["error", "replace", "skip"]), st.booleans()), max_size=3),
+    large=st.booleans(),
+)
+@settings(max_examples=15)
+def test_loads_do_what_a_dict_does(before: list[int], loads: list[Any], large: bool) -> None:
+    def row(serial: int, place: int, number: int) -> Line:
+        note = "x" * 20_000 if (number + serial) % 7 == 0 else f"{serial}.{place}"
+        return Line(number, 0, Decimal(serial), note)
+
+    # Rows that make a load too large for one transaction, so that it is merged; they sort after the others.
+    filler = [Line(100, n, Decimal(0)) for n in range(100_001)] if large else []
+    with au.open(memory=True) as db:
+        table = db.create_table("lines", Line)
+        db.upsert_many(table, [row(0, place, number) for place, number in enumerate(before)])
+        model = {row_.number: row_ for row_ in (row(0, place, number) for place, number in enumerate(before))}
+        for serial, (numbers, on_conflict, shuffle) in enumerate(loads, 1):
+            given_ = [row(serial, place, number) for place, number in enumerate(numbers)]
+            if shuffle:
+                random.Random(serial).shuffle(given_)
+            after = dict(model)
+            clash = False
+            for one in given_:
+                if one.number in after:
+                    clash = True
+                    if on_conflict == "skip":
+                        continue
+                after[one.number] = one
+            extra = filler if serial == 1 else []
+            if clash and on_conflict == "error":
+                with pytest.raises(ex.DuplicateKey):
+                    db.load(table, [*given_, *extra])
+            else:
+                db.load(table, [*given_, *extra], on_conflict=on_conflict)
+                model = after
+            assert list(db.scan(table, hi=100)) == [model[number] for number in sorted(model)]
+
+
+def test_rows_may_come_from_work_on_the_table_itself(db: au.Cluster, table: au.Table[Line]) -> None:
+    db.load(table, lines(1_000))
+
+    def rows() -> Iterator[Line]:
+        yield from (Line(1_000 + n, 0, Decimal(1)) for n in range(100_001))
+        with db.transaction() as tx:
+            tx.update(table, (0, 0), price=Decimal(77))
+            tx.delete(table, (0, 1))
+            tx.insert(table, Line(-1, 0, Decimal(5)))
+
+    assert db.load(table, rows()) == 100_001
+    assert db.scan(table).count() == 1_000 + 100_001
+    assert [row.price for row in db.scan(table, hi=(0, 2))] == [Decimal(5), Decimal(77)]
+
+
+def test_a_writer_beside_a_merge_loses_nothing(db: au.Cluster, table: au.Table[Line]) -> None:
+    db.load(table, lines(100))
+    stop, written = threading.Event(), []
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set() and number < 5_000:
+            number += 1
+            db.run(lambda tx, n=number: tx.insert(table, Line(-n, 0, Decimal(n))))
+            written.append(-number)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    db.load(table, (Line(1_000 + n, 0, Decimal(1)) for n in range(120_000)))
+    stop.set()
+    thread.join()
+    assert sorted(written) == [row.number for row in db.scan(table, hi=0)]
+    assert db.scan(table).count() == 100 + 120_000 + len(written)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +245,7 @@ def test_a_table_with_rows_is_refused(db: au.Cluster, table: au.Table[Line]) -> 
             "row 0, column",
         ),
         (lambda t: t.set_column(1, "line", pa.array([2**40] * 10)), ex.ValueOutOfRange, 'row 0, column "line"'),
-        (lambda _: 5, ex.TypeMismatch, "expected an object with __arrow_c_stream__, got int 5"),
+        (lambda _: 5, ex.TypeMismatch, "expected an Arrow stream, an iterable of rows, or paths of files, got int 5"),
     ],
 )
 def test_data_that_does_not_fit(

@@ -121,7 +121,7 @@ def test_a_table_from_an_arrow_schema(db: au.Cluster) -> None:
         (pa.schema([("x", pa.int8())]), "y", "expected key columns among"),
         (pa.schema([]), (), "a table has 1 to 1024 columns, got 0"),
         (pa.schema([("x", pa.int8())]), None, "expected key= with the key columns"),
-        (5, "x", "expected a Row class or an Arrow schema, got int"),
+        (5, "x", "expected a Row class, a pydantic model or an Arrow schema, got int"),
     ],
 )
 def test_schemas_that_cannot_be(db: au.Cluster, schema: object, key: str, message: str) -> None:

@@ -11,7 +11,7 @@ import aurora_engine
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 from decimal import Decimal
-from typing import Annotated, assert_type
+from typing import Annotated, Any, assert_type
 
 import aurora_engine as au
 
@@ -47,6 +47,12 @@ async def main() -> None:
 Account(1)  # E: missing
 Account(1, "Ann").owner = "Bob"  # E: read-only
 tx.insert(accounts, 5)  # E: not a row
+tx.insert(accounts, {"id": 1, "owner": "Ann"})
+tx.insert_many(accounts, [Account(1, "Ann"), (2, "Bob", Decimal(0))])
+assert_type(db.table("accounts", rows="dict"), au.Table[dict[str, Any]])
+assert_type(tx.get(db.table("accounts", rows="tuple"), 1), tuple[Any, ...] | None)
+for part in tx.range(accounts, columns=["owner"]):
+    print(part.owner)
 """
 
 

@@ -15,6 +15,8 @@ GROUPS = (
     "hot_row",
     "commit_async",
     "reads",
+    "load",
+    "insert_many",
     "bytes",
     "reopen",
     "rss",
@@ -36,3 +38,4 @@ class Context:
     seconds: float
     updates: int
     volume_gb: float
+    scale: float

@@ -7,15 +7,19 @@ import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
+<<<<<<< HEAD
 from aurora_engine.isolation import Isolation, LockTimeout
 from aurora_engine.rows import Row
+=======
+from aurora_engine.rows import AnyRow, ArrowRows, RowInput
+>>>>>>> loading
 
-_R = TypeVar("_R", bound=Row)
-_R_co = TypeVar("_R_co", bound=Row, covariant=True)
+_R = TypeVar("_R", bound=AnyRow)
+_R_co = TypeVar("_R_co", bound=AnyRow, covariant=True)
 _T_co = TypeVar("_T_co", covariant=True)
 
 __all__ = [
@@ -376,6 +380,7 @@ class Transaction:
                 ``Cluster.run``.
             CommitUnknown: durability could not be confirmed.
         """
+<<<<<<< HEAD
     def get(
         self,
         table: Table[_R],
@@ -402,6 +407,24 @@ class Transaction:
         """The rows of many keys in their order, ``None`` where there is none."""
     def insert(self, table: Table[_R], row: _R) -> None:
         """Adds a row. As every change, it locks the key first.
+=======
+    @overload
+    def get(self, table: Table[_R], key: Any) -> _R | None: ...
+    @overload
+    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Any: ...
+    @overload
+    def get(self, table: Table[_R], key: Any, *, columns: None) -> _R | None:
+        """The row of a key (a tuple for a key of several columns), or ``None``; with ``columns``, these only."""
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]: ...
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> list[_R | None]:
+        """The rows of many keys in their order, ``None`` where there is none."""
+    def insert(self, table: Table[_R], row: _R | RowInput) -> None:
+        """Adds a row.
+>>>>>>> loading
 
         Raises:
             DuplicateKey: there is a row with its key.
@@ -409,8 +432,22 @@ class Transaction:
             WriteConflict, SnapshotTooOld: the key was changed since the transaction's snapshot, or that is not known.
             TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge, TransactionTooLarge.
         """
-    def upsert(self, table: Table[_R], row: _R) -> None:
+    def upsert(self, table: Table[_R], row: _R | RowInput) -> None:
         """Adds a row, or replaces the one with its key."""
+    def insert_many(self, table: Table[_R], rows: Iterable[_R | RowInput] | ArrowRows) -> int:
+        """Adds rows, all of them or none, and returns how many: much cheaper than one call for each.
+
+        Args:
+            table: The table.
+            rows: An iterable of rows, each a typed row, a dict, a tuple or a pydantic model; or an Arrow stream.
+
+        Raises:
+            DuplicateKey: there is a row with one of the keys, or two of the rows have one key.
+            TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge: ``row`` is the number of the row.
+            TransactionTooLarge: ``Cluster.load`` is for so many rows.
+        """
+    def upsert_many(self, table: Table[_R], rows: Iterable[_R | RowInput] | ArrowRows) -> int:
+        """Adds rows, or replaces those with their keys, and returns how many; of one key the last counts."""
     def update(self, table: Table[Any], key: Any, /, **changes: Any) -> None:
         """Sets columns of a row to values, or to expressions over its columns, which are evaluated under its lock.
 
@@ -421,6 +458,7 @@ class Transaction:
         """
     def delete(self, table: Table[Any], key: Any) -> bool:
         """Removes the row of a key; whether there was one."""
+    @overload
     def range(
         self,
         table: Table[_R],
@@ -430,15 +468,50 @@ class Transaction:
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
+<<<<<<< HEAD
         for_update: bool = False,
         nowait: bool = False,
         skip_locked: bool = False,
+=======
+        where: Expr | None = None,
+    ) -> RowIterator[_R]: ...
+    @overload
+    def range(
+        self,
+        table: Table[Any],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        columns: Sequence[str],
+        where: Expr | None = None,
+    ) -> RowIterator[Any]: ...
+    @overload
+    def range(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        columns: None,
+        where: Expr | None = None,
+>>>>>>> loading
     ) -> RowIterator[_R]:
         """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``.
 
         For a key of several columns a bound is a tuple of its first values. It sees the changes that the transaction
+<<<<<<< HEAD
         has made so far. With ``for_update`` each row is locked before it is given; ``nowait`` and ``skip_locked`` say
         what happens with those that others have locked, as in ``get``. ``limit`` counts the rows that are given.
+=======
+        has made so far. Of the rows, those are given that meet ``where`` (``col("balance") > 100``), at most ``limit``,
+        with the named ``columns`` only.
+>>>>>>> loading
         """
     def scan(
         self,
@@ -516,6 +589,7 @@ class AsyncTransaction:
         traceback: TracebackType | None,
         /,
     ) -> Awaitable[None]: ...
+<<<<<<< HEAD
     def get(
         self,
         table: Table[_R],
@@ -527,15 +601,35 @@ class AsyncTransaction:
     ) -> Awaitable[_R | None]:
         """The row of a key (a tuple for a key of several columns), or ``None``; locked first with ``for_update``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
+=======
+    @overload
+    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]: ...
+    @overload
+    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Awaitable[Any]: ...
+    @overload
+    def get(self, table: Table[_R], key: Any, *, columns: None) -> Awaitable[_R | None]:
+        """The row of a key (a tuple for a key of several columns), or ``None``; with ``columns``, these only."""
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> Awaitable[list[Any]]: ...
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> Awaitable[list[_R | None]]:
+>>>>>>> loading
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R) -> Awaitable[None]:
+    def insert(self, table: Table[_R], row: _R | RowInput) -> Awaitable[None]:
         """Adds a row."""
-    def upsert(self, table: Table[_R], row: _R) -> Awaitable[None]:
+    def upsert(self, table: Table[_R], row: _R | RowInput) -> Awaitable[None]:
         """Adds a row, or replaces the one with its key."""
+    def insert_many(self, table: Table[_R], rows: Iterable[_R | RowInput] | ArrowRows) -> Awaitable[int]:
+        """Adds rows, all of them or none; how many."""
+    def upsert_many(self, table: Table[_R], rows: Iterable[_R | RowInput] | ArrowRows) -> Awaitable[int]:
+        """Adds rows, or replaces those with their keys; how many."""
     def update(self, table: Table[Any], key: Any, /, **changes: Any) -> Awaitable[None]:
         """Sets columns of a row to values, or to expressions over its columns."""
     def delete(self, table: Table[Any], key: Any) -> Awaitable[bool]:
         """Removes the row of a key; whether there was one."""
+    @overload
     def range(
         self,
         table: Table[_R],
@@ -545,9 +639,39 @@ class AsyncTransaction:
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
+<<<<<<< HEAD
         for_update: bool = False,
         nowait: bool = False,
         skip_locked: bool = False,
+=======
+        where: Expr | None = None,
+    ) -> AsyncRowIterator[_R]: ...
+    @overload
+    def range(
+        self,
+        table: Table[Any],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        columns: Sequence[str],
+        where: Expr | None = None,
+    ) -> AsyncRowIterator[Any]: ...
+    @overload
+    def range(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        columns: None,
+        where: Expr | None = None,
+>>>>>>> loading
     ) -> AsyncRowIterator[_R]:
         """The rows of a range, for ``async for``."""
     def savepoint(self, name: str | None = None) -> AsyncSavepoint:
@@ -637,10 +761,21 @@ class View:
         Raises:
             UnknownTable: there was none of this name.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
-        """The row of a key (a tuple for a key of several columns), or ``None``."""
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+    @overload
+    def get(self, table: Table[_R], key: Any) -> _R | None: ...
+    @overload
+    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Any: ...
+    @overload
+    def get(self, table: Table[_R], key: Any, *, columns: None) -> _R | None:
+        """The row of a key (a tuple for a key of several columns), or ``None``; with ``columns``, these only."""
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]: ...
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> list[_R | None]:
         """The rows of many keys in their order, ``None`` where there is none."""
+    @overload
     def range(
         self,
         table: Table[_R],
@@ -650,6 +785,33 @@ class View:
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
+        where: Expr | None = None,
+    ) -> RowIterator[_R]: ...
+    @overload
+    def range(
+        self,
+        table: Table[Any],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        columns: Sequence[str],
+        where: Expr | None = None,
+    ) -> RowIterator[Any]: ...
+    @overload
+    def range(
+        self,
+        table: Table[_R],
+        lo: Any = None,
+        hi: Any = None,
+        *,
+        prefix: Any = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        columns: None,
+        where: Expr | None = None,
     ) -> RowIterator[_R]:
         """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``."""
     def scan(
@@ -715,9 +877,19 @@ class Aio:
         lock_timeout: LockTimeout = ...,
     ) -> AsyncTransaction:
         """A transaction: ``async with db.aio.transaction() as tx``."""
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
-        """The row of a key as it is durable now, or ``None``."""
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
+    @overload
+    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]: ...
+    @overload
+    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Awaitable[Any]: ...
+    @overload
+    def get(self, table: Table[_R], key: Any, *, columns: None) -> Awaitable[_R | None]:
+        """The row of a key as it is durable now, or ``None``; with ``columns``, these only."""
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> Awaitable[list[Any]]: ...
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> Awaitable[list[_R | None]]:
         """The rows of many keys as they are durable now."""
 
 @disjoint_base
@@ -781,9 +953,19 @@ class Cluster:
             lock_timeout: For how long an operation waits for a row's lock before it raises ``LockTimeout``: seconds
                 (10 by default) or a ``timedelta``; 0 does not wait, ``None`` waits for ever.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
-        """The row of a key as it is durable now, or ``None``."""
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+    @overload
+    def get(self, table: Table[_R], key: Any) -> _R | None: ...
+    @overload
+    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Any: ...
+    @overload
+    def get(self, table: Table[_R], key: Any, *, columns: None) -> _R | None:
+        """The row of a key as it is durable now, or ``None``; with ``columns``, these only."""
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]: ...
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> list[_R | None]:
         """The rows of many keys as they are durable now, all at one moment."""
     def view(self, *, at: Commit | int | dt.datetime | None = None, after: Commit | int | None = None) -> View:
         """A consistent view.
@@ -823,7 +1005,15 @@ class Cluster:
     def _create_table(self, name: str, schema: Schema, row: type[Any], exist_ok: bool) -> Table[Any]: ...
     def _table_schema(self, name: str) -> Schema: ...
     def _open_table(self, name: str, row: type[Any]) -> Table[Any]: ...
-    def _load(self, table: Table[Any], data: Any, report: Callable[[int], None], sort: bool) -> int: ...
+    def _load(
+        self,
+        table: Table[Any],
+        parts: Iterable[Any],
+        report: Callable[[str, int, int], None],
+        sort: bool | None,
+        on_conflict: str,
+        memory_bytes: int,
+    ) -> tuple[int, int, int]: ...
     def _backtrack(self, to: Commit | int | str | dt.datetime, use_earliest: bool) -> dict[str, Any]: ...
     def _find(self, to: Commit | int | str | dt.datetime) -> tuple[int, dt.datetime]: ...
     def _snapshot(self, name: str) -> dict[str, Any]: ...

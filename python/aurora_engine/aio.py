@@ -7,18 +7,19 @@ durability without a thread: one wake-up of the loop covers every commit that on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from aurora_engine import _engine
 from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
+from aurora_engine.rows import AnyRow, ArrowRows, RowInput
 
 if TYPE_CHECKING:
     import datetime as dt
     import os
 
-    from aurora_engine.cluster import ArrowStream, Cluster
+    from aurora_engine.cluster import Cluster, LoadSource
     from aurora_engine.endpoints import Failover
     from aurora_engine.history import Backtrack, Changes, Snapshot
     from aurora_engine.statistics import TableStatistics
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     Moment = _engine.Commit | int | dt.datetime | Snapshot | str
 
+A = TypeVar("A", bound=AnyRow)
 T = TypeVar("T")
 
 RETRIES = 50
@@ -88,11 +90,42 @@ class Aio(_engine.Aio):
                     return None
         raise AssertionError("every attempt returns, raises or goes on")  # pragma: no cover
 
+    async def insert_many(self, table: _engine.Table[A], rows: Iterable[A | RowInput] | ArrowRows) -> int:
+        """Adds rows in a transaction of its own, all of them or none; how many."""
+        return await self._write_many(lambda tx, rows: tx.insert_many(table, rows), rows)
+
+    async def upsert_many(self, table: _engine.Table[A], rows: Iterable[A | RowInput] | ArrowRows) -> int:
+        """Adds rows, or replaces those with their keys, in a transaction of its own; how many."""
+        return await self._write_many(lambda tx, rows: tx.upsert_many(table, rows), rows)
+
+    async def _write_many(self, write: Callable[[_engine.AsyncTransaction, Any], Awaitable[int]], rows: Any) -> int:
+        if hasattr(rows, "__arrow_c_stream__"):
+            # A stream may be read once only, so a conflict is raised and not tried again.
+            async with self.transaction() as tx:
+                return await write(tx, rows)
+        again = rows if isinstance(rows, (list, tuple)) or not hasattr(rows, "__iter__") else list(rows)
+        return await self.run(lambda tx: write(tx, again))
+
     async def load(
-        self, table: _engine.Table[Any], data: ArrowStream, *, sort: bool = False, show_progress: bool | None = None
+        self,
+        table: _engine.Table[Any],
+        source: LoadSource,
+        *,
+        on_conflict: Literal["error", "replace", "skip"] = "error",
+        sort: bool | None = None,
+        memory_bytes: int = 64 << 20,
+        show_progress: bool | None = None,
     ) -> int:
-        """Loads Arrow data in bulk, as ``Cluster.load`` does, in a thread of its own."""
-        return await asyncio.to_thread(self.cluster.load, table, data, sort=sort, show_progress=show_progress)
+        """Loads rows in bulk, as ``Cluster.load`` does, in a thread of its own."""
+        return await asyncio.to_thread(
+            self.cluster.load,
+            table,
+            source,
+            on_conflict=on_conflict,
+            sort=sort,
+            memory_bytes=memory_bytes,
+            show_progress=show_progress,
+        )
 
     async def add_column(
         self, table: _engine.Table[Any] | str, column: str, kind: Any, *, default: Any = None

@@ -9,9 +9,9 @@ import datetime as dt
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Literal, Protocol, Self, TypeVar, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
@@ -31,11 +31,27 @@ from aurora_engine.history import (
 from aurora_engine.instances import instance
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 from aurora_engine.metrics import Metric, MetricsServer, metrics_of
-from aurora_engine.progress import progress, row_count
-from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
+from aurora_engine.progress import progress
+from aurora_engine.rows import (
+    AnyRow,
+    ArrowRows,
+    Key,
+    Model,
+    Row,
+    RowInput,
+    RowType,
+    desc,
+    is_model,
+    key_parts,
+    model_schema,
+    row_class,
+)
+from aurora_engine.sources import StrPath, source_of
 from aurora_engine.status import Event, Status, status_of
 
 R = TypeVar("R", bound=Row)
+A = TypeVar("A", bound=AnyRow)
+M = TypeVar("M", bound=Model)
 T = TypeVar("T")
 
 MIB = 1 << 20
@@ -64,12 +80,16 @@ class HasArrowSchema(Protocol):
         """The Arrow schema."""
 
 
-class ArrowStream(Protocol):
-    """Anything that gives Arrow record batches: a table, a data frame, a reader, a query's result."""
+ArrowStream = ArrowRows
 
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """The record batches as an Arrow PyCapsule."""
+AnySchema = type[Row] | type[Model] | ArrowSchema | HasArrowSchema
+"""What describes a table."""
 
+LoadSource = ArrowRows | Iterable[AnyRow | RowInput] | StrPath | Sequence[StrPath]
+"""What ``load`` takes."""
+
+RowKind = Literal["dict", "tuple"]
+"""What reading gives instead of objects of a class."""
 
 RETRIES = 50
 """How often ``run`` tries a transaction that meets others."""
@@ -211,24 +231,37 @@ class Cluster(Definitions):
     @overload
     def create_table(self, name: str, row: type[R], *, exist_ok: bool = False) -> _engine.Table[R]: ...
     @overload
+    def create_table(self, name: str, row: type[M], *, key: Key, exist_ok: bool = False) -> _engine.Table[M]: ...
+    @overload
+    def create_table(
+        self, name: str, row: AnySchema, *, rows: Literal["dict"], key: Key | None = None, exist_ok: bool = False
+    ) -> _engine.Table[dict[str, Any]]: ...
+    @overload
+    def create_table(
+        self, name: str, row: AnySchema, *, rows: Literal["tuple"], key: Key | None = None, exist_ok: bool = False
+    ) -> _engine.Table[tuple[Any, ...]]: ...
+    @overload
     def create_table(
         self, name: str, row: ArrowSchema | HasArrowSchema, *, key: Key, exist_ok: bool = False
     ) -> _engine.Table[Any]: ...
     def create_table(
         self,
         name: str,
-        row: type[Row] | ArrowSchema | HasArrowSchema,
+        row: AnySchema,
         *,
         key: Key | None = None,
+        rows: RowKind | None = None,
         exist_ok: bool = False,
     ) -> _engine.Table[Any]:
         """Makes a table for the rows of a class, or for an Arrow schema.
 
         Args:
             name: The table's name, unique in the cluster.
-            row: A ``Row`` class; or anything with ``__arrow_c_schema__``, or with a ``schema`` that has it, as data
-                frames do. ``key`` names its key columns.
-            key: The key columns for an Arrow schema.
+            row: A ``Row`` class; a pydantic model; or anything with ``__arrow_c_schema__``, or with a ``schema`` that
+                has it, as data frames do. For the latter ``key`` names the key columns.
+            key: The key columns for a model or an Arrow schema.
+            rows: What reading gives: rows of the class (for an Arrow schema, of one made from it), or ``"dict"`` or
+                ``"tuple"``. Writing takes any of them.
             exist_ok: Open the table if it is there already with this schema.
 
         Raises:
@@ -237,8 +270,9 @@ class Cluster(Definitions):
             SchemaError: no table can have this schema.
         """
         schema, cls = _schema_and_class(name, row, key)
+        made = _row_kind(rows) or cls or row_class(name, schema)
         try:
-            return self._create_table(name, schema, cls, exist_ok)
+            return self._create_table(name, schema, made, exist_ok)
         except SchemaMismatch:
             # The engine says that they differ; the columns say in what.
             raise _mismatch(name, schema, self._table_schema(name)) from None
@@ -246,21 +280,66 @@ class Cluster(Definitions):
     @overload
     def table(self, name: str) -> _engine.Table[Any]: ...
     @overload
+    def table(
+        self, name: str, row: type[R] | None = None, *, rows: Literal["dict"]
+    ) -> _engine.Table[dict[str, Any]]: ...
+    @overload
+    def table(
+        self, name: str, row: type[R] | None = None, *, rows: Literal["tuple"]
+    ) -> _engine.Table[tuple[Any, ...]]: ...
+    @overload
     def table(self, name: str, row: type[R]) -> _engine.Table[R]: ...
-    def table(self, name: str, row: type[Row] | None = None) -> _engine.Table[Any]:
+    @overload
+    def table(self, name: str, row: type[M]) -> _engine.Table[M]: ...
+    def table(self, name: str, row: type[Any] | None = None, *, rows: RowKind | None = None) -> _engine.Table[Any]:
         """Opens a table. Without a class, its rows get one made from the schema.
+
+        Args:
+            name: The table's name.
+            row: The ``Row`` class or pydantic model of its rows.
+            rows: ``"dict"`` or ``"tuple"``: what reading gives instead of objects of a class.
 
         Raises:
             UnknownTable: there is none of this name.
             SchemaMismatch: the class describes another schema.
         """
         schema = self._table_schema(name)
+        made = _row_kind(rows)
         if row is None:
-            return self._open_table(name, row_class(name, schema))
-        wanted = _class_schema(row)
+            return self._open_table(name, made or row_class(name, schema))
+        wanted = model_schema(row, _key_of(schema)) if is_model(row) else _class_schema(row)
         if wanted != schema:
             raise _mismatch(name, wanted, schema)
-        return self._open_table(name, row)
+        return self._open_table(name, made or row)
+
+    def insert_many(self, table: _engine.Table[A], rows: Iterable[A | RowInput] | ArrowRows) -> int:
+        """Adds rows in a transaction of its own, all of them or none, and returns how many.
+
+        Args:
+            table: The table.
+            rows: An iterable of rows, each a typed row, a dict, a tuple or a pydantic model; or an Arrow stream.
+
+        Raises:
+            DuplicateKey: a row with one of the keys is there, or two of the rows have one key.
+            InvalidValue: a value does not fit; ``row`` is the number of its row.
+            TransactionTooLarge: use ``load``.
+        """
+        return self._write_many(lambda tx, rows: tx.insert_many(table, rows), rows)
+
+    def upsert_many(self, table: _engine.Table[A], rows: Iterable[A | RowInput] | ArrowRows) -> int:
+        """Adds rows, or replaces those with their keys, in a transaction of its own; how many.
+
+        Of several rows with one key the last counts.
+        """
+        return self._write_many(lambda tx, rows: tx.upsert_many(table, rows), rows)
+
+    def _write_many(self, write: Callable[[_engine.Transaction, Any], int], rows: Any) -> int:
+        if hasattr(rows, "__arrow_c_stream__"):
+            # A stream may be read once only, so a conflict is raised and not tried again.
+            with self.transaction() as tx:
+                return write(tx, rows)
+        again = rows if isinstance(rows, (list, tuple)) or not hasattr(rows, "__iter__") else list(rows)
+        return self.run(lambda tx: write(tx, again))
 
     @overload
     def run(
@@ -331,24 +410,48 @@ class Cluster(Definitions):
         raise AssertionError("every attempt returns, raises or goes on")  # pragma: no cover
 
     def load(
-        self, table: _engine.Table[Any], data: ArrowStream, *, sort: bool = False, show_progress: bool | None = None
+        self,
+        table: _engine.Table[Any],
+        source: LoadSource,
+        *,
+        on_conflict: Literal["error", "replace", "skip"] = "error",
+        sort: bool | None = None,
+        memory_bytes: int = 64 * MIB,
+        show_progress: bool | None = None,
     ) -> int:
-        """Loads Arrow data in bulk into an empty table and returns the number of rows.
+        """Loads rows in bulk, all of them or none, and returns how many were put into the table.
 
-        ``data`` is anything with ``__arrow_c_stream__``: a pyarrow or polars table, a DuckDB result, a reader of
-        files. Columns are matched by name. The rows are invisible until all of them are there, then all visible.
+        Into an empty table they go past the log, as sealed pages, and are invisible until the last one is there. A
+        table that has rows is merged with those of the load and built anew, or takes them by one transaction if they
+        are few; commits to it go on meanwhile.
 
         Args:
-            table: An empty table.
-            data: The rows, in ascending order of the key.
-            sort: Put them into that order first; all of them are in memory then.
+            table: The table.
+            source: Anything with ``__arrow_c_stream__`` (a pyarrow, polars or pandas table, a DuckDB result, a reader);
+                an iterable of rows, each a typed row, dict, tuple or pydantic model; a path, a folder or a pattern of
+                Parquet or CSV files, or a list of them (read by pyarrow or polars: ``aurora-engine[files]``). Columns
+                are matched by name.
+            on_conflict: What becomes of a row whose key is taken, in the table or by an earlier row of the load: an
+                error that ends the load, the new row in its place, or the new one is left out.
+            sort: Whether to put the rows into the order of the key first; what does not fit into ``memory_bytes`` is
+                sorted in files in the cluster's directory. By default the first rows tell whether it is needed.
+            memory_bytes: Memory for sorting.
             show_progress: Draw a progress bar; by default where standard error is a terminal.
 
         Raises:
-            TableNotEmpty, LoadConflict, LoadOrder, StreamFailed, TypeMismatch, NullViolation, ValueOutOfRange.
+            DuplicateKey: a key is taken; ``row`` is the number of the row, counted from 0.
+            InvalidValue: a value does not fit; ``row`` and ``column`` say which.
+            LoadOrder: rows were taken to be in order and are not.
+            LoadConflict: others kept changing the same rows.
+            StreamFailed, MissingExtra, UnknownColumn.
         """
-        with progress(f"load {table.name}", row_count(data), shown=show_progress) as report:
-            return self._load(table, data, report, sort)
+        _check_size("memory_bytes", memory_bytes)
+        if not isinstance(sort, bool | None):
+            raise _refused("sort", "True, False or None", sort)
+        found = source_of(source, table.schema)
+        with progress(f"load {table.name}", found, shown=show_progress) as report:
+            rows, _replaced, _skipped = self._load(table, found.parts, report, sort, on_conflict, memory_bytes)
+        return rows
 
     def backtrack(
         self, to: _engine.Commit | int | dt.datetime | Snapshot | str | None = None, *, use_earliest: bool = False
@@ -635,25 +738,40 @@ def _difference(wanted: _engine.Schema, there: _engine.Schema) -> str:
     return f"expected the key ({expected}), got ({got})"
 
 
-def _schema_and_class(name: str, row: Any, key: Key | None) -> tuple[_engine.Schema, type[Row]]:
+def _schema_and_class(name: str, row: Any, key: Key | None) -> tuple[_engine.Schema, type[Any] | None]:
     if isinstance(row, RowType):
         if key is not None:
             raise SchemaError(f'table "{name}": the key of {row.__name__} is given by its class, not by key=')
-        return _class_schema(row), cast("type[Row]", row)
+        return _class_schema(row), row
+    if is_model(row):
+        if key is None:
+            raise SchemaError(f'table "{name}": expected key= with the key columns of {row.__name__}, got none')
+        return model_schema(row, key), row
     arrow = row if hasattr(row, "__arrow_c_schema__") else getattr(row, "schema", None)
     if not hasattr(arrow, "__arrow_c_schema__"):
         got = row.__name__ if isinstance(row, type) else type(row).__name__
-        expected = "a Row class or an Arrow schema"
+        expected = "a Row class, a pydantic model or an Arrow schema"
         raise SchemaError(f'table "{name}": expected {expected}, got {got}', expected=expected, got=got)
     if key is None:
         raise SchemaError(f'table "{name}": expected key= with the key columns of the Arrow schema, got none')
-    schema = _engine.Schema.from_arrow(arrow, key_parts(key, f'table "{name}"'))
-    return schema, row_class(name, schema)
+    return _engine.Schema.from_arrow(arrow, key_parts(key, f'table "{name}"')), None
+
+
+def _row_kind(rows: Any) -> type[Any] | None:
+    kinds: dict[Any, type[Any] | None] = {None: None, "dict": dict, "tuple": tuple}
+    if not isinstance(rows, str | None) or rows not in kinds:
+        raise _refused("rows", '"dict", "tuple" or None', rows)
+    return kinds[rows]
+
+
+def _key_of(schema: _engine.Schema) -> Key:
+    return tuple(desc(column) if descending else column for column, descending in schema.key)
 
 
 def _class_schema(row: Any) -> _engine.Schema:
     if not isinstance(row, RowType):
-        raise SchemaError(f"expected a Row class, got {row!r}", expected="a Row class", got=repr(row))
+        expected = "a Row class or a pydantic model"
+        raise SchemaError(f"expected {expected}, got {row!r}", expected=expected, got=repr(row))
     schema = row.__schema__
     if schema is None:
         raise SchemaError(f"row class {row.__name__}: expected a key, as in class {row.__name__}(au.Row, key=...)")

@@ -253,8 +253,9 @@ class ParallelQueryRefused(UsageError):
 
 
 class InvalidValue(UsageError):
-    """A value cannot be stored in its column."""
+    """A value cannot be stored in its column. ``row`` is its number where many rows were given, counted from 0."""
 
+    row: int | None
     column: str | None
     expected: str | None
     got: str | None
@@ -287,13 +288,15 @@ class RowTooLarge(InvalidValue, ValueError):
 class DuplicateKey(UsageError):
     """A row with that key is there already, or one with the same values of a unique index.
 
-    ``index`` names the index; it is ``None`` for the primary key. ``seen`` is the LSN at which the row was found.
+    ``index`` names the index; it is ``None`` for the primary key. ``seen`` is the LSN at which the row was found; for a
+    load, ``row`` is the number of the row that has the key.
     """
 
     table: str
     index: str | None
     key: str
-    seen: int
+    seen: int | None
+    row: int | None
 
 
 class ConstraintViolation(UsageError):
@@ -405,11 +408,20 @@ class TableIndexed(UsageError):
 
 
 class LoadOrder(UsageError, ValueError):
-    """The rows of a bulk load are not in ascending key order (``sort=True`` sorts them), or a key comes twice."""
+    """The rows of a bulk load with ``sort=False`` are not in ascending key order.
+
+    So it is where the first rows were in order, and later ones are not: ``sort=True`` sorts them.
+    """
 
     table: str
     last: str
     got: str
+
+
+class MissingExtra(UsageError, ImportError):
+    """A library is needed that is not installed: the message names the extra that brings it."""
+
+    expected: str
 
 
 class StreamFailed(UsageError):

@@ -19,8 +19,9 @@ import importlib
 import inspect
 import keyword
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast, dataclass_transform
+from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeVar, cast, dataclass_transform
 
 from aurora_engine._engine import Schema
 from aurora_engine.exceptions import SchemaError
@@ -102,13 +103,40 @@ def _is_class_variable(kind: Any) -> bool:
     return kind is ClassVar or typing.get_origin(kind) is ClassVar
 
 
-def _schema_of(cls: RowType, key: Key) -> Schema:
+def _schema_of(cls: type, names: Iterable[str], key: Key) -> Schema:
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         raise SchemaError(f"row class {cls.__name__}: {error}; annotate columns with names of the module") from error
-    columns = [(name, *stored_type(hints[name], name)) for name in cls.__columns__]
+    columns = [(name, *stored_type(hints[name], name)) for name in names]
     return Schema(columns, key_parts(key, f"row class {cls.__name__}"))
+
+
+class Model(Protocol):
+    """A model of pydantic 2.10 or newer: its class can describe a table, its objects can be rows."""
+
+    __pydantic_fields__: ClassVar[dict[str, Any]]
+
+
+class ArrowRows(Protocol):
+    """Anything that gives Arrow record batches: a table, a data frame, a reader, a query's result."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The record batches as an Arrow PyCapsule."""
+
+
+RowInput = Mapping[str, Any] | tuple[Any, ...] | list[Any] | Model
+"""What is taken for a row beside the row class itself: by column name, or in the order of the columns."""
+
+
+def is_model(cls: Any) -> bool:
+    """Whether a class is a pydantic model."""
+    return isinstance(cls, type) and hasattr(cls, "__pydantic_fields__")
+
+
+def model_schema(cls: type[Model], key: Key) -> Schema:
+    """The schema of a table whose rows a pydantic model describes."""
+    return _schema_of(cls, cls.__pydantic_fields__, key)
 
 
 def _make_init(cls: RowType, annotations: dict[str, Any]) -> Any:
@@ -206,7 +234,7 @@ class RowType(type):
         kinds = _annotations(namespace)
         made.__kinds__ = {**(inherited.__kinds__ if inherited else {}), **{column: kinds[column] for column in own}}
         made.__init__ = _make_init(made, made.__kinds__)  # type: ignore[misc]
-        made.__schema__ = _schema_of(made, key) if key is not None else None
+        made.__schema__ = _schema_of(made, columns, key) if key is not None else None
         if "__doc__" not in namespace:
             made.__doc__ = f"{name}{inspect.signature(made)}".removesuffix(" -> None")
         return made
@@ -271,6 +299,9 @@ class Row(metaclass=RowType):
         return replace(self, **changes)
 
 
+AnyRow = Row | dict[str, Any] | tuple[Any, ...] | Model
+"""What reading gives, as the table was opened: typed rows, dicts, tuples or pydantic models."""
+
 R = TypeVar("R", bound=Row)
 
 
@@ -293,6 +324,17 @@ def asdict(row: Row) -> dict[str, Any]:
 def replace(row: R, **changes: Any) -> R:
     """A row like this one but for the named columns."""
     return type(row)(**{**asdict(row), **changes})
+
+
+@functools.lru_cache(maxsize=1024)
+def part_class(cls: RowType, columns: tuple[str, ...]) -> type[Row]:
+    """The class of rows that have some columns of another class: what a read with ``columns=`` gives."""
+    namespace = {
+        "__annotations__": {column: cls.__kinds__[column] for column in columns},
+        "__module__": cls.__module__,
+        "__doc__": f"Some columns of {cls.__name__}: {', '.join(columns)}.",
+    }
+    return cast("type[Row]", RowType(cls.__name__, (Row,), namespace))
 
 
 @functools.lru_cache(maxsize=1024)

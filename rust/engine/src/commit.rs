@@ -187,11 +187,11 @@ impl<V: Volume> Engine<V> {
 }
 
 /// One change of one row, at the head.
-struct Change<'c, 'e> {
-    edit: &'c mut Edit<'e>,
-    table: &'c Table,
-    key: &'c KeyBuf,
-    chains: &'c mut Chains,
+pub(crate) struct Change<'c, 'e> {
+    pub edit: &'c mut Edit<'e>,
+    pub table: &'c Table,
+    pub key: &'c KeyBuf,
+    pub chains: &'c mut Chains,
 }
 
 impl Change<'_, '_> {
@@ -245,7 +245,7 @@ impl Change<'_, '_> {
         .into()
     }
 
-    fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+    pub fn insert(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
         self.edit.count(self.table.id, 1);
         match row {
             Row::Inline(bytes) => self
@@ -262,7 +262,7 @@ impl Change<'_, '_> {
     }
 
     /// The row is there: only the columns that differ are changed.
-    fn replace(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
+    pub fn replace(&mut self, found: &Found, rank: usize, row: &Row) -> Attempt<()> {
         let stored;
         let bytes;
         let values: Vec<ValueRef<'_>> = match row {
@@ -316,7 +316,7 @@ impl Change<'_, '_> {
             .try_for_each(|value| self.edit.free_value(value, self.chains))
     }
 
-    fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
+    pub fn delete(&mut self, found: &Found, rank: usize) -> Attempt<()> {
         let dropped = self.overflows(found, rank, 0..self.table.schema.columns().len())?;
         self.edit.delete_at(self.table, found, rank)?;
         self.edit.count(self.table.id, -1);

@@ -3,7 +3,7 @@
 //! In memory only: a new engine has no old transactions. Keys are kept as 64-bit hashes; two keys of one hash can at
 //! worst make a transaction run again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -40,6 +40,19 @@ pub(crate) struct Conflicts {
     ordered: Option<Ordered>,
     /// Shared by the serializable transactions that are open.
     watchers: Arc<()>,
+    load_watches: Vec<LoadWatch>,
+}
+
+/// Most keys that are watched: more than one MTR should carry over.
+const WATCHED_MAX: usize = 10_000;
+
+/// Which keys of a table are changed while a load merges its rows.
+#[derive(Debug)]
+struct LoadWatch {
+    load: u32,
+    object: ObjectId,
+    /// `None` once there were too many.
+    keys: Option<BTreeSet<KeyBuf>>,
 }
 
 /// Keys in their order with the newest commit that changed them: whether something changed in a range.
@@ -81,6 +94,7 @@ impl Conflicts {
             loads: FxHashMap::default(),
             ordered: None,
             watchers: Arc::new(()),
+            load_watches: Vec::new(),
         }
     }
 
@@ -139,6 +153,39 @@ impl Conflicts {
     /// A load of the table was linked at `lsn`.
     pub fn note_load(&mut self, object: ObjectId, lsn: Lsn) {
         self.loads.insert(object, lsn);
+        let watches = self.load_watches.iter_mut();
+        watches
+            .filter(|watch| watch.object == object)
+            .for_each(|watch| watch.keys = None);
+    }
+
+    /// From here on the keys of the table that commits change are kept for this load.
+    pub fn watch_for_load(&mut self, object: ObjectId, load: u32) {
+        let keys = Some(BTreeSet::new());
+        self.load_watches.push(LoadWatch { load, object, keys });
+    }
+
+    /// The load has ended.
+    pub fn unwatch(&mut self, load: u32) {
+        self.load_watches.retain(|watch| watch.load != load);
+    }
+
+    fn note_for_loads(&mut self, object: ObjectId, key: &KeyBuf) {
+        let watches = self.load_watches.iter_mut();
+        for watch in watches.filter(|watch| watch.object == object) {
+            if let Some(keys) = &mut watch.keys {
+                keys.insert(key.clone());
+                if keys.len() > WATCHED_MAX {
+                    watch.keys = None;
+                }
+            }
+        }
+    }
+
+    /// The keys that were changed since the load began to watch; `None` if they were too many.
+    pub fn watched(&self, load: u32) -> Option<&BTreeSet<KeyBuf>> {
+        let watch = self.load_watches.iter().find(|watch| watch.load == load)?;
+        watch.keys.as_ref()
     }
 
     /// A commit at `lsn` changed the key.
@@ -146,6 +193,9 @@ impl Conflicts {
         let hash = key_hash(object, key);
         if self.ordered.is_some() {
             self.note_in_order(object, key, lsn);
+        }
+        if !self.load_watches.is_empty() {
+            self.note_for_loads(object, key);
         }
         self.newest.insert(hash, lsn);
         self.log.push_back((lsn, hash));

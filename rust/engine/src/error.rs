@@ -532,6 +532,18 @@ pub enum EngineError {
         /// The index.
         index: String,
     },
+    /// A row of a bulk load whose key is taken.
+    #[error("table {table:?}: row {row}: expected no row with key {key}, got {}", shown(*other))]
+    LoadDuplicate {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// The row, counted from 0.
+        row: u64,
+        /// The row of the load that has the key too; `None` for one that is in the table.
+        other: Option<u64>,
+    },
     /// Rows of a bulk load out of order.
     #[error(
         "table {table:?}: expected rows in ascending key order without duplicates, got key {got} after {last}"
@@ -679,4 +691,8 @@ impl From<RedoError> for Stop {
     fn from(error: RedoError) -> Stop {
         Stop::Failed(EngineError::Redo(error))
     }
+}
+
+fn shown(other: Option<u64>) -> String {
+    other.map_or_else(|| "one in the table".to_owned(), |row| format!("row {row}"))
 }

@@ -57,7 +57,7 @@ impl Run {
         ]
     }
 
-    fn contains(self, extent: u64) -> bool {
+    pub(crate) fn contains(self, extent: u64) -> bool {
         (self.first..self.first + self.count).contains(&extent)
     }
 }
@@ -233,7 +233,7 @@ impl Edit<'_> {
     }
 
     /// The first runs of an object.
-    fn runs_of(&self, object: ObjectId, max: usize) -> Attempt<Vec<Run>> {
+    pub fn runs_of(&self, object: ObjectId, max: usize) -> Attempt<Vec<Run>> {
         let table = self.system.extents.clone();
         let mut from = table.key(&[Value::Int(object.0 as i64)])?;
         let end = prefix_end(&from).unwrap_or_default();
@@ -344,7 +344,7 @@ impl Edit<'_> {
         )
     }
 
-    fn insert_run(&mut self, table: &Table, object: ObjectId, run: Run) -> Attempt<()> {
+    pub fn insert_run(&mut self, table: &Table, object: ObjectId, run: Run) -> Attempt<()> {
         let key = run_key(table, object, run.first)?;
         self.insert_row(
             table,

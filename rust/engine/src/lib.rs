@@ -35,7 +35,7 @@
 //! | `catalogue`, `definition`, `make_table`, `table`, `sweep` | tables, and what drops leave over |
 //! | `index`, `derive`, `follow` | indexes: what they are, what a commit does to them, what a transaction sees of them |
 //! | `index_build`, `index_cursor` | building them under load, and reading by them |
-//! | `txn`, `write`, `read`, `cursor`, `row`, `savepoint` | what a transaction does and sees |
+//! | `txn`, `write`, `write_many`, `read`, `cursor`, `row`, `savepoint` | what a transaction does and sees |
 //! | `locks`, `lockrange` | row locks, and reading under them |
 //! | `constraints`, `cascade`, `sequence` | checks, foreign keys, auto-increment columns |
 //! | `commit`, `conflicts`, `reads`, `readpoints`, `tokens` | how it ends |
@@ -84,6 +84,7 @@ mod tokens;
 mod txn;
 mod work;
 mod write;
+mod write_many;
 
 pub use alter::Alter;
 pub use catalogue::{TABLE_NAME_BYTES_MAX, TableSpec};
@@ -110,3 +111,4 @@ pub use statistics::{Analysis, ColumnStatistics, Statistics, TableSize};
 pub use table::Table;
 pub use tokens::{Purged, TOKEN_BYTES_MAX};
 pub use txn::{Commit, Isolation, Mode, Txn};
+pub use write_many::NewRows;

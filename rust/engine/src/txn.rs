@@ -225,7 +225,7 @@ impl Txn {
 }
 
 impl Row {
-    fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         match self {
             Row::Inline(bytes) => bytes.len(),
             Row::Spilled { values, .. } => values.iter().map(value_weight).sum(),
@@ -342,6 +342,21 @@ impl Writes {
             return Err(too_large("changes", count_max, count));
         }
         Ok(())
+    }
+
+    /// Whether so many more changes of so many bytes are within the limits, whatever keys they have.
+    pub fn room_for(&self, bytes: u64, count: usize, (bytes_max, count_max): (u64, u64)) -> bool {
+        let overhead = (CHANGE_BYTES * count) as u64;
+        self.bytes + bytes + overhead <= bytes_max && (self.rows.len() + count) as u64 <= count_max
+    }
+
+    /// Puts back what a change was before another one took its place.
+    pub fn restore(&mut self, table: &Table, key: KeyBuf, before: Option<Write>) {
+        self.remove(table, &key);
+        if let Some(write) = before {
+            self.bytes += weight(&key, &write);
+            self.rows.insert((table.id, key), write);
+        }
     }
 
     /// Forgets a change.

@@ -270,7 +270,7 @@ pub(crate) fn check_changes(table: &Table, changes: &[(u16, Value)]) -> Attempt<
 }
 
 /// Callers bring values, not references to pages, and none longer than values may be.
-fn check_length(table: &Table, column: usize, value: &Value) -> Attempt<()> {
+pub(crate) fn check_length(table: &Table, column: usize, value: &Value) -> Result<(), EngineError> {
     let got = match value.as_ref() {
         ValueRef::Overflow(reference) => reference.len.max(VALUE_BYTES_MAX + 1),
         value => var_bytes(value).map_or(0, |bytes| bytes.len() as u64),
@@ -284,8 +284,7 @@ fn check_length(table: &Table, column: usize, value: &Value) -> Attempt<()> {
         column,
         limit: VALUE_BYTES_MAX,
         got,
-    }
-    .into())
+    })
 }
 
 fn duplicate(txn: &Txn, table: &Table, key: &[u8]) -> EngineError {

@@ -54,14 +54,14 @@ pub use key::{
     encode_part, prefix_end,
 };
 pub use leaf::{
-    LeafMut, LeafRef, VarCell, VarColumn, format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout,
-    leaf_upgrade, row_heap_max, upgrade_leaf,
+    LeafMut, LeafRef, VarCell, VarColumn, fill_rows, format_leaf, leaf_capacity, leaf_heap_bytes,
+    leaf_layout, leaf_upgrade, row_heap_max, upgrade_leaf,
 };
 pub use overflow::{OverflowView, chunk_capacity, format_overflow, inline_limit};
 pub use page::{Page, PageKind, is_page_bytes};
 pub use row::{
     Change, Changes, Columns, RowValues, decode_row, encode_changes, encode_row, encode_row_from,
-    read_changes, read_row, row_heap_bytes,
+    encode_row_into, read_changes, read_row, row_heap_bytes,
 };
 pub use schema::{
     COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Column, KeyPart, Schema, SchemaError, ValueError,

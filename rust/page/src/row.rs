@@ -72,13 +72,27 @@ pub fn encode_row_from<'v>(
 ) -> Vec<u8> {
     // Room for most rows at once: growing byte by byte would copy each several times.
     let mut row = Vec::with_capacity(columns.column_count() * 12);
+    encode_row_into(&mut row, columns, values);
+    row
+}
+
+/// The row as bytes, in the place of what was in `row`.
+///
+/// # Panics
+/// If a value is not of its column's type, or there are more or fewer than columns.
+pub fn encode_row_into<'v>(
+    row: &mut Vec<u8>,
+    columns: &impl Columns,
+    values: impl IntoIterator<Item = ValueRef<'v>>,
+) {
+    row.clear();
     row.resize(columns.column_count().div_ceil(8), 0);
     let mut count = 0;
     for (index, value) in values.into_iter().enumerate() {
         if value.is_null() {
             row[index / 8] |= 1 << (index % 8);
         } else {
-            put_row_value(&mut row, columns.column_type(index), value);
+            put_row_value(row, columns.column_type(index), value);
         }
         count = index + 1;
     }
@@ -87,7 +101,6 @@ pub fn encode_row_from<'v>(
         columns.column_count(),
         "a row has one value per column"
     );
-    row
 }
 
 fn put_row_value(row: &mut Vec<u8>, data_type: DataType, value: ValueRef<'_>) {

@@ -19,6 +19,7 @@ use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
 use crate::in_flight::InFlight;
+use crate::many::WriteMany;
 use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
 use crate::pending::{AsyncCore, require_loop};
 use crate::range::{NextRow, RangeArgs, RowIterator};
@@ -107,13 +108,15 @@ impl Aio {
     }
 
     /// The row of a key as it is durable now, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
+        let get = Get::new(&crate::definition::readable(&self.db, table)?, key, columns)?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
@@ -121,15 +124,21 @@ impl Aio {
     }
 
     /// The rows of many keys as they are durable now.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.read(
             py,
-            GetMany::new(&crate::definition::readable(&self.db, table)?, keys)?,
+            GetMany::new(
+                &crate::definition::readable(&self.db, table)?,
+                keys,
+                columns,
+            )?,
         )
     }
 }
@@ -218,31 +227,35 @@ impl AsyncTransaction {
     }
 
     /// The row of a key, or None; locked if it is for an update.
-    #[pyo3(signature = (table, key, *, for_update=false, nowait=false, skip_locked=false))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
+    #[pyo3(signature = (table, key, *, columns=None, for_update=false, nowait=false, skip_locked=false))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let table = &self.0.core.table(table)?;
         match locking(py, for_update, nowait, skip_locked)? {
-            None => self.run(py, Get::new(table, key)?),
-            Some(waiting) => self.run(py, GetForUpdate::new(table, key, waiting)?),
+            None => self.run(py, Get::new(table, key, columns)?),
+            Some(waiting) => self.run(py, GetForUpdate::new(table, key, columns, waiting)?),
         }
     }
 
     /// The rows of many keys.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, GetMany::new(&self.0.core.table(table)?, keys)?)
+        self.run(py, GetMany::new(&self.0.core.table(table)?, keys, columns)?)
     }
 
     /// Adds a row.
@@ -263,6 +276,26 @@ impl AsyncTransaction {
         row: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.run(py, Upsert::new(&self.0.core.table(table)?, row)?)
+    }
+
+    /// Adds rows, all of them or none; how many.
+    fn insert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::insert(&self.core.table(table)?, rows)?)
+    }
+
+    /// Adds rows, or replaces those with their keys; how many.
+    fn upsert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::upsert(&self.core.table(table)?, rows)?)
     }
 
     /// Changes columns of a row.
@@ -290,8 +323,8 @@ impl AsyncTransaction {
     /// The rows from one key up to another: `async for row in tx.range(...)`.
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
     #[pyo3(signature = (
-        table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, for_update=false, nowait=false,
-        skip_locked=false
+        table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, columns=None, r#where=None,
+        for_update=false, nowait=false, skip_locked=false
     ))]
     fn range<'py>(
         &self,
@@ -300,8 +333,10 @@ impl AsyncTransaction {
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
-        limit: Option<usize>,
+        limit: Option<&Bound<'py, PyAny>>,
         reverse: bool,
+        columns: Option<&Bound<'py, PyAny>>,
+        r#where: Option<&Bound<'py, PyAny>>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
@@ -312,6 +347,8 @@ impl AsyncTransaction {
             prefix,
             limit,
             reverse,
+            columns,
+            condition: r#where,
         };
         let locking = locking(py, for_update, nowait, skip_locked)?;
         let rows = RowIterator::new(self.0.core.clone(), table, args)?;

@@ -220,13 +220,15 @@ impl Cluster {
     }
 
     /// The row of a key as it is durable now, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
+        let get = Get::new(&crate::definition::readable(&self.db, table)?, key, columns)?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ok(row),
             None => self.read(py, get),
@@ -234,14 +236,18 @@ impl Cluster {
     }
 
     /// The rows of many keys as they are durable now.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let table = crate::definition::readable(&self.db, table)?;
-        Ok(self.read(py, GetMany::new(&table, keys)?)?.cast_into()?)
+        Ok(self
+            .read(py, GetMany::new(&table, keys, columns)?)?
+            .cast_into()?)
     }
 
     /// A consistent view as of an LSN, a time or a commit, or at the newest durable LSN.
@@ -299,6 +305,8 @@ impl Cluster {
                 prefix,
                 limit: None,
                 reverse: false,
+                columns: None,
+                condition: None,
             },
         )
         .map(|scan| scan.with_mode(mode))
@@ -324,17 +332,21 @@ impl Cluster {
         }))
     }
 
-    #[pyo3(signature = (table, data, report, sort))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
+    #[pyo3(signature = (table, parts, report, sort, on_conflict, memory_bytes))]
     fn _load(
         &self,
         py: Python<'_>,
         table: &Bound<'_, PyTable>,
-        data: &Bound<'_, PyAny>,
+        parts: &Bound<'_, PyAny>,
         report: &Bound<'_, PyAny>,
-        sort: bool,
-    ) -> PyResult<u64> {
+        sort: Option<bool>,
+        on_conflict: &str,
+        memory_bytes: usize,
+    ) -> PyResult<(u64, u64, u64)> {
         let table = crate::definition::newest(&self.db, table)?;
-        crate::load::load(py, &self.db, table.get(), data, report, sort)
+        let options = crate::load::options(py, sort, on_conflict, memory_bytes)?;
+        crate::load::load(py, &self.db, table.get(), parts, report, options)
     }
 
     #[pyo3(signature = (to, use_earliest))]

@@ -48,6 +48,27 @@ impl<'py> Raise<'py> {
     }
 }
 
+/// The same error, saying which of many rows it is about.
+pub fn at_row(py: Python<'_>, error: PyErr, row: u64) -> PyErr {
+    let value = error.value(py);
+    let (Ok(message), Ok(details)) = (
+        value
+            .getattr("message")
+            .and_then(|it| it.extract::<String>()),
+        value
+            .getattr("details")
+            .and_then(|it| it.cast_into::<PyDict>()?.copy()),
+    ) else {
+        return error;
+    };
+    let told = details.set_item("row", row).and_then(|()| {
+        value
+            .get_type()
+            .call((format!("row {row}: {message}"),), Some(&details))
+    });
+    told.map_or(error, PyErr::from_value)
+}
+
 /// An argument that is not accepted.
 pub fn invalid_option(py: Python<'_>, option: &str, expected: &str, got: &str) -> PyErr {
     Raise::new(

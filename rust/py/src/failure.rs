@@ -396,6 +396,13 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             }
         }
         EngineError::TableNotEmpty { table } => new("TableNotEmpty").with("table", table).err(),
+        EngineError::LoadDuplicate {
+            table, key, row, ..
+        } => new("DuplicateKey")
+            .with("table", table)
+            .with("key", key)
+            .with("row", row)
+            .err(),
         EngineError::LoadOrder { table, last, got } => new("LoadOrder")
             .with("table", table)
             .with("last", last)

@@ -2,6 +2,7 @@
 
 use aurora_page::{Column, DataType, KeyBuf, Value, ValueRef, encode_part};
 use aurora_scan::decimal::{DecimalError, parse_decimal};
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -248,6 +249,12 @@ fn json(column: &Column, object: &Bound<'_, PyAny>) -> PyResult<String> {
     let py = object.py();
     match types(py)?.json_dumps.bind(py).call1((object,)) {
         Ok(text) => Ok(text.cast::<PyString>()?.to_str()?.to_owned()),
+        // NaN, an infinity, or an object that is within itself.
+        Err(error) if error.is_instance_of::<PyValueError>(py) => Err(out_of_range(
+            column,
+            object,
+            "what JSON can say: no NaN, no infinity, nothing within itself",
+        )),
         Err(_) => Err(mismatch(column, object, "what json.dumps takes")),
     }
 }

@@ -149,10 +149,10 @@ impl Instance {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.db.cluster(py)?;
         let table = &readable_on(&self.db, &self.instance, table)?;
-        let get = Get::new(table, key)?;
+        let get = Get::new(table, key, None)?;
         match get.quick(py, &self.instance)? {
             Some(row) => Ok(row),
-            None => self.once(py)?.run(py, Get::new(table, key)?),
+            None => self.once(py)?.run(py, Get::new(table, key, None)?),
         }
     }
 
@@ -164,7 +164,7 @@ impl Instance {
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.db.cluster(py)?;
-        let get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys)?;
+        let get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys, None)?;
         Ok(self.once(py)?.run(py, get)?.cast_into()?)
     }
 

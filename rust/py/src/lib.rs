@@ -10,12 +10,12 @@
 //! | module | idea |
 //! |---|---|
 //! | `history`, `batches` | moments: backtrack, snapshots, the window |
-//! | `cluster`, `instance`, `table`, `transaction`, `savepoint`, `view`, `range` | the classes that Python sees |
+//! | `cluster`, `instance`, `table`, `transaction`, `savepoint`, `view`, `range`, `filter` | the classes that Python sees |
 //! | `scan`, `query`, `group_by`, `load` | and those for many rows |
 //! | `aio`, `pending`, `in_flight`, `ready` | the same for event loops |
-//! | `txn`, `ops`, `waiting` | what transactions do, written once for both |
+//! | `txn`, `ops`, `many`, `waiting` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
-//! | `shape`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
+//! | `shape`, `input`, `to_py`, `from_py`, `pytypes`, `schema`, `expr`, `expr_functions` | rows, values and keys across the border |
 //! | `alter`, `definition` | tables whose columns change |
 //! | `errors`, `failure`, `status`, `commit` | what is reported |
 
@@ -30,14 +30,17 @@ mod errors;
 mod expr;
 mod expr_functions;
 mod failure;
+mod filter;
 mod fork;
 mod from_py;
 mod group_by;
 mod history;
 mod in_flight;
+mod input;
 mod instance;
 mod load;
 mod lock;
+mod many;
 mod ops;
 mod pending;
 mod pytypes;

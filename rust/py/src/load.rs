@@ -1,26 +1,27 @@
-//! Bulk load: an Arrow stream into an empty table, with the interpreter free.
+//! Bulk load: Arrow streams and rows in any order into any table, with the interpreter free but for rows that are its objects.
 
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatchReader;
 use arrow_schema::ArrowError;
-use aurora_page::Schema;
-use aurora_runtime::{BulkLoad, Error};
-use aurora_scan::{BatchRows, EncodedRow, FromArrowError};
+use aurora_page::KeyBuf;
+use aurora_runtime::{Error, Ingest, LoadOptions, LoadPhase, OnConflict};
+use aurora_scan::{BatchRows, FromArrowError};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3_arrow::PyRecordBatchReader;
 
 use crate::db::{Db, signalled};
-use crate::errors::{Raise, describe};
-use crate::failure::{raise, raise_key};
+use crate::errors::{Raise, at_row, describe, invalid_option};
+use crate::failure::{raise, raise_engine, raise_key};
+use crate::input::row_values;
 use crate::table::PyTable;
 
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
-/// Rows between two looks at the clock.
+/// Rows between two looks at the clock, and rows that are made of Python objects at one time.
 const ROWS_UNTOLD: usize = 4096;
 
 enum Failure {
@@ -42,43 +43,220 @@ impl From<FromArrowError> for Failure {
     }
 }
 
-/// Loads a stream and returns its number of rows; `report` is told how many are done. With `sort` the rows are
-/// collected and put into key order first.
+/// How to load, as Python says it.
+pub fn options(
+    py: Python<'_>,
+    sort: Option<bool>,
+    on_conflict: &str,
+    memory_bytes: usize,
+) -> PyResult<LoadOptions> {
+    let on_conflict = match on_conflict {
+        "error" => OnConflict::Error,
+        "replace" => OnConflict::Replace,
+        "skip" => OnConflict::Skip,
+        other => {
+            let expected = "\"error\", \"replace\" or \"skip\"";
+            return Err(invalid_option(
+                py,
+                "on_conflict",
+                expected,
+                &format!("{other:?}"),
+            ));
+        }
+    };
+    Ok(LoadOptions {
+        sort,
+        on_conflict,
+        memory_bytes,
+    })
+}
+
+/// Loads what the parts hold - each an Arrow stream or an iterable of rows - and returns how many rows were put into the
+/// table, replaced and skipped. `report` is told the phase, rows and bytes that are done.
 pub fn load(
     py: Python<'_>,
     db: &Db,
     table: &PyTable,
-    data: &Bound<'_, PyAny>,
+    parts: &Bound<'_, PyAny>,
     report: &Bound<'_, PyAny>,
-    sort: bool,
-) -> PyResult<u64> {
+    options: LoadOptions,
+) -> PyResult<(u64, u64, u64)> {
     let cluster = db.cluster(py)?;
-    let reader = stream(data)?;
-    let report = report.clone().unbind();
+    let (report, parts) = (report.clone().unbind(), parts.try_iter()?.unbind());
     let pending = Mutex::new(None);
+    let failed = Mutex::new(None);
     let loaded = py.detach(|| {
         let interrupt = || signalled(&pending);
-        let load = cluster.bulk_load(&table.table, &interrupt)?;
         let mut job = Job {
-            load,
-            report,
+            table,
+            load: cluster.ingest(&table.table, options, &interrupt)?,
+            report: &report,
             reported: Instant::now(),
             interrupt: &interrupt,
         };
-        if sort {
-            job.sorted(reader, &table.table.schema)?
-        } else {
-            job.streamed(reader, &table.table.schema)?
+        while let Some(part) = Python::attach(|py| Part::next(py, &parts))? {
+            job.take(part)?;
         }
-        job.finish()
+        job.tell_now()?;
+        let told = Mutex::new(Instant::now());
+        let tell = |phase: LoadPhase, rows: u64, bytes: u64| {
+            let mut told = told.lock();
+            if told.elapsed() < REPORT_EVERY {
+                return false;
+            }
+            *told = Instant::now();
+            let told = call_report(&report, phase, rows, bytes);
+            told.map_err(|error| *failed.lock() = Some(error)).is_err()
+        };
+        Ok(job.load.finish(&tell, &interrupt)?)
     });
-    if let Some(signal) = pending.into_inner() {
-        return Err(signal);
+    if let Some(error) = pending.into_inner().or(failed.into_inner()) {
+        return Err(error);
     }
-    loaded.map_err(|failure| raise_failure(py, failure))
+    loaded
+        .map(|loaded| (loaded.rows, loaded.replaced, loaded.skipped))
+        .map_err(|failure| raise_failure(py, failure))
 }
 
-fn stream(data: &Bound<'_, PyAny>) -> PyResult<Box<dyn RecordBatchReader + Send>> {
+/// Rows from one place.
+enum Part {
+    Stream(Box<dyn RecordBatchReader + Send>),
+    Objects(Py<PyAny>),
+}
+
+impl Part {
+    fn next(py: Python<'_>, parts: &Py<pyo3::types::PyIterator>) -> Result<Option<Part>, Failure> {
+        let next = || {
+            let Some(part) = parts.bind(py).clone().next() else {
+                return Ok(None);
+            };
+            let part = part?;
+            if part.hasattr(intern!(py, "__arrow_c_stream__"))? {
+                return stream(&part).map(|stream| Some(Part::Stream(stream)));
+            }
+            match part.try_iter() {
+                Ok(objects) => Ok(Some(Part::Objects(objects.into_any().unbind()))),
+                Err(_) => Err(no_source(&part)),
+            }
+        };
+        next().map_err(Failure::Python)
+    }
+}
+
+fn no_source(got: &Bound<'_, PyAny>) -> PyErr {
+    let expected = "an Arrow stream, an iterable of rows, or paths of files";
+    let got_text = describe(got);
+    let message = format!("load: expected {expected}, got {got_text}");
+    Raise::new(got.py(), "TypeMismatch", message)
+        .with("expected", expected)
+        .with("got", got_text)
+        .err()
+}
+
+struct Job<'a> {
+    table: &'a PyTable,
+    load: Ingest,
+    report: &'a Py<PyAny>,
+    reported: Instant,
+    interrupt: &'a dyn Fn() -> bool,
+}
+
+impl Job<'_> {
+    fn take(&mut self, part: Part) -> Result<(), Failure> {
+        match part {
+            Part::Stream(stream) => self.take_stream(stream),
+            Part::Objects(objects) => self.take_objects(&objects),
+        }
+    }
+
+    fn take_stream(&mut self, stream: Box<dyn RecordBatchReader + Send>) -> Result<(), Failure> {
+        let schema = &self.table.table.schema;
+        for batch in stream {
+            let batch = batch.map_err(Failure::Stream)?;
+            let rows = BatchRows::new(schema, &batch, self.load.rows())?;
+            let mut untold = 0;
+            rows.for_each(|row| {
+                self.load.push(&row.key, &row.row, self.interrupt)?;
+                untold += 1;
+                if untold == ROWS_UNTOLD {
+                    untold = 0;
+                    self.tell()?;
+                }
+                Ok::<_, Failure>(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn take_objects(&mut self, objects: &Py<PyAny>) -> Result<(), Failure> {
+        let mut rows: Vec<(KeyBuf, Vec<u8>)> = Vec::new();
+        loop {
+            rows.clear();
+            let (table, first) = (self.table, self.load.rows());
+            Python::attach(|py| encode_some(py, table, objects, first, &mut rows))
+                .map_err(Failure::Python)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            for (key, row) in &rows {
+                self.load.push(key, row, self.interrupt)?;
+            }
+            self.tell()?;
+        }
+    }
+
+    /// Reports progress now and then.
+    fn tell(&mut self) -> Result<(), Failure> {
+        if self.reported.elapsed() < REPORT_EVERY {
+            Ok(())
+        } else {
+            self.tell_now()
+        }
+    }
+
+    fn tell_now(&mut self) -> Result<(), Failure> {
+        self.reported = Instant::now();
+        let (rows, bytes) = (self.load.rows(), self.load.bytes());
+        call_report(self.report, LoadPhase::Reading, rows, bytes).map_err(Failure::Python)
+    }
+}
+
+fn call_report(report: &Py<PyAny>, phase: LoadPhase, rows: u64, bytes: u64) -> PyResult<()> {
+    let phase = match phase {
+        LoadPhase::Reading => "read",
+        LoadPhase::Writing => "write",
+    };
+    Python::attach(|py| report.call1(py, (phase, rows, bytes)).map(drop))
+}
+
+/// Some more of an iterator's rows, encoded.
+fn encode_some(
+    py: Python<'_>,
+    table: &PyTable,
+    objects: &Py<PyAny>,
+    first: u64,
+    rows: &mut Vec<(KeyBuf, Vec<u8>)>,
+) -> PyResult<()> {
+    let named = |source| {
+        let table = table.table.name.clone();
+        raise_engine(py, &aurora_engine::EngineError::Value { table, source })
+    };
+    let schema = &table.table.schema;
+    for object in objects.bind(py).try_iter()?.take(ROWS_UNTOLD) {
+        let at = |error| at_row(py, error, first + rows.len() as u64);
+        let values = row_values(table, &object?).map_err(at)?;
+        schema
+            .check_row(&values)
+            .map_err(|error| at(named(error)))?;
+        let key = table.table.key_of(&values);
+        let key = key.map_err(|error| at(raise_engine(py, &error)))?;
+        rows.push((key, aurora_page::encode_row(schema, &values)));
+    }
+    Ok(())
+}
+
+/// The record batches of an object that gives an Arrow stream.
+pub fn stream(data: &Bound<'_, PyAny>) -> PyResult<Box<dyn RecordBatchReader + Send>> {
     let py = data.py();
     if !data.hasattr(intern!(py, "__arrow_c_stream__"))? {
         let (expected, got) = ("an object with __arrow_c_stream__", describe(data));
@@ -94,101 +272,23 @@ fn stream(data: &Bound<'_, PyAny>) -> PyResult<Box<dyn RecordBatchReader + Send>
     data.extract::<PyRecordBatchReader>()?.into_reader()
 }
 
-struct Job<'a> {
-    load: BulkLoad,
-    report: Py<PyAny>,
-    reported: Instant,
-    interrupt: &'a dyn Fn() -> bool,
-}
-
-impl Job<'_> {
-    /// Rows as they come.
-    fn streamed(
-        &mut self,
-        reader: Box<dyn RecordBatchReader + Send>,
-        schema: &Schema,
-    ) -> Result<(), Failure> {
-        for batch in reader {
-            let batch = batch.map_err(Failure::Stream)?;
-            for (index, row) in BatchRows::new(schema, &batch, self.load.rows())?
-                .iter()
-                .enumerate()
-            {
-                self.push(&row?)?;
-                if index % ROWS_UNTOLD == 0 {
-                    self.tell()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Rows in the order of their keys, all of them in memory.
-    fn sorted(
-        &mut self,
-        reader: Box<dyn RecordBatchReader + Send>,
-        schema: &Schema,
-    ) -> Result<(), Failure> {
-        let mut rows: Vec<EncodedRow> = Vec::new();
-        for batch in reader {
-            let batch = batch.map_err(Failure::Stream)?;
-            for row in BatchRows::new(schema, &batch, rows.len() as u64)?.iter() {
-                rows.push(row?);
-            }
-            if (self.interrupt)() {
-                return Err(Error::Interrupted.into());
-            }
-        }
-        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        for some in rows.chunks(ROWS_UNTOLD) {
-            some.iter().try_for_each(|row| self.push(row))?;
-            self.tell()?;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, row: &EncodedRow) -> Result<(), Failure> {
-        Ok(self.load.push_encoded(&row.key, &row.row, self.interrupt)?)
-    }
-
-    /// Reports progress now and then.
-    fn tell(&mut self) -> Result<(), Failure> {
-        if self.reported.elapsed() < REPORT_EVERY {
-            Ok(())
-        } else {
-            self.tell_now()
-        }
-    }
-
-    fn tell_now(&mut self) -> Result<(), Failure> {
-        self.reported = Instant::now();
-        let rows = self.load.rows();
-        Python::attach(|py| self.report.call1(py, (rows,)).map(drop)).map_err(Failure::Python)
-    }
-
-    fn finish(mut self) -> Result<u64, Failure> {
-        self.tell_now()?;
-        let rows = self.load.rows();
-        self.load.finish(self.interrupt)?;
-        Ok(rows)
-    }
+/// An Arrow stream that broke off.
+pub fn raise_stream(py: Python<'_>, error: &ArrowError) -> PyErr {
+    let message = format!("the Arrow stream failed: {error}; nothing was loaded");
+    Raise::new(py, "StreamFailed", message).err()
 }
 
 fn raise_failure(py: Python<'_>, failure: Failure) -> PyErr {
     match failure {
         Failure::Cluster(error) => raise(py, error),
         Failure::Python(error) => error,
-        Failure::Stream(error) => Raise::new(
-            py,
-            "StreamFailed",
-            format!("the Arrow stream failed: {error}; nothing was loaded"),
-        )
-        .err(),
+        Failure::Stream(error) => raise_stream(py, &error),
         Failure::Rows(error) => raise_rows(py, &error),
     }
 }
 
-fn raise_rows(py: Python<'_>, error: &FromArrowError) -> PyErr {
+/// Arrow data that does not fit the table.
+pub fn raise_rows(py: Python<'_>, error: &FromArrowError) -> PyErr {
     let message = error.to_string();
     match error {
         FromArrowError::UnknownColumn { got, .. } => Raise::new(py, "UnknownColumn", message)
@@ -211,10 +311,10 @@ fn raise_rows(py: Python<'_>, error: &FromArrowError) -> PyErr {
             .with("got", got)
             .err(),
         FromArrowError::Value {
+            row,
             column,
             expected,
             got,
-            ..
         } => {
             let class = if got == "null" {
                 "NullViolation"
@@ -222,6 +322,7 @@ fn raise_rows(py: Python<'_>, error: &FromArrowError) -> PyErr {
                 "ValueOutOfRange"
             };
             Raise::new(py, class, message)
+                .with("row", row)
                 .with("column", column)
                 .with("expected", expected)
                 .with("got", got)

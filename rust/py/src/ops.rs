@@ -16,7 +16,8 @@ use crate::db::{Engine, Halt, Tried};
 use crate::errors::Raise;
 use crate::expr::raise_eval;
 use crate::pytypes::types;
-use crate::table::{Changes, PyTable};
+use crate::shape::RowShape;
+use crate::table::{Changes, Part, PyTable};
 use crate::to_py::to_py;
 
 /// Something a transaction can be asked for.
@@ -37,13 +38,19 @@ pub trait Operation: Send + 'static {
 pub struct Get {
     table: Py<PyTable>,
     key: KeyBuf,
+    part: Part,
     long: LongValues,
 }
 
 impl Get {
-    pub fn new(table: &Bound<'_, PyTable>, key: &Bound<'_, PyAny>) -> PyResult<Get> {
+    pub fn new(
+        table: &Bound<'_, PyTable>,
+        key: &Bound<'_, PyAny>,
+        columns: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Get> {
         Ok(Get {
             key: table.get().key(key)?,
+            part: table.get().part(columns)?,
             table: table.clone().unbind(),
             long: LongValues::default(),
         })
@@ -64,8 +71,9 @@ impl Get {
             Ok(None) => return Ok(Some(py.None().into_bound(py))),
             Err(_) => return Ok(None),
         };
-        match start_row(py, table, &row) {
-            Ok((made, outside)) if outside.is_empty() => Ok(Some(made)),
+        let shape = self.part.as_deref().unwrap_or(&table.shape);
+        match start_row(py, table, shape, &row) {
+            Ok((made, outside)) if outside.is_empty() => shape.finish(made).map(Some),
             Ok(_) | Err(Halt::Stop(_)) => Ok(None),
             Err(Halt::Python(error)) => Err(error),
         }
@@ -79,21 +87,26 @@ impl Operation for Get {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
-        get(py, engine, txn, self.table.get(), &self.key, &mut self.long)
+        let (table, part) = (self.table.get(), self.part.as_deref());
+        get(py, engine, txn, table, part, &self.key, &mut self.long)
     }
 }
 
-/// The row of a key, or `None`.
+/// The row of a key, or `None`; of the columns that `part` has, if it is given.
 pub fn get<'py>(
     py: Python<'py>,
     engine: &Engine,
     txn: &Txn,
     table: &PyTable,
+    part: Option<&Shape>,
     key: &[u8],
     long: &mut LongValues,
 ) -> Tried<Bound<'py, PyAny>> {
     match engine.get(txn, &table.table, key)? {
-        Some(row) => make_row(py, engine, txn.snapshot(), table, &row, long),
+        Some(row) => {
+            let shape = part.unwrap_or(&table.shape);
+            make_row(py, engine, txn.snapshot(), table, shape, &row, long)
+        }
         None => Ok(py.None().into_bound(py)),
     }
 }
@@ -102,6 +115,7 @@ pub fn get<'py>(
 pub struct GetForUpdate {
     table: Py<PyTable>,
     key: KeyBuf,
+    part: Part,
     waiting: LockWaiting,
     long: LongValues,
 }
@@ -110,10 +124,12 @@ impl GetForUpdate {
     pub fn new(
         table: &Bound<'_, PyTable>,
         key: &Bound<'_, PyAny>,
+        columns: Option<&Bound<'_, PyAny>>,
         waiting: LockWaiting,
     ) -> PyResult<GetForUpdate> {
         Ok(GetForUpdate {
             key: table.get().key(key)?,
+            part: table.get().part(columns)?,
             table: table.clone().unbind(),
             waiting,
             long: LongValues::default(),
@@ -132,7 +148,11 @@ impl Operation for GetForUpdate {
     ) -> Tried<Bound<'py, PyAny>> {
         let table = self.table.get();
         match engine.get_for_update(txn, &table.table, &self.key, self.waiting)? {
-            Some(row) => make_row(py, engine, txn.snapshot(), table, &row, &mut self.long),
+            Some(row) => {
+                let shape = self.part.as_deref().unwrap_or(&table.shape);
+                let at = txn.snapshot();
+                make_row(py, engine, at, table, shape, &row, &mut self.long)
+            }
             None => Ok(py.None().into_bound(py)),
         }
     }
@@ -145,16 +165,23 @@ const MANY: usize = 128;
 pub struct GetMany {
     table: Py<PyTable>,
     keys: Vec<KeyBuf>,
+    part: Part,
     long: LongValues,
     /// The rows that a stopped attempt has found.
     rows: Vec<Py<PyAny>>,
 }
 
 impl GetMany {
-    pub fn new(table: &Bound<'_, PyTable>, keys: &Bound<'_, PyAny>) -> PyResult<GetMany> {
+    pub fn new(
+        table: &Bound<'_, PyTable>,
+        keys: &Bound<'_, PyAny>,
+        columns: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<GetMany> {
+        let part = table.get().part(columns)?;
         let keys = table.get().keys(keys)?;
         let rows = Vec::with_capacity(keys.len());
         Ok(GetMany {
+            part,
             table: table.clone().unbind(),
             keys,
             long: LongValues::default(),
@@ -171,12 +198,15 @@ impl Operation for GetMany {
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
         let table = self.table.get();
+        let shape = self.part.as_deref().unwrap_or(&table.shape);
         while self.rows.len() < self.keys.len() {
             let start = self.rows.len();
             let end = self.keys.len().min(start + MANY);
             for row in engine.get_many(txn, &table.table, &self.keys[start..end])? {
                 let made = match row {
-                    Some(row) => make_row(py, engine, txn.snapshot(), table, &row, &mut self.long)?,
+                    Some(row) => {
+                        make_row(py, engine, txn.snapshot(), table, shape, &row, &mut self.long)?
+                    }
                     None => py.None().into_bound(py),
                 };
                 self.rows.push(made.unbind());
@@ -358,7 +388,7 @@ pub struct LongValues(Vec<(OverflowRef, OverflowReader, Option<Vec<u8>>)>);
 
 impl LongValues {
     /// The bytes of a value.
-    fn get(&mut self, engine: &Engine, at: Lsn, reference: OverflowRef) -> Tried<&[u8]> {
+    pub fn get(&mut self, engine: &Engine, at: Lsn, reference: OverflowRef) -> Tried<&[u8]> {
         let place = match self.0.iter().position(|(of, _, _)| *of == reference) {
             Some(place) => place,
             None => {
@@ -385,23 +415,37 @@ type Started<'py> = (Bound<'py, PyAny>, SmallVec<[(usize, OverflowRef); 2]>);
 
 /// The row object of a stored row, made straight from the page's columns.
 #[inline]
-fn start_row<'py>(py: Python<'py>, table: &PyTable, row: &RowView) -> Tried<Started<'py>> {
-    let (shape, columns) = (&table.shape, table.columns());
+fn start_row<'py>(
+    py: Python<'py>,
+    table: &PyTable,
+    shape: &RowShape,
+    row: &RowView,
+) -> Tried<Started<'py>> {
+    let columns = table.columns();
     let made = shape.start(py)?;
     let mut failed = None;
     let mut outside = SmallVec::new();
-    row.for_each(|index, value| {
+    let mut set = |place: usize, index: usize, value: ValueRef<'_>| {
         if failed.is_some() || index >= columns.len() {
             return;
         }
-        if let ValueRef::Overflow(reference) = value {
-            outside.push((index, reference));
-            return;
-        }
-        let set = to_py(py, value, columns[index].data_type)
-            .and_then(|value| shape.set(&made, index, &value));
+        let set = if let ValueRef::Overflow(reference) = value {
+            outside.push((place, reference));
+            shape.defer(&made, place)
+        } else {
+            to_py(py, value, columns[index].data_type)
+                .and_then(|value| shape.set(&made, place, value))
+        };
         failed = set.err();
-    })?;
+    };
+    if shape.is_whole() {
+        row.for_each(|index, value| set(index, index, value))?;
+    } else {
+        for (place, index) in shape.columns().iter().enumerate() {
+            let index = usize::from(*index);
+            set(place, index, row.value(index)?);
+        }
+    }
     failed.map_or(Ok((made, outside)), |error| Err(error.into()))
 }
 
@@ -412,19 +456,21 @@ pub fn make_row<'py>(
     engine: &Engine,
     at: Lsn,
     table: &PyTable,
+    shape: &RowShape,
     row: &RowView,
     long: &mut LongValues,
 ) -> Tried<Bound<'py, PyAny>> {
-    let (made, outside) = start_row(py, table, row)?;
-    for (index, reference) in outside {
+    let (made, outside) = start_row(py, table, shape, row)?;
+    for (place, reference) in outside {
+        let column = usize::from(shape.columns()[place]);
         let value = long_value(
             py,
-            table.columns()[index].data_type,
+            table.columns()[column].data_type,
             long.get(engine, at, reference)?,
         )?;
-        table.shape.set(&made, index, &value)?;
+        shape.set(&made, place, value)?;
     }
-    Ok(made)
+    Ok(shape.finish(made)?)
 }
 
 /// The object of a value that was kept in overflow pages.

@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDateTime, PyTzInfo};
+use pyo3::types::{PyDateTime, PyDict, PyTzInfo};
 
 /// Classes and functions of the standard library.
 pub struct PyTypes {
@@ -27,6 +27,15 @@ pub fn types(py: Python<'_>) -> PyResult<&'static PyTypes> {
     TYPES.get_or_try_init(py, || PyTypes::load(py))
 }
 
+/// `json.dumps` that refuses what no JSON can say: NaN and the infinities.
+fn json_encoder(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let options = PyDict::new(py);
+    options.set_item("allow_nan", false)?;
+    let class = py.import("json")?.getattr("JSONEncoder")?;
+    let encoder = class.call((), Some(&options))?;
+    encoder.getattr("encode").map(Bound::unbind)
+}
+
 impl PyTypes {
     fn load(py: Python<'_>) -> PyResult<PyTypes> {
         let get = |module: &str, name: &str| py.import(module)?.getattr(name).map(Bound::unbind);
@@ -46,7 +55,7 @@ impl PyTypes {
                 .into_any()
                 .unbind(),
             uuid: get("uuid", "UUID")?,
-            json_dumps: get("json", "dumps")?,
+            json_dumps: json_encoder(py)?,
             json_loads: get("json", "loads")?,
         })
     }

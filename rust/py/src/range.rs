@@ -9,13 +9,15 @@ use aurora_page::Lsn;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::db::{Engine, Halt, Tried};
-use crate::errors::invalid_option;
+use crate::errors::{describe, invalid_option};
+use crate::filter::Filter;
 use crate::fork::ForkSafe;
 use crate::lock::lock;
 use crate::ops::{LongValues, Operation, make_row};
-use crate::table::PyTable;
+use crate::table::{Part, PyTable};
 use crate::txn::Core;
 
 /// The arguments of a range as they come from Python.
@@ -24,14 +26,16 @@ pub struct RangeArgs<'a, 'py> {
     pub lo: Option<&'a Bound<'py, PyAny>>,
     pub hi: Option<&'a Bound<'py, PyAny>>,
     pub prefix: Option<&'a Bound<'py, PyAny>>,
-    pub limit: Option<usize>,
+    pub limit: Option<&'a Bound<'py, PyAny>>,
     pub reverse: bool,
+    pub columns: Option<&'a Bound<'py, PyAny>>,
+    pub condition: Option<&'a Bound<'py, PyAny>>,
 }
 
 impl RangeArgs<'_, '_> {
     /// The encoded range: `lo <= key < hi` in the order of the key, or every key that begins with `prefix`.
     pub fn encode(&self, py: Python<'_>, table: &PyTable) -> PyResult<RangeSpec> {
-        let limit = self.limit;
+        let limit = self.limit.map(row_limit).transpose()?;
         if let Some(prefix) = self.prefix {
             if self.lo.is_some() || self.hi.is_some() {
                 return Err(invalid_option(
@@ -70,11 +74,29 @@ enum Source {
     Locking(Box<LockingCursor>),
 }
 
+fn row_limit(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let number = limit.extract::<usize>();
+    match number {
+        Ok(number) if !limit.is_instance_of::<PyBool>() => Ok(number),
+        _ => {
+            let expected = "a number of rows from 0 up, or None";
+            Err(invalid_option(
+                limit.py(),
+                "limit",
+                expected,
+                &describe(limit),
+            ))
+        }
+    }
+}
+
 struct Position {
     cursor: Option<ForkSafe<Source>>,
     rows: ForkSafe<IntoIter<RowView>>,
     /// The next row, and where it was read.
     next: Option<(RowView, Lsn)>,
+    /// Rows that are still to be given.
+    left: usize,
     long: LongValues,
     done: bool,
 }
@@ -84,6 +106,8 @@ struct Position {
 pub struct RowIterator {
     core: Arc<Core>,
     table: Py<PyTable>,
+    part: Part,
+    filter: Option<Filter>,
     spec: RangeSpec,
     /// Whether its rows are locked, and what about those that others have locked.
     locking: Option<LockWaiting>,
@@ -99,7 +123,10 @@ impl RowIterator {
     ) -> PyResult<RowIterator> {
         let table = core.table(table)?;
         let spec = args.encode(table.py(), table.get())?;
-        Ok(RowIterator::of(core, table.unbind(), spec))
+        let part = table.get().part(args.columns)?;
+        let filter = Filter::of(table.get(), args.condition)?;
+        let table = table.unbind();
+        Ok(RowIterator::of(core, table, part, filter, spec))
     }
 
     /// The same, which locks each row before it gives it.
@@ -109,17 +136,31 @@ impl RowIterator {
     }
 
     /// An iterator over an encoded range.
-    pub fn of(core: Arc<Core>, table: Py<PyTable>, spec: RangeSpec) -> RowIterator {
+    pub fn of(
+        core: Arc<Core>,
+        table: Py<PyTable>,
+        part: Part,
+        filter: Option<Filter>,
+        mut spec: RangeSpec,
+    ) -> RowIterator {
+        // Rows are counted once they have met the condition.
+        let left = match &filter {
+            Some(_) => spec.limit.take().unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
         let position = Position {
             cursor: None,
             rows: ForkSafe::new(Vec::new().into_iter()),
             next: None,
+            left,
             long: LongValues::default(),
-            done: false,
+            done: left == 0,
         };
         RowIterator {
             core,
             table,
+            part,
+            filter,
             spec,
             locking: None,
             position: Mutex::new(position),
@@ -147,10 +188,23 @@ impl RowIterator {
         position: &mut Position,
     ) -> Tried<Option<Bound<'py, PyAny>>> {
         let table = self.table.get();
+        let shape = self.part.as_deref().unwrap_or(&table.shape);
         loop {
             if let Some((row, at)) = &position.next {
-                return make_row(py, engine, *at, table, row, &mut position.long).map(Some);
+                let met = match &self.filter {
+                    Some(filter) => filter.test(py, engine, *at, table, row, &mut position.long)?,
+                    None => true,
+                };
+                if met {
+                    let long = &mut position.long;
+                    return make_row(py, engine, *at, table, shape, row, long).map(Some);
+                }
+                position.next = None;
+                position.long.clear();
+                continue;
             }
+            // A condition that few rows meet must not keep Ctrl-C away.
+            py.check_signals()?;
             let source = match &mut position.cursor {
                 Some(source) => source.get_mut(),
                 place => {
@@ -216,7 +270,8 @@ impl Position {
     fn moved(&mut self, given: bool) {
         self.next = None;
         self.long.clear();
-        self.done = !given;
+        self.left = self.left.saturating_sub(1);
+        self.done = !given || self.left == 0;
     }
 }
 
@@ -224,6 +279,15 @@ impl Position {
 impl RowIterator {
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
+    }
+
+    fn __repr__(&self) -> String {
+        let name = &self.table.get().table.name;
+        let state = match self.position.try_lock() {
+            Some(position) if position.done => " (ended)",
+            _ => "",
+        };
+        format!("<RowIterator over table {name:?}{state}>")
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {

@@ -216,6 +216,8 @@ impl Scan {
         Ok(RowIterator::of(
             self.core.clone(),
             self.table.clone_ref(py),
+            None,
+            None,
             spec,
         ))
     }

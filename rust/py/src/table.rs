@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use aurora_engine::Table;
-use aurora_page::{Column, KEY_BYTES_MAX, KeyBuf, Schema, Value};
+use aurora_page::{Column, DataType, KEY_BYTES_MAX, KeyBuf, Schema, Value};
 use aurora_scan::expr::BoundExpr;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 
 use crate::db::Db;
 use crate::errors::{Raise, describe, invalid_option};
 use crate::expr::Expr;
 use crate::from_py::{push_key_part, to_value};
+use crate::input::row_values;
 use crate::schema::PySchema;
 use crate::shape::RowShape;
 
@@ -27,7 +28,15 @@ pub struct PyTable {
     pub branch: AtomicU64,
     /// Handles like this one for definitions that came later.
     pub successors: Mutex<Vec<Py<PyTable>>>,
+    /// Shapes of some of the columns, as they were asked for lately.
+    parts: Mutex<Vec<Arc<RowShape>>>,
 }
+
+/// Parts whose shapes are kept.
+const PARTS_MAX: usize = 32;
+
+/// Columns that are asked for: all of them where none are named.
+pub type Part = Option<Arc<RowShape>>;
 
 #[pymethods]
 impl PyTable {
@@ -72,13 +81,53 @@ impl PyTable {
         let shape = RowShape::new(class, &table.schema)?;
         let branch = db.cluster(class.py())?.engine().branch();
         let (branch, successors) = (AtomicU64::new(branch), Mutex::default());
+        let parts = Mutex::default();
         Ok(PyTable {
             db,
             table,
             shape,
             branch,
             successors,
+            parts,
         })
+    }
+
+    /// The shape of the columns that are named, all of them if none are.
+    pub fn part(&self, columns: Option<&Bound<'_, PyAny>>) -> PyResult<Part> {
+        let Some(columns) = columns else {
+            return Ok(None);
+        };
+        let py = columns.py();
+        let names: Vec<String> = match columns.extract() {
+            Ok(names) => names,
+            Err(_) => return Err(no_columns(columns)),
+        };
+        if names.is_empty() {
+            return Err(no_columns(columns));
+        }
+        let mut places = Vec::with_capacity(names.len());
+        for name in &names {
+            let place = self.schema_ref().column_index(name);
+            let place = place.ok_or_else(|| self.no_column(py, name))? as u16;
+            if places.contains(&place) {
+                return Err(no_columns(columns));
+            }
+            places.push(place);
+        }
+        let known = |parts: &Vec<Arc<RowShape>>| {
+            let found = parts.iter().find(|part| part.columns() == places);
+            found.cloned()
+        };
+        if let Some(part) = known(&self.parts.lock()) {
+            return Ok(Some(part));
+        }
+        let part = Arc::new(self.shape.part(py, self.schema_ref(), places.clone())?);
+        let mut parts = self.parts.lock();
+        if parts.len() == PARTS_MAX {
+            parts.remove(0);
+        }
+        parts.push(part.clone());
+        Ok(Some(part))
     }
 
     /// The newest definition of the table; the one at hand once the cluster is closed.
@@ -102,6 +151,10 @@ impl PyTable {
     pub fn key(&self, object: &Bound<'_, PyAny>) -> PyResult<KeyBuf> {
         let parts = self.schema_ref().key();
         if let [part] = parts {
+            let json = self.schema_ref().key_column(*part).data_type == DataType::Json;
+            if object.is_instance_of::<PyTuple>() && !json {
+                return Err(self.wrong_key(object, "the value itself, of"));
+            }
             let mut key = KeyBuf::new();
             push_key_part(
                 &mut key,
@@ -157,6 +210,18 @@ impl PyTable {
             .err())
     }
 
+    fn no_keys(&self, objects: &Bound<'_, PyAny>) -> PyErr {
+        let (expected, got) = ("an iterable of keys", describe(objects));
+        let message = format!(
+            "table {:?}: expected {expected}, got {got}",
+            self.table.name
+        );
+        Raise::new(objects.py(), "TypeMismatch", message)
+            .with("expected", expected)
+            .with("got", got)
+            .err()
+    }
+
     fn wrong_key(&self, object: &Bound<'_, PyAny>, how: &str) -> PyErr {
         let schema = self.schema_ref();
         let names: Vec<&str> = schema
@@ -164,7 +229,8 @@ impl PyTable {
             .iter()
             .map(|part| schema.key_column(*part).name.as_str())
             .collect();
-        let expected = format!("{how} {} key values ({})", names.len(), names.join(", "));
+        let values = if names.len() == 1 { "value" } else { "values" };
+        let expected = format!("{how} {} key {values} ({})", names.len(), names.join(", "));
         let got = describe(object);
         let message = format!(
             "table {:?}: expected {expected}, got {got}",
@@ -178,21 +244,17 @@ impl PyTable {
 
     /// The values of a row object, each checked against its column.
     pub fn values(&self, row: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
-        self.shape.check(row)?;
-        let columns = self.columns();
-        columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| to_value(column, &self.shape.read(row, index)?))
-            .collect()
+        row_values(self, row)
     }
 
     /// The encoded keys of an iterable of keys.
     pub fn keys(&self, objects: &Bound<'_, PyAny>) -> PyResult<Vec<KeyBuf>> {
-        objects
-            .try_iter()?
-            .map(|object| self.key(&object?))
-            .collect()
+        let iterator = match objects.try_iter() {
+            // A text is an iterable of its characters, and nobody's list of keys.
+            Ok(iterator) if !objects.is_instance_of::<PyString>() => iterator,
+            _ => return Err(self.no_keys(objects)),
+        };
+        iterator.map(|object| self.key(&object?)).collect()
     }
 
     /// The changes that keyword arguments ask for: values, and expressions to be evaluated on the row.
@@ -212,7 +274,7 @@ impl PyTable {
         for (name, object) in named.iter() {
             let name: &str = name.extract()?;
             let Some(index) = self.schema_ref().column_index(name) else {
-                return Err(self.no_column(&object, name));
+                return Err(self.no_column(py, name));
             };
             match object.cast::<Expr>() {
                 Ok(expr) => {
@@ -228,7 +290,8 @@ impl PyTable {
         Ok(changes)
     }
 
-    fn no_column(&self, object: &Bound<'_, PyAny>, name: &str) -> PyErr {
+    /// A column that the table does not have.
+    pub fn no_column(&self, py: Python<'_>, name: &str) -> PyErr {
         let names: Vec<&str> = self
             .columns()
             .iter()
@@ -239,13 +302,18 @@ impl PyTable {
             "table {:?}: expected {expected}, got {name}",
             self.table.name
         );
-        Raise::new(object.py(), "UnknownColumn", message)
+        Raise::new(py, "UnknownColumn", message)
             .with("table", &self.table.name)
             .with("column", name)
             .with("expected", expected)
             .with("got", name)
             .err()
     }
+}
+
+fn no_columns(got: &Bound<'_, PyAny>) -> PyErr {
+    let expected = "names of columns, each once";
+    invalid_option(got.py(), "columns", expected, &describe(got))
 }
 
 /// What an update changes.

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::commit::PyCommit;
 use crate::errors::Raise;
+use crate::many::WriteMany;
 use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
@@ -101,32 +102,36 @@ impl Transaction {
     }
 
     /// The row of a key, or None; locked if it is for an update.
-    #[pyo3(signature = (table, key, *, for_update=false, nowait=false, skip_locked=false))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
+    #[pyo3(signature = (table, key, *, columns=None, for_update=false, nowait=false, skip_locked=false))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let table = &self.core.table(table)?;
         match locking(py, for_update, nowait, skip_locked)? {
-            None => self.run(py, Get::new(table, key)?),
-            Some(waiting) => self.run(py, GetForUpdate::new(table, key, waiting)?),
+            None => self.run(py, Get::new(table, key, columns)?),
+            Some(waiting) => self.run(py, GetForUpdate::new(table, key, columns, waiting)?),
         }
     }
 
     /// The rows of many keys.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         Ok(self
-            .run(py, GetMany::new(&self.core.table(table)?, keys)?)?
+            .run(py, GetMany::new(&self.core.table(table)?, keys, columns)?)?
             .cast_into()?)
     }
 
@@ -150,6 +155,26 @@ impl Transaction {
     ) -> PyResult<()> {
         self.run(py, Upsert::new(&self.core.table(table)?, row)?)
             .map(drop)
+    }
+
+    /// Adds rows, all of them or none; how many.
+    fn insert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::insert(&self.core.table(table)?, rows)?)
+    }
+
+    /// Adds rows, or replaces those with their keys; how many.
+    fn upsert_many<'py>(
+        &self,
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, WriteMany::upsert(&self.core.table(table)?, rows)?)
     }
 
     /// Changes columns of a row.
@@ -178,8 +203,8 @@ impl Transaction {
     /// The rows from one key up to another, in the order of the key.
     #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
     #[pyo3(signature = (
-        table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, for_update=false, nowait=false,
-        skip_locked=false
+        table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, columns=None, r#where=None,
+        for_update=false, nowait=false, skip_locked=false
     ))]
     fn range<'py>(
         &self,
@@ -188,8 +213,10 @@ impl Transaction {
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
-        limit: Option<usize>,
+        limit: Option<&Bound<'py, PyAny>>,
         reverse: bool,
+        columns: Option<&Bound<'py, PyAny>>,
+        r#where: Option<&Bound<'py, PyAny>>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
@@ -205,6 +232,8 @@ impl Transaction {
                 prefix,
                 limit,
                 reverse,
+                columns,
+                condition: r#where,
             },
         )?;
         Ok(rows.locking(locking))
@@ -266,6 +295,8 @@ impl Transaction {
             prefix,
             limit: None,
             reverse: false,
+            columns: None,
+            condition: None,
         };
         Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }

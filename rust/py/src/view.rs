@@ -79,38 +79,46 @@ impl View {
     }
 
     /// The row of a key, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.core.run(py, Get::new(&self.core.table(table)?, key)?)
+        self.core
+            .run(py, Get::new(&self.core.table(table)?, key, columns)?)
     }
 
     /// The rows of many keys.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         Ok(self
             .core
-            .run(py, GetMany::new(&self.core.table(table)?, keys)?)?
+            .run(py, GetMany::new(&self.core.table(table)?, keys, columns)?)?
             .cast_into()?)
     }
 
     /// The rows from one key up to another, in the order of the key.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, columns=None, r#where=None))]
     fn range<'py>(
         &self,
         table: &Bound<'py, PyTable>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
-        limit: Option<usize>,
+        limit: Option<&Bound<'py, PyAny>>,
         reverse: bool,
+        columns: Option<&Bound<'py, PyAny>>,
+        r#where: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<RowIterator> {
         RowIterator::new(
             self.core.clone(),
@@ -121,6 +129,8 @@ impl View {
                 prefix,
                 limit,
                 reverse,
+                columns,
+                condition: r#where,
             },
         )
     }
@@ -145,6 +155,8 @@ impl View {
             prefix,
             limit: None,
             reverse: false,
+            columns: None,
+            condition: None,
         };
         Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   <cluster>/owner.lock                      who has it open
 //!   <cluster>/manifest-<version>              one of seven places
+//!   <cluster>/sort/                           where loads make the files in which they sort: they have no names for long
 //!   <cluster>/log/                            the hot log of all nodes on the cluster directory's device
 //!   <cluster>/az1/node1/ ... az3/node6/       a storage node each: manifest, identity, layers, blobs
 //!   <node>/log/                               the hot log of a node on a device of its own

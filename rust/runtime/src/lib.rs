@@ -22,7 +22,8 @@
 //! | `readonly` | opening without leaving a trace |
 //! | [`Instance`], `instances`, `stream` | the writer and its replicas, each with a cache of its own; the redo stream |
 //! | `failover`, `events` | another instance becomes the writer; what has happened |
-//! | [`BulkLoad`] | rows into an empty table, as sealed pages stored at every copy |
+//! | [`Ingest`], `sort` | rows in any order into any table: sorted, merged with those that are there |
+//! | [`BulkLoad`] | rows in key order, as sealed pages stored at every copy |
 //! | `scan`, `scan_cache`, `changes` | parallel query: plans on the storage nodes |
 //! | `maintenance`, `repair`, `hydrate` | the background |
 //! | `metastore`, `lock`, `layout` | the manifest in seven places, one owner, where things lie |
@@ -47,6 +48,7 @@ mod events;
 mod failover;
 mod fetch;
 mod hydrate;
+mod ingest;
 mod instance;
 mod instances;
 mod layout;
@@ -66,6 +68,7 @@ mod repair;
 mod restore;
 mod scan;
 mod scan_cache;
+mod sort;
 mod status;
 mod stream;
 mod threads;
@@ -80,6 +83,7 @@ pub use completions::{Completion, CompletionQueue};
 pub use error::Error;
 pub use events::Event;
 pub use failover::Failover;
+pub use ingest::{Ingest, LoadOptions, LoadPhase, Loaded, OnConflict};
 pub use instance::{Connection, Instance, InstanceSpec, Progress};
 pub use instances::{Choose, REPLICAS_MAX, ReplicaSpec};
 pub use load::BulkLoad;

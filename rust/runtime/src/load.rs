@@ -1,5 +1,5 @@
 //! Bulk load: the driver of the engine's load steps. Rows go in on the caller's thread; pages are sealed and stored at the copies on
-//! another, so that building and disks work at the same time.
+//! others, so that building, sealing and disks work at the same time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,20 +7,23 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use aurora_engine::{Commit, Engine, Load, LoadBlob, Stop, Table};
-use aurora_page::{KeyBuf, Value};
+use aurora_page::{KeyBuf, Lsn, Value};
 use aurora_proto::NodeSet;
 use aurora_redo::{BlobId, PgId};
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::Error;
 use crate::clock::wall_us;
 use crate::cluster::{Cluster, Shared};
 use crate::volume::EmbeddedVolume;
 
-/// Blobs that may wait for the disks before the builder waits for them.
-const BLOBS_AHEAD: usize = 4;
+/// Threads that seal and store blobs: while one waits for the disks, another seals.
+const STORING_THREADS: usize = 3;
+/// Blobs that may be sealed, stored or waiting for it before the builder waits for them.
+const BLOBS_AHEAD: usize = STORING_THREADS + 2;
 
-/// A bulk load into an empty table. Its rows appear all at once with [`BulkLoad::finish`]; dropping it before leaves nothing.
+/// A bulk load. Its rows appear all at once with [`BulkLoad::finish`]; dropping it before leaves nothing.
 pub struct BulkLoad {
     cluster: Cluster,
     load: Option<Load>,
@@ -28,7 +31,7 @@ pub struct BulkLoad {
     blobs: Option<SyncSender<LoadBlob>>,
     stored: Receiver<Result<BlobId, Error>>,
     waiting: usize,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Cluster {
@@ -43,28 +46,51 @@ impl Cluster {
     ) -> Result<BulkLoad, Error> {
         self.check_writable()?;
         let load = self.run(interrupt, |engine| engine.begin_load(table, wall_us()))?;
+        self.drive_load(load)
+    }
+
+    /// Begins a bulk load into a table that may have rows: those at [`BulkLoad::base`] are to be pushed among its own.
+    pub(crate) fn bulk_load_over(
+        &self,
+        table: &Arc<Table>,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<BulkLoad, Error> {
+        self.check_writable()?;
+        let load = self.run(interrupt, |engine| engine.begin_load_over(table, wall_us()))?;
+        self.drive_load(load)
+    }
+
+    fn drive_load(&self, load: Load) -> Result<BulkLoad, Error> {
         let (blobs, to_store) = sync_channel::<LoadBlob>(BLOBS_AHEAD);
         let (done, stored) = sync_channel(BLOBS_AHEAD * 2);
-        let shared = self.shared().clone();
-        let store = move || {
-            for blob in to_store {
-                if done.send(shared.store_blob(&blob)).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("aurora-load".into())
-            .spawn(store);
-        let thread = thread.map_err(|source| Error::io(Path::new("aurora-load"), source))?;
-        Ok(BulkLoad {
+        let to_store = Arc::new(Mutex::new(to_store));
+        let mut bulk = BulkLoad {
             cluster: self.clone(),
             load: Some(load),
             blobs: Some(blobs),
             stored,
             waiting: 0,
-            thread: Some(thread),
-        })
+            threads: Vec::with_capacity(STORING_THREADS),
+        };
+        for _ in 0..STORING_THREADS {
+            let (shared, to_store, done) = (self.shared().clone(), to_store.clone(), done.clone());
+            let store = move || {
+                loop {
+                    // The lock goes to the next thread as soon as a blob has come.
+                    let blob = to_store.lock().recv();
+                    let Ok(blob) = blob else { return };
+                    if done.send(shared.store_blob(&blob)).is_err() {
+                        return;
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new()
+                .name("aurora-load".into())
+                .spawn(store)
+                .map_err(|source| Error::io(Path::new("aurora-load"), source))?;
+            bulk.threads.push(thread);
+        }
+        Ok(bulk)
     }
 }
 
@@ -94,6 +120,25 @@ impl BulkLoad {
             engine.load_push_encoded(load, key, row, wall_us())
         })?;
         self.hand_over(interrupt)
+    }
+
+    /// The state that the rows of the load are to be merged with.
+    pub(crate) fn base(&self) -> Option<Lsn> {
+        self.load.as_ref().and_then(Load::base)
+    }
+
+    /// How many rows there are at the base.
+    pub(crate) fn note_base_rows(&mut self, rows: u64) {
+        if let Some(load) = &mut self.load {
+            load.note_base_rows(rows);
+        }
+    }
+
+    /// There is a row for this key at the base, and in the load too.
+    pub(crate) fn note_overlap(&mut self, key: &[u8]) {
+        if let Some(load) = &mut self.load {
+            load.note_overlap(key);
+        }
     }
 
     /// Rows so far.
@@ -181,9 +226,9 @@ impl Drop for BulkLoad {
         if let Some(mut load) = self.load.take() {
             self.cluster.engine().load_abort(&mut load);
         }
-        // The thread ends with its channel; what it still sends must not block it.
+        // The threads end with their channel; what they still send must not block them.
         while self.stored.recv().is_ok() {}
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

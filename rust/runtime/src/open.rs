@@ -230,6 +230,7 @@ fn open_existing(site: Site, known: Manifest, options: &OpenOptions) -> Result<O
     if !options.read_only {
         unfinished::unmark(&*site.disk, &site.dir)
             .map_err(|source| Error::io(&site.dir, source))?;
+        crate::sort::clear(&*site.disk, &site.dir)?;
     }
     let mut logs = Vec::new();
     for (path, nodes) in layout::logs(&site.dir, &manifest) {

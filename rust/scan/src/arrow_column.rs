@@ -288,13 +288,32 @@ fn bytes<'a>(array: &'a dyn Array) -> Option<Read<'a>> {
     })
 }
 
-fn uuid<'a>(array: &'a dyn Array) -> Option<Read<'a>> {
-    let Arrow::FixedSizeBinary(16) = array.data_type() else {
-        return None;
-    };
-    let array = array.as_fixed_size_binary();
+/// As texts of 32 hexadecimal digits, with hyphens or without.
+fn uuid_text<'a>(array: &'a dyn Array) -> Option<Read<'a>> {
+    let read = strings(array, ValueRef::Text)?;
     Some(Box::new(move |row| {
-        let bytes = array.value(row);
+        let ValueRef::Text(text) = read(row)? else {
+            return Ok(ValueRef::Null);
+        };
+        let digits: String = text.chars().filter(|digit| *digit != '-').collect();
+        let number = (digits.len() == 32)
+            .then(|| u128::from_str_radix(&digits, 16).ok())
+            .flatten();
+        number
+            .map(|number| ValueRef::Uuid(number.to_be_bytes()))
+            .ok_or_else(|| format!("text {text:?}"))
+    }))
+}
+
+/// As 16 bytes, whatever the array says of their number: some libraries know no arrays of fixed size.
+fn uuid<'a>(array: &'a dyn Array) -> Option<Read<'a>> {
+    let Some(read) = bytes(array) else {
+        return uuid_text(array);
+    };
+    Some(Box::new(move |row| {
+        let ValueRef::Bytes(bytes) = read(row)? else {
+            return Ok(ValueRef::Null);
+        };
         let uuid = bytes
             .try_into()
             .map_err(|_| format!("{} bytes", bytes.len()))?;

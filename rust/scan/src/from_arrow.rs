@@ -126,6 +126,25 @@ impl<'a> BatchRows<'a> {
         (0..self.rows).map(move |row| self.encode_with(row, &mut values))
     }
 
+    /// Gives key and bytes of each row in turn to `with`, from one place that is used again: nothing is allocated by the row.
+    pub fn for_each<E: From<FromArrowError>>(
+        &self,
+        mut with: impl FnMut(&EncodedRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut values = Vec::with_capacity(self.sources.len());
+        let mut encoded = EncodedRow {
+            key: KeyBuf::new(),
+            row: Vec::new(),
+        };
+        for row in 0..self.rows {
+            self.read(row, &mut values)?;
+            encoded.key = self.key(row, &values)?;
+            aurora_page::encode_row_into(&mut encoded.row, self.schema, values.iter().copied());
+            with(&encoded)?;
+        }
+        Ok(())
+    }
+
     /// The values of a row.
     pub fn values(&self, row: usize) -> Result<Vec<Value>, FromArrowError> {
         let mut values = Vec::with_capacity(self.sources.len());
@@ -139,14 +158,16 @@ impl<'a> BatchRows<'a> {
         values: &mut Vec<ValueRef<'a>>,
     ) -> Result<EncodedRow, FromArrowError> {
         self.read(row, values)?;
-        let key = aurora_page::encode_key_from(self.schema, values).map_err(|source| {
-            FromArrowError::Key {
-                row: self.first_row + row as u64,
-                source,
-            }
-        })?;
+        let key = self.key(row, values)?;
         let row = aurora_page::encode_row_from(self.schema, values.iter().copied());
         Ok(EncodedRow { key, row })
+    }
+
+    fn key(&self, row: usize, values: &[ValueRef<'a>]) -> Result<KeyBuf, FromArrowError> {
+        aurora_page::encode_key_from(self.schema, values).map_err(|source| FromArrowError::Key {
+            row: self.first_row + row as u64,
+            source,
+        })
     }
 
     fn read(&self, row: usize, values: &mut Vec<ValueRef<'a>>) -> Result<(), FromArrowError> {

@@ -229,7 +229,20 @@ fn texts_bytes_and_uuids_in_every_shape() {
     assert_eq!(read(DataType::Bytes, Arc::new(fixed.clone())), bytes());
     assert_eq!(
         message(DataType::Uuid, Arc::new(fixed)),
-        "column \"c\": expected Arrow values for uuid, got FixedSizeBinary(2)"
+        "row 100, column \"c\": expected uuid, got 2 bytes"
+    );
+    let texts = vec![
+        "00000000-0000-0000-0000-00000000002a",
+        "0000000000000000000000000000002A",
+    ];
+    let uuid = Value::Uuid(42u128.to_be_bytes());
+    assert_eq!(
+        read(DataType::Uuid, Arc::new(StringArray::from(texts))),
+        Ok(vec![uuid.clone(), uuid])
+    );
+    assert_eq!(
+        message(DataType::Uuid, Arc::new(StringArray::from(vec!["2a"]))),
+        "row 100, column \"c\": expected uuid, got text \"2a\""
     );
     let uuids = FixedSizeBinaryArray::try_from_iter([[7u8; 16]].iter()).unwrap();
     assert_eq!(

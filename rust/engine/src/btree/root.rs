@@ -2,7 +2,7 @@
 
 use aurora_page::{InnerRef, KeyBuf, LeafRef, Page, PageId, PageKind};
 
-use super::rows::format_op;
+use super::rows::{first_layout, format_op};
 use crate::edit::Edit;
 use crate::error::Attempt;
 use crate::table::Table;
@@ -45,6 +45,12 @@ impl Root {
 }
 
 impl Edit<'_> {
+    /// Starts the root page's life anew without rows.
+    pub fn empty_root(&mut self, table: &Table) -> Attempt<()> {
+        let layout = first_layout(table, self.geometry.page_bytes)?;
+        self.start(table.root, &format_op(table, &layout))
+    }
+
     /// Starts the root page's life anew with this content.
     pub fn fill_root(&mut self, table: &Table, root: &Root) -> Attempt<()> {
         match root {

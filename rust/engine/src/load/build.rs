@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use aurora_page::{
-    InnerMut, InnerRef, KeyBuf, LeafMut, LeafRef, Lsn, OverflowRef, Page, PageId, chunk_capacity,
-    format_inner, format_leaf, format_overflow, leaf_capacity, leaf_layout,
+    InnerMut, InnerRef, KeyBuf, LeafRef, Lsn, OverflowRef, Page, PageError, PageId, chunk_capacity,
+    fill_rows, format_inner, format_leaf, format_overflow, leaf_capacity, leaf_layout,
+    row_heap_bytes,
 };
 
 use crate::btree::{Root, first_layout, separator};
@@ -53,17 +54,80 @@ impl Ids {
     }
 }
 
-/// A page being filled.
+/// An inner page being filled.
 struct Level {
     page: Page,
     /// The smallest key of its part of the tree.
     low: KeyBuf,
 }
 
+/// The rows of a leaf: they are put into its page all at once, column by column, when it is known which they are.
+struct Leaf {
+    /// Formatted, and empty until the end.
+    page: Page,
+    low: KeyBuf,
+    /// The rows, one after the other, and where each ends.
+    rows: Vec<u8>,
+    ends: Vec<usize>,
+    heap: usize,
+    /// What makes the leaf full.
+    rows_full: usize,
+    heap_full: usize,
+    heap_max: usize,
+}
+
+impl Leaf {
+    /// A leaf for the rows from `low` on; `rows` and `ends` are used again.
+    fn new(page: Page, low: KeyBuf, (mut rows, mut ends): Buffers) -> Attempt<Leaf> {
+        let leaf = LeafRef::new(&page)?;
+        let (capacity, heap_max) = (leaf.capacity(), leaf.heap_capacity());
+        rows.clear();
+        ends.clear();
+        Ok(Leaf {
+            page,
+            low,
+            rows,
+            ends,
+            heap: 0,
+            rows_full: (capacity * FILL_PERCENT)
+                .div_ceil(100)
+                .clamp(1, capacity.max(1)),
+            heap_full: (heap_max * FILL_PERCENT).div_ceil(100),
+            heap_max,
+        })
+    }
+
+    /// Whether a row that needs so many bytes of the heap belongs into the next leaf.
+    fn is_full(&self, heap: usize) -> bool {
+        let heap_full = self.heap_max > 0 && self.heap >= self.heap_full;
+        self.ends.len() >= self.rows_full || heap_full || self.heap + heap > self.heap_max
+    }
+
+    fn push(&mut self, row: &[u8], heap: usize) {
+        self.rows.extend_from_slice(row);
+        self.ends.push(self.rows.len());
+        self.heap += heap;
+    }
+
+    /// The page with the rows in it.
+    fn finish(mut self) -> Attempt<(Page, KeyBuf, Buffers)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let ranges: Vec<Range<usize>> = starts.zip(&self.ends).map(|(a, b)| a..*b).collect();
+        fill_rows(
+            &mut self.page,
+            ranges.into_iter().map(|range| &self.rows[range]),
+        )?;
+        Ok((self.page, self.low, (self.rows, self.ends)))
+    }
+}
+
+type Buffers = (Vec<u8>, Vec<usize>);
+
 /// The pages being filled: the last of each level.
 pub(super) struct Builder {
     page_bytes: usize,
-    leaf: Option<Level>,
+    leaf: Option<Leaf>,
+    buffers: Buffers,
     /// Level 1 first.
     inner: Vec<Level>,
     layout: Vec<u8>,
@@ -79,6 +143,7 @@ impl Builder {
         Ok(Builder {
             page_bytes,
             leaf,
+            buffers: Buffers::default(),
             inner,
             layout,
             mean: usize::MAX,
@@ -101,39 +166,41 @@ impl Builder {
         ids: &mut Ids,
         done: &mut Vec<Page>,
     ) -> Attempt<()> {
-        if let Some(leaf) = &self.leaf
-            && is_full(&LeafRef::new(&leaf.page)?, row)
-        {
+        let heap = row_heap_bytes(&table.schema, row).map_err(|source| PageError::Row {
+            page: table.root,
+            source,
+        })?;
+        if self.leaf.as_ref().is_some_and(|leaf| leaf.is_full(heap)) {
             self.end_leaf(table, ids, done)?;
         }
-        if self.leaf.is_none() {
-            let mut page = Page::empty(ids.next()?, self.page_bytes);
-            format_leaf(&mut page, table.id, &self.layout)?;
-            self.leaf = Some(Level {
-                page,
-                low: separator(&self.last_key, key),
-            });
-        }
-        if let Some(leaf) = &mut self.leaf {
-            let rank = LeafRef::new(&leaf.page)?.len();
-            LeafMut::new(&mut leaf.page)?.insert(rank, row)?;
-        }
-        self.last_key = key.clone();
+        let leaf = match &mut self.leaf {
+            Some(leaf) => leaf,
+            place => {
+                let mut page = Page::empty(ids.next()?, self.page_bytes);
+                format_leaf(&mut page, table.id, &self.layout)?;
+                let low = separator(&self.last_key, key);
+                let buffers = std::mem::take(&mut self.buffers);
+                place.insert(Leaf::new(page, low, buffers)?)
+            }
+        };
+        leaf.push(row, heap);
+        self.last_key.clone_from(key);
         Ok(())
     }
 
     fn end_leaf(&mut self, table: &Table, ids: &mut Ids, done: &mut Vec<Page>) -> Attempt<()> {
-        let Some(Level { page, low }) = self.leaf.take() else {
+        let Some(leaf) = self.leaf.take() else {
             return Ok(());
         };
-        let leaf = LeafRef::new(&page)?;
-        let mean = leaf.heap_live().div_ceil(leaf.len().max(1));
+        let mean = leaf.heap.div_ceil(leaf.ends.len().max(1));
         if mean != self.mean
             && let Ok(capacity) = leaf_capacity(&table.schema, self.page_bytes, mean)
         {
             self.layout = leaf_layout(&table.schema, capacity);
             self.mean = mean;
         }
+        let (page, low, buffers) = leaf.finish()?;
+        self.buffers = buffers;
         let id = page.id();
         done.push(page);
         self.add(table, 0, low, id, ids, done)
@@ -180,11 +247,10 @@ impl Builder {
         done: &mut Vec<Page>,
     ) -> Attempt<Option<Root>> {
         if self.inner.is_empty() {
-            return self
-                .leaf
-                .take()
-                .map(|leaf| Root::of(&leaf.page))
-                .transpose();
+            let Some(leaf) = self.leaf.take() else {
+                return Ok(None);
+            };
+            return Root::of(&leaf.finish()?.0).map(Some);
         }
         self.end_leaf(table, ids, done)?;
         let mut level = 0;
@@ -204,13 +270,6 @@ impl Builder {
         }
         self.inner.pop().map(|top| Root::of(&top.page)).transpose()
     }
-}
-
-fn is_full(leaf: &LeafRef<'_>, row: &[u8]) -> bool {
-    let rows = leaf.len() * 100 >= leaf.capacity() * FILL_PERCENT;
-    let heap =
-        leaf.heap_capacity() > 0 && leaf.heap_live() * 100 >= leaf.heap_capacity() * FILL_PERCENT;
-    rows || heap || !leaf.fits(row)
 }
 
 /// The overflow pages of a value.

@@ -1,4 +1,4 @@
-//! Bulk load into an empty table: pages are built outside the log, stored as sealed blobs, and linked by one MTR.
+//! Bulk load: pages are built outside the log, stored as sealed blobs, and linked by one MTR.
 //!
 //! ```text
 //!   begin_load   extents are taken, state loading: nobody sees them
@@ -8,17 +8,17 @@
 //!   load_finish  the last pages are finished; take_blob and load_stored once more
 //!   load_link    once all references are durable, one MTR: extents linked, the root filled. The rows are there.
 //! ```
-//! A load that ends before that leaves extents in state loading; `sweep` gives them back.
+//! A load that ends before that leaves extents in state loading; `sweep` gives them back. Into a table that has rows: see
+//! `over`.
 
 mod build;
+mod link;
+mod over;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aurora_page::{
-    ExtentState, KeyBuf, Lsn, ObjectId, Page, PageError, PageId, Value, decode_row, encode_row,
-    seal,
-};
+use aurora_page::{KeyBuf, Lsn, Page, PageError, PageId, Value, decode_row, encode_row, seal};
 use aurora_proto::Volume;
 use aurora_redo::{BlobId, Op};
 
@@ -32,9 +32,10 @@ use crate::overflow::{spill, var_bytes};
 use crate::table::Table;
 use crate::txn::Commit;
 use build::{Builder, Ids};
+use over::Over;
 
-/// Pages of a blob.
-const BLOB_PAGES: usize = 64;
+/// Pages of a blob: each is synced as a whole at every copy.
+const BLOB_PAGES: usize = 128;
 /// Most extents taken by one MTR.
 const TAKE_EXTENTS_MAX: u64 = 64;
 
@@ -87,6 +88,8 @@ pub struct Load {
     /// The branch of the volume that it was begun on.
     branch: u64,
     state: State,
+    /// What a load into a table with rows has to know of those.
+    over: Option<Over>,
 }
 
 impl Load {
@@ -163,6 +166,10 @@ impl Load {
 /// A load fills one tree.
 fn refuse_indexes(table: &Table) -> Result<(), EngineError> {
     match table.indexes.first() {
+        None if table.is_followed() => Err(EngineError::LoadIndexed {
+            table: table.name.clone(),
+            index: "(constraints)".to_owned(),
+        }),
         None => Ok(()),
         Some(index) => Err(EngineError::LoadIndexed {
             table: table.name.clone(),
@@ -174,12 +181,21 @@ fn refuse_indexes(table: &Table) -> Result<(), EngineError> {
 impl<V: Volume> Engine<V> {
     /// Begins a load into a table without rows.
     pub fn begin_load(&self, table: &Arc<Table>, now_us: i64) -> Attempt<Load> {
+        self.start_load(table, false, now_us)
+    }
+
+    /// Begins a load into a table that may have rows: the rows at [`Load::base`] are to be pushed among its own.
+    pub fn begin_load_over(&self, table: &Arc<Table>, now_us: i64) -> Attempt<Load> {
+        self.start_load(table, true, now_us)
+    }
+
+    fn start_load(&self, table: &Arc<Table>, over: bool, now_us: i64) -> Attempt<Load> {
         self.head_table(table)?;
         let take = |edit: &mut Edit<'_>, _: &_| {
             let head = self.check_still_live(table, edit.at)?;
             same_definition(&head, table)?;
             refuse_indexes(&head)?;
-            if !is_empty_leaf(&*edit.page(table.root)?) {
+            if !over && !is_empty_leaf(&*edit.page(table.root)?) {
                 return Err(EngineError::TableNotEmpty {
                     table: table.name.clone(),
                 }
@@ -192,7 +208,14 @@ impl<V: Volume> Engine<V> {
             Ok((serial, run, edit.branch))
         };
         let ((serial, run, branch), _) = self.mutate_system(now_us, take, |_, _, _| {})?;
-        self.committing.lock().loads.insert(run.load);
+        let mut committing = self.committing.lock();
+        committing.loads.insert(run.load);
+        let over = over.then(|| {
+            // Under the commit lock: what is published after this base is watched.
+            committing.conflicts.watch_for_load(table.id, run.load);
+            Over::new(self.published())
+        });
+        drop(committing);
         Ok(Load {
             table: table.clone(),
             id: run.load,
@@ -209,6 +232,7 @@ impl<V: Volume> Engine<V> {
             root: None,
             branch,
             state: State::Building,
+            over,
         })
     }
 
@@ -307,7 +331,10 @@ impl<V: Volume> Engine<V> {
         load.builder
             .push(&table, key, row, &mut load.free, &mut pages)?;
         load.add_pages(pages, self.geometry.segment_pages);
-        load.last_key = Some(key.clone());
+        match &mut load.last_key {
+            Some(last) => last.clone_from(key),
+            none => *none = Some(key.clone()),
+        }
         load.rows += 1;
         Ok(())
     }
@@ -400,66 +427,6 @@ impl<V: Volume> Engine<V> {
         load.state = State::Finished;
         Ok(())
     }
-
-    /// Makes the rows appear, all at once.
-    pub fn load_link(&self, load: &mut Load, now_us: i64) -> Attempt<Commit> {
-        load.check(State::Finished, "load_push or load_finish", "load_link")?;
-        if !load.waiting.is_empty() || !load.pages.is_empty() {
-            let (expected, got) = (
-                "take_blob and load_stored until no pages are left",
-                "load_link",
-            );
-            return Err(EngineError::LoadStep {
-                table: load.table.name.clone(),
-                expected,
-                got,
-            }
-            .into());
-        }
-        if self.volume.vdl() < load.referenced {
-            return Err(Stop::WaitLsn(load.referenced));
-        }
-        let (table, root, runs, branch) = (&load.table, &load.root, &load.runs, load.branch);
-        let rows = load.rows;
-        let link = |edit: &mut Edit<'_>, _: &_| {
-            edit.check_branch(branch)?;
-            let head = self.check_still_live(table, edit.at)?;
-            same_definition(&head, table)?;
-            refuse_indexes(&head)?;
-            if !is_empty_leaf(&*edit.page(table.root)?) {
-                return Err(EngineError::LoadConflict {
-                    table: table.name.clone(),
-                }
-                .into());
-            }
-            runs.iter()
-                .try_for_each(|run| edit.link_run(table.id, *run))?;
-            edit.count(table.id, rows as i64);
-            root.as_ref()
-                .map_or(Ok(()), |root| edit.fill_root(table, root))
-        };
-        let noted = |conflicts: &mut crate::conflicts::Conflicts, lsn: Lsn, _: &()| {
-            conflicts.note_load(table.id, lsn)
-        };
-        let (_, commit) = self.mutate_system(now_us, link, noted)?;
-        self.committing.lock().loads.remove(&load.id);
-        load.state = State::Ended;
-        Ok(commit.unwrap_or(Commit {
-            lsn: load.referenced,
-            time_us: now_us,
-            after: load.referenced,
-        }))
-    }
-
-    /// Gives a load up; [`Engine::sweep`] gives its extents back.
-    pub fn load_abort(&self, load: &mut Load) {
-        if load.state != State::Ended {
-            load.state = State::Ended;
-            let mut committing = self.committing.lock();
-            committing.loads.remove(&load.id);
-            committing.sweep_from = KeyBuf::new();
-        }
-    }
 }
 
 impl Edit<'_> {
@@ -483,32 +450,5 @@ impl Edit<'_> {
                 bit: bit as u8,
             },
         )
-    }
-
-    /// Links the extents of a load's run that have pages, and gives the others back.
-    fn link_run(&mut self, object: ObjectId, run: Run) -> Attempt<()> {
-        self.unlist_run(object, run.first)?;
-        let end = run.first + run.count;
-        let mut first = run.first;
-        while first < end {
-            let used = self.extent(first)?.used != 0;
-            let mut count = 1;
-            while first + count < end && (self.extent(first + count)?.used != 0) == used {
-                count += 1;
-            }
-            let part = Run {
-                first,
-                count,
-                load: 0,
-            };
-            if used {
-                self.set_run(part, object, ExtentState::Linked)?;
-                self.list_run(object, part)?;
-            } else {
-                self.set_run(part, ObjectId(0), ExtentState::Free)?;
-            }
-            first += count;
-        }
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::bytes_at::{put, put_bit, put_u16, put_u32, put_u64};
 use crate::cell::Cell;
 use crate::error::{PageError, RowError};
 use crate::page::Page;
+use crate::row::RowCursor;
 use crate::zone::{ZONE_EMPTY, cell_zone};
 
 /// Gives the cell of a column at a rank; a fixed-width one may be put into the array handed in.
@@ -55,6 +56,42 @@ pub(crate) fn fill_leaf(page: &mut Page, len: usize, cells: &impl Cells) -> Resu
     put_u32(bytes, HEAP_LOW_AT, heap_low as u32);
     put_u32(bytes, HEAP_LIVE_AT, heap_live as u32);
     Ok(())
+}
+
+/// Puts encoded rows in key order into a leaf that was just formatted. On an error the page is useless.
+pub fn fill_rows<'r>(
+    page: &mut Page,
+    rows: impl ExactSizeIterator<Item = &'r [u8]>,
+) -> Result<(), PageError> {
+    let shape = Shape::of(page)?;
+    let id = page.id();
+    let wrong = |source| PageError::Row { page: id, source };
+    let widths: Vec<Option<usize>> = (0..shape.columns)
+        .map(|column| shape.descriptor(page.bytes(), column).width())
+        .collect();
+    let len = rows.len();
+    let mut cells = Vec::with_capacity(len * shape.columns);
+    for row in rows {
+        let mut cursor = RowCursor::new(shape.columns, row);
+        for width in &widths {
+            cells.push(cursor.next(*width).map_err(wrong)?);
+        }
+        cursor.finish().map_err(wrong)?;
+    }
+    let columns = shape.columns;
+    fill_leaf(page, len, &EncodedRows { cells, columns })
+}
+
+/// The cells of encoded rows, row by row.
+struct EncodedRows<'r> {
+    cells: Vec<Cell<'r>>,
+    columns: usize,
+}
+
+impl Cells for EncodedRows<'_> {
+    fn cell<'c>(&'c self, column: usize, rank: usize, _: &'c mut [u8; 16]) -> Cell<'c> {
+        self.cells[rank * self.columns + column]
+    }
 }
 
 struct ColumnFiller<'p> {

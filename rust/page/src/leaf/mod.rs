@@ -33,6 +33,7 @@ mod var_column;
 mod verify;
 mod write;
 
+pub use fill::fill_rows;
 pub(crate) use fill::{Cells, fill_leaf};
 pub use layout::{format_leaf, leaf_capacity, leaf_heap_bytes, leaf_layout, row_heap_max};
 pub use read::LeafRef;

@@ -1,7 +1,5 @@
 //! Packing one column: the narrowest frame of reference or dictionary, never wider than the column itself.
 
-use std::collections::BTreeMap;
-
 use super::entry::{Encoding, Entry};
 use crate::bytes_at::array_at;
 use crate::cell::Cell;
@@ -186,21 +184,57 @@ fn code_width(dictionary_len: usize) -> usize {
     width_for(dictionary_len.saturating_sub(1) as u128)
 }
 
-/// Codes of the distinct values in ascending order; `None` if there are too many to be worth it.
-fn codes<T: Ord + Copy>(values: impl Iterator<Item = T>, rows: usize) -> Option<BTreeMap<T, u32>> {
+/// The distinct values of a column in ascending order, and which of them each row has.
+struct Codes<T> {
+    values: Vec<T>,
+    rows: Vec<u32>,
+}
+
+/// Codes of the distinct values in ascending order; `None` if there are too many to be worth it. `hash` spreads them.
+fn codes<T: Ord + Copy>(
+    values: impl Iterator<Item = T>,
+    rows: usize,
+    hash: impl Fn(T) -> u64,
+) -> Option<Codes<T>> {
+    const FREE: u32 = u32::MAX;
     let most = (rows / 2).clamp(1, DICTIONARY_MAX);
-    let mut codes = BTreeMap::new();
+    // Open addressing: at most half of the places are taken.
+    let bits = (2 * (most + 1)).next_power_of_two().trailing_zeros();
+    let mask = (1 << bits) - 1;
+    let mut places = vec![FREE; 1 << bits];
+    let mut distinct: Vec<T> = Vec::new();
+    let mut of_rows = Vec::with_capacity(rows);
     for value in values {
-        codes.entry(value).or_insert(0);
-        if codes.len() > most {
-            return None;
-        }
+        let mut place = (hash(value) >> (64 - bits)) as usize;
+        let code = loop {
+            match places[place] {
+                FREE => {
+                    if distinct.len() == most {
+                        return None;
+                    }
+                    places[place] = distinct.len() as u32;
+                    distinct.push(value);
+                    break places[place];
+                }
+                code if distinct[code as usize] == value => break code,
+                _ => place = (place + 1) & mask,
+            }
+        };
+        of_rows.push(code);
     }
-    codes
-        .values_mut()
-        .zip(0..)
-        .for_each(|(code, index)| *code = index);
-    Some(codes)
+    let mut order: Vec<u32> = (0..distinct.len() as u32).collect();
+    order.sort_unstable_by_key(|code| distinct[*code as usize]);
+    let mut ascending = vec![0; distinct.len()];
+    for (code, rank) in order.iter().zip(0..) {
+        ascending[*code as usize] = rank;
+    }
+    Some(Codes {
+        values: order.iter().map(|code| distinct[*code as usize]).collect(),
+        rows: of_rows
+            .into_iter()
+            .map(|code| ascending[code as usize])
+            .collect(),
+    })
 }
 
 fn fixed_dictionary<T: Ordinal>(
@@ -211,20 +245,23 @@ fn fixed_dictionary<T: Ordinal>(
     packed_width: usize,
 ) -> Option<Entry> {
     let rows = ordinals.len();
-    let codes = codes(ordinals.iter().copied(), rows)?;
-    let width = code_width(codes.len());
-    if rows * width + codes.len() * native >= rows * packed_width {
+    let hash = |ordinal: T| mix(Into::<i128>::into(ordinal) as u64);
+    let codes = codes(ordinals.iter().copied(), rows, hash)?;
+    let len = codes.values.len();
+    let width = code_width(len);
+    if rows * width + len * native >= rows * packed_width {
         return None;
     }
     let mut entry = Entry::new(data_type, Encoding::Dictionary);
     entry.width = width as u8;
-    let elements = ordinals.iter().map(|ordinal| codes[ordinal].into());
+    let elements = codes.rows.iter().map(|code| u128::from(*code));
     entry.data_at = body.array(entry.width, rows, elements);
-    entry.dictionary_len = codes.len() as u32;
+    entry.dictionary_len = len as u32;
     let values = codes
-        .keys()
+        .values
+        .iter()
         .map(|ordinal| Into::<i128>::into(*ordinal) as u128);
-    entry.dictionary_at = body.array(native as u8, codes.len(), values);
+    entry.dictionary_at = body.array(native as u8, len, values);
     Some(entry)
 }
 
@@ -254,28 +291,45 @@ fn pack_var(body: &mut Body, data_type: DataType, cells: &[Cell<'_>]) -> Entry {
 
 fn var_dictionary(body: &mut Body, data_type: DataType, values: &[Option<&[u8]>]) -> Option<Entry> {
     let rows = values.len();
-    let codes = codes(values.iter().flatten().copied(), rows)?;
+    let codes = codes(values.iter().flatten().copied(), rows, hash_bytes)?;
+    let len = codes.values.len();
     let plain_bytes: usize = values.iter().flatten().map(|value| value.len()).sum();
-    let dictionary_bytes: usize = codes.keys().map(|value| value.len()).sum();
-    let width = code_width(codes.len());
+    let dictionary_bytes: usize = codes.values.iter().map(|value| value.len()).sum();
+    let width = code_width(len);
     let offset_width = offset_width(dictionary_bytes);
     let plain = (rows + 1) * usize::from(offset_width) + plain_bytes;
-    if rows * width + (codes.len() + 1) * usize::from(offset_width) + dictionary_bytes > plain {
+    if rows * width + (len + 1) * usize::from(offset_width) + dictionary_bytes > plain {
         return None;
     }
     let mut entry = Entry::new(data_type, Encoding::VarDictionary);
     entry.width = width as u8;
     entry.offset_width = offset_width;
-    let code = |value: &Option<&[u8]>| value.map_or(0, |value| codes[value].into());
+    // Nulls have no codes of their own.
+    let mut known = codes.rows.iter();
+    let code = |value: &Option<&[u8]>| {
+        let code = value.and_then(|_| known.next());
+        code.map_or(0, |code| u128::from(*code))
+    };
     entry.data_at = body.array(entry.width, rows, values.iter().map(code));
-    entry.dictionary_len = codes.len() as u32;
-    entry.dictionary_at = body.array(
-        offset_width,
-        codes.len() + 1,
-        offsets(codes.keys().copied()),
-    );
-    append_bytes(body, &mut entry, codes.keys().copied());
+    entry.dictionary_len = len as u32;
+    entry.dictionary_at = body.array(offset_width, len + 1, offsets(codes.values.iter().copied()));
+    append_bytes(body, &mut entry, codes.values.iter().copied());
     Some(entry)
+}
+
+/// Spreads a number over the high bits.
+fn mix(number: u64) -> u64 {
+    (number ^ number >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn hash_bytes(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().chain(std::iter::once(&last));
+    words.fold(bytes.len() as u64, |hash, word| {
+        mix(hash.rotate_left(5) ^ u64::from_le_bytes(*word))
+    })
 }
 
 /// Where each value begins, and where the last one ends.
