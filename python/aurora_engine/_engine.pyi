@@ -688,7 +688,12 @@ class Instance:
     def view(self, *, at: Any = None, after: Commit | int | None = None, timeout_s: float | None = None) -> View:
         """A consistent view here."""
     def transaction(
-        self, *, isolation: str = "snapshot", read_only: bool = True, token: str | None = None
+        self,
+        *,
+        isolation: Isolation = "snapshot",
+        read_only: bool = True,
+        token: str | None = None,
+        lock_timeout: LockTimeout = ...,
     ) -> Transaction:
         """A transaction here; one that writes is refused by all but the writer."""
     def get(self, table: Table[_R], key: Any) -> _R | None:

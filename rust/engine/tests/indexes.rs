@@ -215,12 +215,10 @@ impl World {
                     }
                 }
             }
-            _ => {
-                match db.run(|engine| engine.delete(txn, table, &key)) {
-                    Err(EngineError::LockTimeout { .. }) => {}
-                    found => assert_eq!(found.unwrap(), rows.remove(&id).is_some()),
-                }
-            }
+            _ => match db.run(|engine| engine.delete(txn, table, &key)) {
+                Err(EngineError::LockTimeout { .. }) => {}
+                found => assert_eq!(found.unwrap(), rows.remove(&id).is_some()),
+            },
         }
     }
 
