@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_engine::{Isolation, Mode};
+use aurora_engine::Isolation;
 use aurora_page::Lsn;
 use pyo3::intern;
 use pyo3::prelude::*;
