@@ -26,6 +26,7 @@ __all__ = [
     "Commit",
     "Expr",
     "GroupBy",
+    "Index",
     "Ready",
     "RowIterator",
     "Scan",
@@ -42,7 +43,9 @@ __all__ = [
     "coalesce",
     "col",
     "count",
+    "create_index",
     "drop_column",
+    "drop_index",
     "lit",
     "rename_column",
     "rename_table",
@@ -91,8 +94,54 @@ class Table(Generic[_R_co]):
     @property
     def schema(self) -> Schema:
         """Its columns and key."""
+    @property
+    def indexes(self) -> tuple[Index[_R_co], ...]:
+        """Its indexes as they are now, also those that are being built."""
+    def index(self, name: str) -> Index[_R_co]:
+        """Its index of a name, to read by: ``tx.range(table.index("by_owner"), "ann")``.
+
+        Raises:
+            UnknownIndex: there is none.
+        """
     @classmethod
     def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class Index(Generic[_R_co]):
+    """An index of a table. ``range`` gives its rows in the order of the index, ``get`` one row by a unique index.
+
+    Bounds and prefixes are values of its first columns, a tuple of them for several. ``None`` comes before all other
+    values, or after them in a column whose largest value comes first.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def table(self) -> Table[_R_co]:
+        """Its table."""
+    @property
+    def columns(self) -> tuple[tuple[str, bool], ...]:
+        """Each column's name, and whether its largest value comes first."""
+    @property
+    def unique(self) -> bool:
+        """Whether two rows may not have the same values, unless one of these is ``None``."""
+    @property
+    def ready(self) -> bool:
+        """Whether it had every row, and was not still being built, when it was asked for."""
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+def create_index(
+    cluster: Cluster,
+    table: Table[_R],
+    name: str,
+    columns: Sequence[tuple[str, bool]],
+    unique: bool,
+    exist_ok: bool,
+    report: Callable[..., None],
+) -> Index[_R]: ...
+def drop_index(cluster: Cluster, table: Table[Any], name: str) -> None: ...
 
 # What an expression is combined with: another one, or a value of a column.
 _Operand: TypeAlias = Expr | float | Decimal | str | bytes | dt.date | dt.time | uuid.UUID | None
@@ -360,15 +409,16 @@ class Transaction:
             WriteConflict, SnapshotTooOld: nothing was changed; run it again, or use ``Cluster.run``.
             CommitUnknown: durability could not be confirmed.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> _R | None:
         """The row of a key (a tuple for a key of several columns), or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R) -> None:
-        """Adds a row.
+    def insert(self, table: Table[_R], row: _R) -> _R:
+        """Adds a row, and returns it: numbered, if the table has an auto-increment column that it left out.
 
         Raises:
-            DuplicateKey: there is a row with its key.
+            DuplicateKey: there is a row with its key, or with its values in a unique index.
+            CheckViolation, ForeignKeyViolation: a constraint of the table refuses it.
             TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge, TransactionTooLarge.
         """
     def upsert(self, table: Table[_R], row: _R) -> None:
@@ -385,7 +435,7 @@ class Transaction:
         """Removes the row of a key; whether there was one."""
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -429,11 +479,11 @@ class AsyncTransaction:
         traceback: TracebackType | None,
         /,
     ) -> Awaitable[None]: ...
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> Awaitable[_R | None]:
         """The row of a key (a tuple for a key of several columns), or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R) -> Awaitable[None]:
+    def insert(self, table: Table[_R], row: _R) -> Awaitable[_R]:
         """Adds a row."""
     def upsert(self, table: Table[_R], row: _R) -> Awaitable[None]:
         """Adds a row, or replaces the one with its key."""
@@ -443,7 +493,7 @@ class AsyncTransaction:
         """Removes the row of a key; whether there was one."""
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -487,13 +537,13 @@ class View:
         Raises:
             UnknownTable: there was none of this name.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> _R | None:
         """The row of a key (a tuple for a key of several columns), or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys in their order, ``None`` where there is none."""
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -560,7 +610,7 @@ class Aio:
         self, *, isolation: Literal["snapshot"] = "snapshot", read_only: bool = False, token: str | None = None
     ) -> AsyncTransaction:
         """A transaction: ``async with db.aio.transaction() as tx``."""
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> Awaitable[_R | None]:
         """The row of a key as it is durable now, or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
         """The rows of many keys as they are durable now."""
@@ -615,7 +665,7 @@ class Cluster:
             read_only: Read what is durable, and refuse writes.
             token: A name for the commit, kept for 24 hours: ``committed(token)`` tells whether it happened.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> _R | None:
         """The row of a key as it is durable now, or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys as they are durable now, all at one moment."""
@@ -654,7 +704,9 @@ class Cluster:
         """
     def committed(self, token: str) -> Commit | None:
         """The commit that was made with a token, if one was in the last 24 hours."""
-    def _create_table(self, name: str, schema: Schema, row: type[Any], exist_ok: bool) -> Table[Any]: ...
+    def _create_table(
+        self, name: str, schema: Schema, row: type[Any], exist_ok: bool, extras: dict[str, Any]
+    ) -> Table[Any]: ...
     def _table_schema(self, name: str) -> Schema: ...
     def _open_table(self, name: str, row: type[Any]) -> Table[Any]: ...
     def _load(self, table: Table[Any], data: Any, report: Callable[[int], None], sort: bool) -> int: ...

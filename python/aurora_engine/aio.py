@@ -16,9 +16,11 @@ from aurora_engine.exceptions import CommitUnknown, Retryable, TokenUsed
 if TYPE_CHECKING:
     from aurora_engine.cluster import ArrowStream
     from aurora_engine.endpoints import Failover
+    from aurora_engine.rows import KeyColumn, Row
     from aurora_engine.statistics import TableStatistics
     from aurora_engine.status import Status
 
+A = TypeVar("A", bound="Row")
 T = TypeVar("T")
 
 RETRIES = 50
@@ -114,6 +116,30 @@ class Aio(_engine.Aio):
     async def failover(self, to: str | None = None, *, force: bool = False) -> Failover:
         """Has another instance write, as ``Cluster.failover`` does."""
         return await asyncio.to_thread(self.cluster.failover, to, force=force)
+
+    async def create_index(
+        self,
+        table: _engine.Table[A],
+        name: str,
+        *columns: KeyColumn,
+        unique: bool = False,
+        exist_ok: bool = False,
+        show_progress: bool | None = None,
+    ) -> _engine.Index[A]:
+        """Builds an index while others read and write, as ``Cluster.create_index`` does, in a thread of its own."""
+        return await asyncio.to_thread(
+            self.cluster.create_index,
+            table,
+            name,
+            *columns,
+            unique=unique,
+            exist_ok=exist_ok,
+            show_progress=show_progress,
+        )
+
+    async def drop_index(self, table: _engine.Table[Any], name: str) -> None:
+        """Drops an index, as ``Cluster.drop_index`` does."""
+        await asyncio.to_thread(self.cluster.drop_index, table, name)
 
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""

@@ -21,6 +21,7 @@ use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
 use crate::in_flight::InFlight;
+use crate::index::{GetBy, IndexGet, PyIndex, table_of};
 use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
 use crate::range::{RangeArgs, RowIterator};
 use crate::ready::Ready;
@@ -113,10 +114,17 @@ impl Aio {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
+        if let Ok(index) = table.cast::<PyIndex>() {
+            let handle = crate::definition::readable(&self.db, &index.get().handle(py))?;
+            return self.read(py, IndexGet::new(&handle, index.get(), key)?);
+        }
+        let get = Get::new(
+            &crate::definition::readable(&self.db, table_of(table)?)?,
+            key,
+        )?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
@@ -252,10 +260,10 @@ impl AsyncTransaction {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(&self.core.table(table)?, key)?)
+        self.run(py, GetBy::new(&self.core, table, key)?)
     }
 
     /// The rows of many keys.
@@ -314,7 +322,7 @@ impl AsyncTransaction {
     #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false))]
     fn range<'py>(
         &self,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,

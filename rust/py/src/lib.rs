@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `history` | moments: backtrack, snapshots, the window |
 //! | `cluster`, `instance`, `table`, `transaction`, `view`, `range`, `scan`, `query`, `group_by`, `load` | the classes that Python sees |
+//! | `index` | indexes: handles, look-ups, ranges, builds |
 //! | `aio`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
@@ -33,6 +34,7 @@ mod from_py;
 mod group_by;
 mod history;
 mod in_flight;
+mod index;
 mod instance;
 mod load;
 mod lock;
@@ -81,6 +83,8 @@ mod _engine {
     use super::expr_functions::{TextFunctions, TimeFunctions};
     #[pymodule_export]
     use super::group_by::GroupBy;
+    #[pymodule_export]
+    use super::index::{PyIndex, create_index, drop_index};
     #[pymodule_export]
     use super::instance::Instance;
     #[pymodule_export]

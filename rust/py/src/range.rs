@@ -4,13 +4,15 @@ use std::ops::Bound as Limit;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use aurora_engine::{Cursor, RangeSpec, RowView, Txn};
+use aurora_engine::{RangeSpec, RowView, Txn};
+use aurora_page::KeyBuf;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::db::{Engine, Tried};
 use crate::errors::invalid_option;
 use crate::fork::ForkSafe;
+use crate::index::{Order, Place, PyIndex, table_of};
 use crate::lock::lock;
 use crate::ops::{LongValues, make_row};
 use crate::table::PyTable;
@@ -29,6 +31,15 @@ pub struct RangeArgs<'a, 'py> {
 impl RangeArgs<'_, '_> {
     /// The encoded range: `lo <= key < hi` in the order of the key, or every key that begins with `prefix`.
     pub fn encode(&self, py: Python<'_>, table: &PyTable) -> PyResult<RangeSpec> {
+        self.encode_by(py, |object| table.bound(object))
+    }
+
+    /// The same by bounds that are encoded so.
+    fn encode_by(
+        &self,
+        py: Python<'_>,
+        encode: impl Fn(&Bound<'_, PyAny>) -> PyResult<KeyBuf>,
+    ) -> PyResult<RangeSpec> {
         let limit = self.limit;
         if let Some(prefix) = self.prefix {
             if self.lo.is_some() || self.hi.is_some() {
@@ -39,7 +50,7 @@ impl RangeArgs<'_, '_> {
                     "both",
                 ));
             }
-            let prefix = table.bound(prefix)?;
+            let prefix = encode(prefix)?;
             let (low, high) = (Limit::Included(prefix.clone()), Limit::Included(prefix));
             return Ok(RangeSpec {
                 low,
@@ -48,9 +59,7 @@ impl RangeArgs<'_, '_> {
                 limit,
             });
         }
-        let bound = |object: Option<&Bound<'_, PyAny>>| {
-            object.map(|object| table.bound(object)).transpose()
-        };
+        let bound = |object: Option<&Bound<'_, PyAny>>| object.map(&encode).transpose();
         let low = bound(self.lo)?.map_or(Limit::Unbounded, Limit::Included);
         let high = bound(self.hi)?.map_or(Limit::Unbounded, Limit::Excluded);
         Ok(RangeSpec {
@@ -63,7 +72,7 @@ impl RangeArgs<'_, '_> {
 }
 
 struct Position {
-    cursor: Option<ForkSafe<Cursor>>,
+    cursor: Option<ForkSafe<Place>>,
     rows: ForkSafe<IntoIter<RowView>>,
     next: Option<RowView>,
     long: LongValues,
@@ -75,20 +84,33 @@ struct Position {
 pub struct RowIterator {
     core: Arc<Core>,
     table: Py<PyTable>,
+    order: Order,
     spec: RangeSpec,
     position: Mutex<Position>,
 }
 
 impl RowIterator {
-    /// An iterator before its first row.
+    /// An iterator before its first row. `of` is a table or an index.
     pub fn new(
         core: Arc<Core>,
-        table: &Bound<'_, PyTable>,
+        of: &Bound<'_, PyAny>,
         args: RangeArgs<'_, '_>,
     ) -> PyResult<RowIterator> {
-        let table = core.table(table)?;
-        let spec = args.encode(table.py(), table.get())?;
-        Ok(RowIterator::of(core, table.unbind(), spec))
+        let py = of.py();
+        let (table, order, spec) = match of.cast::<PyIndex>() {
+            Ok(index) => {
+                let this = index.get();
+                let spec = args.encode_by(py, |object| this.bound(object))?;
+                (core.table(&this.handle(py))?, this.order(), spec)
+            }
+            Err(_) => {
+                let table = core.table(table_of(of)?)?;
+                let spec = args.encode(py, table.get())?;
+                (table, Order::Key, spec)
+            }
+        };
+        let rows = RowIterator::of(core, table.unbind(), spec);
+        Ok(RowIterator { order, ..rows })
     }
 
     /// An iterator over an encoded range.
@@ -103,6 +125,7 @@ impl RowIterator {
         RowIterator {
             core,
             table,
+            order: Order::Key,
             spec,
             position: Mutex::new(position),
         }
@@ -159,14 +182,14 @@ impl RowIterator {
             }
             let cursor = match &mut position.cursor {
                 Some(cursor) => cursor,
-                place => place.insert(ForkSafe::new(engine.range(
-                    txn,
-                    &table.table,
-                    self.spec.clone(),
-                )?)),
+                place => {
+                    let spec = self.spec.clone();
+                    let opened = Place::open(engine, txn, &table.table, &self.order, spec)?;
+                    place.insert(ForkSafe::new(opened))
+                }
             };
-            match cursor.get_mut().next_block(engine)? {
-                Some(block) => position.rows = ForkSafe::new(block.rows()?.into_iter()),
+            match cursor.get_mut().next_rows(engine, txn)? {
+                Some(rows) => position.rows = ForkSafe::new(rows.into_iter()),
                 None => return Ok(None),
             }
         }

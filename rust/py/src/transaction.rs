@@ -11,7 +11,8 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::commit::PyCommit;
 use crate::errors::Raise;
-use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
+use crate::index::GetBy;
+use crate::ops::{Delete, GetMany, Insert, Operation, Update, Upsert};
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
 use crate::scan::Scan;
@@ -107,10 +108,10 @@ impl Transaction {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, Get::new(&self.core.table(table)?, key)?)
+        self.run(py, GetBy::new(&self.core, table, key)?)
     }
 
     /// The rows of many keys.
@@ -126,14 +127,13 @@ impl Transaction {
     }
 
     /// Adds a row.
-    fn insert(
+    fn insert<'py>(
         &self,
-        py: Python<'_>,
-        table: &Bound<'_, PyTable>,
-        row: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        row: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.run(py, Insert::new(&self.core.table(table)?, row)?)
-            .map(drop)
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -176,7 +176,7 @@ impl Transaction {
     fn range<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
