@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import hypothesis.strategies as st
+import pyarrow as pa
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -150,6 +151,19 @@ def test_constraints_that_cannot_be_are_refused(db: au.Cluster) -> None:
     with pytest.raises(ex.InvalidOption, match="on_delete"):
         db.create_table("owners", Owner, constraints=[au.foreign_key("id", parent="owners", on_delete="explode")])  # type: ignore[arg-type]
     assert db.tables() == []
+
+
+def test_a_load_keeps_checks_and_numbers(db: au.Cluster) -> None:
+    class Item(au.Row, key="id", constraints=[au.check("small", col("size") < 5)]):
+        id: int = au.auto()
+        size: int = 0
+
+    items = db.create_table("items", Item)
+    with pytest.raises(ex.CheckViolation, match="size = 7"):
+        db.load(items, pa.table({"id": [1, 2], "size": [1, 7]}))
+    assert db.load(items, pa.table({"id": [1, 2000], "size": [1, 2]})) == 2
+    with db.transaction() as tx:
+        assert tx.insert(items, Item(size=1)).id == 2001
 
 
 class Parent(au.Row, key="id"):

@@ -27,6 +27,7 @@ __all__ = [
     "Expr",
     "GroupBy",
     "Index",
+    "Instance",
     "Ready",
     "RowIterator",
     "Scan",
