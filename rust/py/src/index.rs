@@ -457,18 +457,21 @@ fn same_index(table: &Bound<'_, PyTable>, spec: &IndexSpec) -> PyResult<Option<P
     }))
 }
 
+/// Name, columns and whether they are descending, unique.
+type IndexArgs = (String, Vec<(String, bool)>, bool);
+/// Name, columns, parent, on delete.
+type ReferenceArgs = (String, Vec<String>, String, String);
+
 /// What a table is asked to be beside columns and key, as Python gives it.
 #[derive(FromPyObject)]
 pub struct Extras {
-    /// Name, columns and whether they are descending, unique.
     #[pyo3(item)]
-    indexes: Vec<(String, Vec<(String, bool)>, bool)>,
+    indexes: Vec<IndexArgs>,
     /// Name and condition.
     #[pyo3(item)]
     checks: Vec<(String, Py<Expr>)>,
-    /// Name, columns, parent, on delete.
     #[pyo3(item)]
-    references: Vec<(String, Vec<String>, String, String)>,
+    references: Vec<ReferenceArgs>,
     /// The auto-increment column.
     #[pyo3(item)]
     auto: Option<String>,
@@ -482,7 +485,7 @@ impl Extras {
             let place = place.ok_or_else(|| no_column(py, table, schema, column))?;
             Ok(place as u16)
         };
-        let index = |(name, columns, unique): &(String, Vec<(String, bool)>, bool)| {
+        let index = |(name, columns, unique): &IndexArgs| {
             let column = |(name, descending): &(String, bool)| Ok((place(name)?, *descending));
             Ok(IndexSpec {
                 name: name.clone(),
@@ -494,24 +497,23 @@ impl Extras {
             name: name.clone(),
             condition: (*condition.get().tree).clone(),
         };
-        let reference =
-            |(name, columns, parent, on_delete): &(String, Vec<String>, String, String)| {
-                Ok(ReferenceSpec {
-                    name: name.clone(),
-                    columns: columns.iter().map(place).collect::<PyResult<_>>()?,
-                    parent: parent.clone(),
-                    on_delete: match on_delete.as_str() {
-                        "restrict" => OnDelete::Restrict,
-                        "cascade" => OnDelete::Cascade,
-                        "set null" => OnDelete::SetNull,
-                        other => {
-                            let expected = "\"restrict\", \"cascade\" or \"set null\"";
-                            let got = format!("{other:?}");
-                            return Err(invalid_option(py, "on_delete", expected, &got));
-                        }
-                    },
-                })
-            };
+        let reference = |(name, columns, parent, on_delete): &ReferenceArgs| {
+            Ok(ReferenceSpec {
+                name: name.clone(),
+                columns: columns.iter().map(place).collect::<PyResult<_>>()?,
+                parent: parent.clone(),
+                on_delete: match on_delete.as_str() {
+                    "restrict" => OnDelete::Restrict,
+                    "cascade" => OnDelete::Cascade,
+                    "set null" => OnDelete::SetNull,
+                    other => {
+                        let expected = "\"restrict\", \"cascade\" or \"set null\"";
+                        let got = format!("{other:?}");
+                        return Err(invalid_option(py, "on_delete", expected, &got));
+                    }
+                },
+            })
+        };
         Ok(TableSpec {
             schema: schema.clone(),
             indexes: self.indexes.iter().map(index).collect::<PyResult<_>>()?,
