@@ -29,6 +29,7 @@ __all__ = [
     "Commit",
     "Expr",
     "GroupBy",
+    "Index",
     "Instance",
     "Ready",
     "RowIterator",
@@ -47,7 +48,9 @@ __all__ = [
     "coalesce",
     "col",
     "count",
+    "create_index",
     "drop_column",
+    "drop_index",
     "lit",
     "rename_column",
     "rename_table",
@@ -97,8 +100,54 @@ class Table(Generic[_R_co]):
     def schema(self) -> Schema:
         """Its columns and key."""
     def _batches(self, kinds: list[str], rows: list[Any]) -> Batches: ...
+    @property
+    def indexes(self) -> tuple[Index[_R_co], ...]:
+        """Its indexes as they are now, also those that are being built."""
+    def index(self, name: str) -> Index[_R_co]:
+        """Its index of a name, to read by: ``tx.range(table.index("by_owner"), "ann")``.
+
+        Raises:
+            UnknownIndex: there is none.
+        """
     @classmethod
     def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class Index(Generic[_R_co]):
+    """An index of a table. ``range`` gives its rows in the order of the index, ``get`` one row by a unique index.
+
+    Bounds and prefixes are values of its first columns, a tuple of them for several. ``None`` comes before all other
+    values, or after them in a column whose largest value comes first.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def table(self) -> Table[_R_co]:
+        """Its table."""
+    @property
+    def columns(self) -> tuple[tuple[str, bool], ...]:
+        """Each column's name, and whether its largest value comes first."""
+    @property
+    def unique(self) -> bool:
+        """Whether two rows may not have the same values, unless one of these is ``None``."""
+    @property
+    def ready(self) -> bool:
+        """Whether it had every row, and was not still being built, when it was asked for."""
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+def create_index(
+    cluster: Cluster,
+    table: Table[_R],
+    name: str,
+    columns: Sequence[tuple[str, bool]],
+    unique: bool,
+    exist_ok: bool,
+    report: Callable[..., None],
+) -> Index[_R]: ...
+def drop_index(cluster: Cluster, table: Table[Any], name: str) -> None: ...
 
 # What an expression is combined with: another one, or a value of a column.
 _Operand: TypeAlias = Expr | float | Decimal | str | bytes | dt.date | dt.time | uuid.UUID | None
@@ -378,7 +427,7 @@ class Transaction:
         """
     def get(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         key: Any,
         *,
         for_update: bool = False,
@@ -388,9 +437,10 @@ class Transaction:
         """The row of a key (a tuple for a key of several columns), or ``None``.
 
         Args:
-            table: The table.
+            table: The table, or a unique index of it.
             key: The row's key.
             for_update: Lock the key first, whether there is a row or not: nobody else changes it before the commit.
+                By the key only, not by an index.
             nowait: With ``for_update``: raise ``LockNotAvailable`` if another transaction has the lock.
             skip_locked: With ``for_update``: ``None`` if another transaction has the lock.
 
@@ -400,11 +450,14 @@ class Transaction:
         """
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R) -> None:
-        """Adds a row. As every change, it locks the key first.
+    def insert(self, table: Table[_R], row: _R) -> _R:
+        """Adds a row, and returns it: numbered, if the table has an auto-increment column that it left out.
+
+        As every change, it locks the key first.
 
         Raises:
-            DuplicateKey: there is a row with its key.
+            DuplicateKey: there is a row with its key, or with its values in a unique index.
+            CheckViolation, ForeignKeyViolation: a constraint of the table refuses it.
             LockTimeout, Deadlock: the key's lock did not come, or never would.
             WriteConflict, SnapshotTooOld: the key was changed since the transaction's snapshot, or that is not known.
             TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge, TransactionTooLarge.
@@ -423,7 +476,7 @@ class Transaction:
         """Removes the row of a key; whether there was one."""
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -518,7 +571,7 @@ class AsyncTransaction:
     ) -> Awaitable[None]: ...
     def get(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         key: Any,
         *,
         for_update: bool = False,
@@ -528,7 +581,7 @@ class AsyncTransaction:
         """The row of a key (a tuple for a key of several columns), or ``None``; locked first with ``for_update``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R) -> Awaitable[None]:
+    def insert(self, table: Table[_R], row: _R) -> Awaitable[_R]:
         """Adds a row."""
     def upsert(self, table: Table[_R], row: _R) -> Awaitable[None]:
         """Adds a row, or replaces the one with its key."""
@@ -538,7 +591,7 @@ class AsyncTransaction:
         """Removes the row of a key; whether there was one."""
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -637,13 +690,13 @@ class View:
         Raises:
             UnknownTable: there was none of this name.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> _R | None:
         """The row of a key (a tuple for a key of several columns), or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys in their order, ``None`` where there is none."""
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -720,7 +773,7 @@ class Aio:
         lock_timeout: LockTimeout = ...,
     ) -> AsyncTransaction:
         """A transaction: ``async with db.aio.transaction() as tx``."""
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> Awaitable[_R | None]:
         """The row of a key as it is durable now, or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
         """The rows of many keys as they are durable now."""
@@ -786,7 +839,7 @@ class Cluster:
             lock_timeout: For how long an operation waits for a row's lock before it raises ``LockTimeout``: seconds
                 (10 by default) or a ``timedelta``; 0 does not wait, ``None`` waits for ever.
         """
-    def get(self, table: Table[_R], key: Any) -> _R | None:
+    def get(self, table: Table[_R] | Index[_R], key: Any) -> _R | None:
         """The row of a key as it is durable now, or ``None``."""
     def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
         """The rows of many keys as they are durable now, all at one moment."""
@@ -825,7 +878,9 @@ class Cluster:
         """
     def committed(self, token: str) -> Commit | None:
         """The commit that was made with a token, if one was in the last 24 hours."""
-    def _create_table(self, name: str, schema: Schema, row: type[Any], exist_ok: bool) -> Table[Any]: ...
+    def _create_table(
+        self, name: str, schema: Schema, row: type[Any], exist_ok: bool, extras: dict[str, Any]
+    ) -> Table[Any]: ...
     def _table_schema(self, name: str) -> Schema: ...
     def _open_table(self, name: str, row: type[Any]) -> Table[Any]: ...
     def _load(self, table: Table[Any], data: Any, report: Callable[[int], None], sort: bool) -> int: ...

@@ -28,11 +28,13 @@ from aurora_engine.history import (
     plain,
     window_of,
 )
+from aurora_engine.indexing import Indexing
 from aurora_engine.instances import instance
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 from aurora_engine.metrics import Metric, MetricsServer, metrics_of
 from aurora_engine.progress import progress, row_count
 from aurora_engine.rows import Key, Row, RowType, key_parts, row_class
+from aurora_engine.rules import Constraint, IndexOn, extras
 from aurora_engine.status import Event, Status, status_of
 
 R = TypeVar("R", bound=Row)
@@ -176,7 +178,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     return cluster
 
 
-class Cluster(Definitions):
+class Cluster(Indexing, Definitions):
     """An open cluster. Use it as a context manager, from as many threads and event loops as you like."""
 
     _aio: Aio | None = None
@@ -209,10 +211,25 @@ class Cluster(Definitions):
         self.close()
 
     @overload
-    def create_table(self, name: str, row: type[R], *, exist_ok: bool = False) -> _engine.Table[R]: ...
+    def create_table(
+        self,
+        name: str,
+        row: type[R],
+        *,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
+    ) -> _engine.Table[R]: ...
     @overload
     def create_table(
-        self, name: str, row: ArrowSchema | HasArrowSchema, *, key: Key, exist_ok: bool = False
+        self,
+        name: str,
+        row: ArrowSchema | HasArrowSchema,
+        *,
+        key: Key,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> _engine.Table[Any]: ...
     def create_table(
         self,
@@ -221,6 +238,8 @@ class Cluster(Definitions):
         *,
         key: Key | None = None,
         exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> _engine.Table[Any]:
         """Makes a table for the rows of a class, or for an Arrow schema.
 
@@ -229,19 +248,31 @@ class Cluster(Definitions):
             row: A ``Row`` class; or anything with ``__arrow_c_schema__``, or with a ``schema`` that has it, as data
                 frames do. ``key`` names its key columns.
             key: The key columns for an Arrow schema.
-            exist_ok: Open the table if it is there already with this schema.
+            exist_ok: Open the table if it is there already with this schema, these indexes and constraints.
+            indexes: Indexes, made by ``au.index``, beside those that a ``Row`` class declares.
+            constraints: Constraints, made by ``au.check`` and ``au.foreign_key``, beside those of a ``Row`` class.
 
         Raises:
             TableExists: there is such a table (and not ``exist_ok``).
             SchemaMismatch: there is one with another schema.
-            SchemaError: no table can have this schema.
+            SchemaError: no table can have this schema, an index or a constraint.
+            UnknownTable: a foreign key's parent is not there.
         """
         schema, cls = _schema_and_class(name, row, key)
         try:
-            return self._create_table(name, schema, cls, exist_ok)
+            rules = extras(
+                f"table {name}",
+                (*getattr(row, "__indexes__", ()), *indexes),
+                (*getattr(row, "__constraints__", ()), *constraints),
+                getattr(row, "__auto__", None),
+            )
+            return self._create_table(name, schema, cls, exist_ok, rules)
         except SchemaMismatch:
+            there = self._table_schema(name)
+            if there == schema:
+                raise
             # The engine says that they differ; the columns say in what.
-            raise _mismatch(name, schema, self._table_schema(name)) from None
+            raise _mismatch(name, schema, there) from None
 
     @overload
     def table(self, name: str) -> _engine.Table[Any]: ...

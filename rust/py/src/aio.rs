@@ -19,7 +19,8 @@ use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
 use crate::in_flight::InFlight;
-use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
+use crate::index::{GetBy, IndexGet, PyIndex, get_for_update_of, table_of};
+use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
 use crate::pending::{AsyncCore, require_loop};
 use crate::range::{NextRow, RangeArgs, RowIterator};
 use crate::ready::Ready;
@@ -110,10 +111,17 @@ impl Aio {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key)?;
+        if let Ok(index) = table.cast::<PyIndex>() {
+            let handle = crate::definition::readable(&self.db, &index.get().handle(py))?;
+            return self.read(py, IndexGet::new(&handle, index.get(), key)?);
+        }
+        let get = Get::new(
+            &crate::definition::readable(&self.db, table_of(table)?)?,
+            key,
+        )?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
@@ -222,16 +230,15 @@ impl AsyncTransaction {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let table = &self.0.core.table(table)?;
         match locking(py, for_update, nowait, skip_locked)? {
-            None => self.run(py, Get::new(table, key)?),
-            Some(waiting) => self.run(py, GetForUpdate::new(table, key, waiting)?),
+            None => self.run(py, GetBy::new(&self.0.core, table, key)?),
+            Some(waiting) => self.run(py, get_for_update_of(&self.0.core, table, key, waiting)?),
         }
     }
 
@@ -296,7 +303,7 @@ impl AsyncTransaction {
     fn range<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
@@ -316,7 +323,7 @@ impl AsyncTransaction {
         let locking = locking(py, for_update, nowait, skip_locked)?;
         let rows = RowIterator::new(self.0.core.clone(), table, args)?;
         Ok(AsyncRowIterator {
-            rows: Arc::new(rows.locking(locking)),
+            rows: Arc::new(rows.locking(py, locking)?),
             txn: self.0.clone(),
         })
     }

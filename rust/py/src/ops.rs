@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use aurora_engine::{LockWaiting, OverflowReader, RowView, Txn};
+use aurora_engine::{LockWaiting, OverflowReader, RowView, Stop, Txn};
 use aurora_page::{DataType, KeyBuf, Lsn, OverflowRef, Value, ValueRef};
 use aurora_scan::expr::{BoundExpr, EvalError};
 use pyo3::prelude::*;
@@ -187,10 +187,15 @@ impl Operation for GetMany {
     }
 }
 
-/// A new row.
+/// A new row. The answer is the row as it was given, or as it is numbered.
 pub struct Insert {
     table: Py<PyTable>,
     row: Vec<Value>,
+    given: Py<PyAny>,
+    /// Whether the row asked for a number, once that is known.
+    asked: Option<bool>,
+    inserted: Option<KeyBuf>,
+    long: LongValues,
 }
 
 impl Insert {
@@ -198,6 +203,10 @@ impl Insert {
         Ok(Insert {
             row: table.get().values(row)?,
             table: table.clone().unbind(),
+            given: row.clone().unbind(),
+            asked: None,
+            inserted: None,
+            long: LongValues::default(),
         })
     }
 }
@@ -211,9 +220,34 @@ impl Operation for Insert {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
-        engine.insert(txn, &self.table.get().table, self.row.clone())?;
-        Ok(py.None().into_bound(py))
+        let table = self.table.get();
+        if self.inserted.is_none() {
+            let asked = match self.asked {
+                Some(asked) => asked,
+                None => *self.asked.insert(number(py, engine, table, &mut self.row)?),
+            };
+            engine.insert(txn, &table.table, self.row.clone())?;
+            if !asked {
+                return Ok(self.given.bind(py).clone());
+            }
+            self.inserted = Some(table.table.key_of(&self.row).map_err(Stop::from)?);
+        }
+        let key = self.inserted.as_deref().unwrap_or_default();
+        match engine.get(txn, &table.table, key)? {
+            Some(row) => make_row(py, engine, txn.snapshot(), table, &row, &mut self.long),
+            None => Ok(self.given.bind(py).clone()),
+        }
     }
+}
+
+/// Numbers a row that asks for it; whether it did.
+fn number(py: Python<'_>, engine: &Engine, table: &PyTable, row: &mut [Value]) -> Tried<bool> {
+    let Some(auto) = table.table.auto else {
+        return Ok(false);
+    };
+    let asked = row.get(usize::from(auto)) == Some(&Value::Null);
+    engine.number_row(&table.table, row, table.db.cluster(py)?.now_us())?;
+    Ok(asked)
 }
 
 /// A row, new or in place of the one with its key.
@@ -240,6 +274,7 @@ impl Operation for Upsert {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
+        number(py, engine, self.table.get(), &mut self.row)?;
         engine.upsert(txn, &self.table.get().table, self.row.clone())?;
         Ok(py.None().into_bound(py))
     }

@@ -57,6 +57,19 @@ impl PyTable {
         PySchema(Arc::new(self.definition().schema.clone()))
     }
 
+    /// Its indexes as they are now.
+    #[getter]
+    fn indexes<'py>(slf: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTuple>> {
+        let indexes = crate::index::indexes(slf)?;
+        let handles = indexes.into_iter().map(|index| Bound::new(slf.py(), index));
+        PyTuple::new(slf.py(), handles.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    /// Its index of a name.
+    fn index(slf: &Bound<'_, PyTable>, name: &str) -> PyResult<crate::index::PyIndex> {
+        crate::index::index(slf, name)
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "<Table {:?} of {}>",
@@ -87,6 +100,25 @@ impl PyTable {
             .cluster_unattached()
             .and_then(|cluster| cluster.engine().newer_definition(&self.table))
             .unwrap_or_else(|| self.table.clone())
+    }
+
+    /// Whether the column is numbered where a row does not say.
+    pub fn is_auto(&self, index: usize) -> bool {
+        self.table.auto == Some(index as u16)
+    }
+
+    /// The value of an object for a column. None in an auto-increment column stands for the next number.
+    pub fn value(
+        &self,
+        index: usize,
+        column: &Column,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<Value> {
+        if object.is_none() && self.is_auto(index) {
+            Ok(Value::Null)
+        } else {
+            to_value(column, object)
+        }
     }
 
     /// The columns.
@@ -183,7 +215,7 @@ impl PyTable {
         columns
             .iter()
             .enumerate()
-            .map(|(index, column)| to_value(column, &self.shape.read(row, index)?))
+            .map(|(index, column)| self.value(index, column, &self.shape.read(row, index)?))
             .collect()
     }
 

@@ -12,15 +12,16 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::commit::PyCommit;
 use crate::errors::Raise;
-use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
+use crate::index::{GetBy, get_for_update_of};
+use crate::ops::{Delete, GetMany, Insert, Operation, Update, Upsert};
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
 use crate::savepoint::{self, Savepoint};
 use crate::scan::Scan;
 use crate::table::PyTable;
 use crate::txn::Core;
-use crate::waiting::{isolation_name, locking};
 use crate::view::View;
+use crate::waiting::{isolation_name, locking};
 
 /// A transaction. Leaving its `with` statement commits it, or rolls it back on an error.
 #[pyclass(module = "aurora_engine._engine", frozen)]
@@ -105,16 +106,15 @@ impl Transaction {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let table = &self.core.table(table)?;
         match locking(py, for_update, nowait, skip_locked)? {
-            None => self.run(py, Get::new(table, key)?),
-            Some(waiting) => self.run(py, GetForUpdate::new(table, key, waiting)?),
+            None => self.run(py, GetBy::new(&self.core, table, key)?),
+            Some(waiting) => self.run(py, get_for_update_of(&self.core, table, key, waiting)?),
         }
     }
 
@@ -131,14 +131,13 @@ impl Transaction {
     }
 
     /// Adds a row.
-    fn insert(
+    fn insert<'py>(
         &self,
-        py: Python<'_>,
-        table: &Bound<'_, PyTable>,
-        row: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        row: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.run(py, Insert::new(&self.core.table(table)?, row)?)
-            .map(drop)
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -184,7 +183,7 @@ impl Transaction {
     fn range<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
@@ -207,7 +206,7 @@ impl Transaction {
                 reverse,
             },
         )?;
-        Ok(rows.locking(locking))
+        rows.locking(py, locking)
     }
 
     /// A place to which the transaction can be rolled back: `with tx.savepoint()`.
