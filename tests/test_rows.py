@@ -210,7 +210,7 @@ def test_columns_that_cannot_be() -> None:
     with pytest.raises(ex.SchemaError, match='column "__x"'):
         type(au.Row)("Bad", (au.Row,), {"__annotations__": {"__x": int}}, key="__x")
 
-    with pytest.raises(ex.SchemaError, match="expected the argument key, got keys"):
+    with pytest.raises(ex.SchemaError, match="expected the arguments key, indexes and constraints, got keys"):
 
         class Misspelt(au.Row, keys="x"):
             x: int

@@ -25,6 +25,7 @@ from aurora_engine._engine import (
     Commit,
     Expr,
     GroupBy,
+    Index,
     RowIterator,
     Savepoint,
     Scan,
@@ -46,6 +47,7 @@ from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnkno
 from aurora_engine.expressions import when
 from aurora_engine.history import Backtrack, BacktrackWindow, Change, Changes, Snapshot
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
+from aurora_engine.rules import auto, check, default, foreign_key, index, now
 from aurora_engine.statistics import ColumnStatistics, TableStatistics
 from aurora_engine.status import Event, InstanceStatus, NodeStatus, Status
 from aurora_engine.types import (
@@ -82,6 +84,7 @@ __all__ = [
     "Float32",
     "Float64",
     "GroupBy",
+    "Index",
     "InstanceStatus",
     "Instant",
     "Int8",
@@ -108,13 +111,19 @@ __all__ = [
     "__version__",
     "asdict",
     "astuple",
+    "auto",
+    "check",
     "coalesce",
     "col",
     "count",
+    "default",
     "desc",
     "drop_cluster",
     "exceptions",
+    "foreign_key",
+    "index",
     "lit",
+    "now",
     "open",
     "precision",
     "replace",

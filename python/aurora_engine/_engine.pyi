@@ -11,12 +11,8 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, fi
 
 from typing_extensions import disjoint_base
 
-<<<<<<< HEAD
 from aurora_engine.isolation import Isolation, LockTimeout
-from aurora_engine.rows import Row
-=======
 from aurora_engine.rows import AnyRow, ArrowRows, RowInput
->>>>>>> loading
 
 _R = TypeVar("_R", bound=AnyRow)
 _R_co = TypeVar("_R_co", bound=AnyRow, covariant=True)
@@ -33,6 +29,7 @@ __all__ = [
     "Commit",
     "Expr",
     "GroupBy",
+    "Index",
     "Instance",
     "Ready",
     "RowIterator",
@@ -51,7 +48,9 @@ __all__ = [
     "coalesce",
     "col",
     "count",
+    "create_index",
     "drop_column",
+    "drop_index",
     "lit",
     "rename_column",
     "rename_table",
@@ -101,8 +100,54 @@ class Table(Generic[_R_co]):
     def schema(self) -> Schema:
         """Its columns and key."""
     def _batches(self, kinds: list[str], rows: list[Any]) -> Batches: ...
+    @property
+    def indexes(self) -> tuple[Index[_R_co], ...]:
+        """Its indexes as they are now, also those that are being built."""
+    def index(self, name: str) -> Index[_R_co]:
+        """Its index of a name, to read by: ``tx.range(table.index("by_owner"), "ann")``.
+
+        Raises:
+            UnknownIndex: there is none.
+        """
     @classmethod
     def __class_getitem__(cls, key: Any) -> Any: ...
+
+@final
+class Index(Generic[_R_co]):
+    """An index of a table. ``range`` gives its rows in the order of the index, ``get`` one row by a unique index.
+
+    Bounds and prefixes are values of its first columns, a tuple of them for several. ``None`` comes before all other
+    values, or after them in a column whose largest value comes first.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def table(self) -> Table[_R_co]:
+        """Its table."""
+    @property
+    def columns(self) -> tuple[tuple[str, bool], ...]:
+        """Each column's name, and whether its largest value comes first."""
+    @property
+    def unique(self) -> bool:
+        """Whether two rows may not have the same values, unless one of these is ``None``."""
+    @property
+    def ready(self) -> bool:
+        """Whether it had every row, and was not still being built, when it was asked for."""
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> Any: ...
+
+def create_index(
+    cluster: Cluster,
+    table: Table[_R],
+    name: str,
+    columns: Sequence[tuple[str, bool]],
+    unique: bool,
+    exist_ok: bool,
+    report: Callable[..., None],
+) -> Index[_R]: ...
+def drop_index(cluster: Cluster, table: Table[Any], name: str) -> None: ...
 
 # What an expression is combined with: another one, or a value of a column.
 _Operand: TypeAlias = Expr | float | Decimal | str | bytes | dt.date | dt.time | uuid.UUID | None
@@ -380,22 +425,36 @@ class Transaction:
                 ``Cluster.run``.
             CommitUnknown: durability could not be confirmed.
         """
-<<<<<<< HEAD
+    @overload
     def get(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         key: Any,
         *,
+        columns: None = None,
         for_update: bool = False,
         nowait: bool = False,
         skip_locked: bool = False,
-    ) -> _R | None:
+    ) -> _R | None: ...
+    @overload
+    def get(
+        self,
+        table: Table[Any] | Index[Any],
+        key: Any,
+        *,
+        columns: Sequence[str],
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
+    ) -> Any:
         """The row of a key (a tuple for a key of several columns), or ``None``.
 
         Args:
-            table: The table.
+            table: The table, or a unique index of it.
             key: The row's key.
+            columns: Only these columns: the result is a part of a row.
             for_update: Lock the key first, whether there is a row or not: nobody else changes it before the commit.
+                By the key only, not by an index.
             nowait: With ``for_update``: raise ``LockNotAvailable`` if another transaction has the lock.
             skip_locked: With ``for_update``: ``None`` if another transaction has the lock.
 
@@ -403,31 +462,21 @@ class Transaction:
             LockTimeout, Deadlock: the lock did not come, or never would.
             WriteConflict: with ``for_update``: the row was changed since the transaction's snapshot.
         """
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None = None) -> list[_R | None]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]:
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R) -> None:
-        """Adds a row. As every change, it locks the key first.
-=======
-    @overload
-    def get(self, table: Table[_R], key: Any) -> _R | None: ...
-    @overload
-    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Any: ...
-    @overload
-    def get(self, table: Table[_R], key: Any, *, columns: None) -> _R | None:
-        """The row of a key (a tuple for a key of several columns), or ``None``; with ``columns``, these only."""
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]: ...
-    @overload
-    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]: ...
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> list[_R | None]:
-        """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R | RowInput) -> None:
-        """Adds a row.
->>>>>>> loading
+
+    def insert(self, table: Table[_R], row: _R | RowInput) -> _R:
+        """Adds a row, and returns it: numbered, if the table has an auto-increment column that it left out.
+
+        As every change, it locks the key first.
 
         Raises:
-            DuplicateKey: there is a row with its key.
+            DuplicateKey: there is a row with its key, or with its values in a unique index.
+            CheckViolation, ForeignKeyViolation: a constraint of the table refuses it.
             LockTimeout, Deadlock: the key's lock did not come, or never would.
             WriteConflict, SnapshotTooOld: the key was changed since the transaction's snapshot, or that is not known.
             TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge, TransactionTooLarge.
@@ -437,12 +486,18 @@ class Transaction:
     def insert_many(self, table: Table[_R], rows: Iterable[_R | RowInput] | ArrowRows) -> int:
         """Adds rows, all of them or none, and returns how many: much cheaper than one call for each.
 
+        All keys are locked first, in their order. Rows may refer to each other.
+
         Args:
             table: The table.
             rows: An iterable of rows, each a typed row, a dict, a tuple or a pydantic model; or an Arrow stream.
 
         Raises:
-            DuplicateKey: there is a row with one of the keys, or two of the rows have one key.
+            DuplicateKey: there is a row with one of the keys, or two of the rows have one key; or a row has the values
+                of another in a unique index.
+            CheckViolation, ForeignKeyViolation: a constraint of the table refuses a row.
+            LockTimeout, Deadlock: the lock of a key did not come, or never would.
+            WriteConflict, SnapshotTooOld: a key was changed since the transaction's snapshot, or that is not known.
             TypeMismatch, ValueOutOfRange, NullViolation, KeyTooLong, RowTooLarge: ``row`` is the number of the row.
             TransactionTooLarge: ``Cluster.load`` is for so many rows.
         """
@@ -461,24 +516,23 @@ class Transaction:
     @overload
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
-<<<<<<< HEAD
+        columns: None = None,
+        where: Expr | None = None,
         for_update: bool = False,
         nowait: bool = False,
         skip_locked: bool = False,
-=======
-        where: Expr | None = None,
     ) -> RowIterator[_R]: ...
     @overload
     def range(
         self,
-        table: Table[Any],
+        table: Table[Any] | Index[Any],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -487,32 +541,19 @@ class Transaction:
         reverse: bool = False,
         columns: Sequence[str],
         where: Expr | None = None,
-    ) -> RowIterator[Any]: ...
-    @overload
-    def range(
-        self,
-        table: Table[_R],
-        lo: Any = None,
-        hi: Any = None,
-        *,
-        prefix: Any = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        columns: None,
-        where: Expr | None = None,
->>>>>>> loading
-    ) -> RowIterator[_R]:
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
+    ) -> RowIterator[Any]:
         """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``.
 
         For a key of several columns a bound is a tuple of its first values. It sees the changes that the transaction
-<<<<<<< HEAD
-        has made so far. With ``for_update`` each row is locked before it is given; ``nowait`` and ``skip_locked`` say
-        what happens with those that others have locked, as in ``get``. ``limit`` counts the rows that are given.
-=======
         has made so far. Of the rows, those are given that meet ``where`` (``col("balance") > 100``), at most ``limit``,
-        with the named ``columns`` only.
->>>>>>> loading
+        with the named ``columns`` only. With ``for_update`` each row is locked before it is given, or is found not to
+        meet ``where``; ``nowait`` and ``skip_locked`` say what happens with those that others have locked, as in
+        ``get``. Rows are locked in the order of the key only, not of an index.
         """
+
     def scan(
         self,
         table: Table[_R],
@@ -589,35 +630,39 @@ class AsyncTransaction:
         traceback: TracebackType | None,
         /,
     ) -> Awaitable[None]: ...
-<<<<<<< HEAD
+    @overload
     def get(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         key: Any,
         *,
+        columns: None = None,
         for_update: bool = False,
         nowait: bool = False,
         skip_locked: bool = False,
-    ) -> Awaitable[_R | None]:
+    ) -> Awaitable[_R | None]: ...
+    @overload
+    def get(
+        self,
+        table: Table[Any] | Index[Any],
+        key: Any,
+        *,
+        columns: Sequence[str],
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
+    ) -> Awaitable[Any]:
         """The row of a key (a tuple for a key of several columns), or ``None``; locked first with ``for_update``."""
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]:
-=======
+
     @overload
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]: ...
+    def get_many(
+        self, table: Table[_R], keys: Iterable[Any], *, columns: None = None
+    ) -> Awaitable[list[_R | None]]: ...
     @overload
-    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Awaitable[Any]: ...
-    @overload
-    def get(self, table: Table[_R], key: Any, *, columns: None) -> Awaitable[_R | None]:
-        """The row of a key (a tuple for a key of several columns), or ``None``; with ``columns``, these only."""
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]: ...
-    @overload
-    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> Awaitable[list[Any]]: ...
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> Awaitable[list[_R | None]]:
->>>>>>> loading
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> Awaitable[list[Any]]:
         """The rows of many keys in their order, ``None`` where there is none."""
-    def insert(self, table: Table[_R], row: _R | RowInput) -> Awaitable[None]:
+
+    def insert(self, table: Table[_R], row: _R | RowInput) -> Awaitable[_R]:
         """Adds a row."""
     def upsert(self, table: Table[_R], row: _R | RowInput) -> Awaitable[None]:
         """Adds a row, or replaces the one with its key."""
@@ -632,24 +677,23 @@ class AsyncTransaction:
     @overload
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
-<<<<<<< HEAD
+        columns: None = None,
+        where: Expr | None = None,
         for_update: bool = False,
         nowait: bool = False,
         skip_locked: bool = False,
-=======
-        where: Expr | None = None,
     ) -> AsyncRowIterator[_R]: ...
     @overload
     def range(
         self,
-        table: Table[Any],
+        table: Table[Any] | Index[Any],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -658,22 +702,12 @@ class AsyncTransaction:
         reverse: bool = False,
         columns: Sequence[str],
         where: Expr | None = None,
-    ) -> AsyncRowIterator[Any]: ...
-    @overload
-    def range(
-        self,
-        table: Table[_R],
-        lo: Any = None,
-        hi: Any = None,
-        *,
-        prefix: Any = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        columns: None,
-        where: Expr | None = None,
->>>>>>> loading
-    ) -> AsyncRowIterator[_R]:
+        for_update: bool = False,
+        nowait: bool = False,
+        skip_locked: bool = False,
+    ) -> AsyncRowIterator[Any]:
         """The rows of a range, for ``async for``."""
+
     def savepoint(self, name: str | None = None) -> AsyncSavepoint:
         """Makes a place to which the transaction can be rolled back: ``async with tx.savepoint()``."""
     def rollback_to(self, name: str) -> Awaitable[None]:
@@ -762,35 +796,34 @@ class View:
             UnknownTable: there was none of this name.
         """
     @overload
-    def get(self, table: Table[_R], key: Any) -> _R | None: ...
+    def get(self, table: Table[_R] | Index[_R], key: Any, *, columns: None = None) -> _R | None: ...
     @overload
-    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Any: ...
-    @overload
-    def get(self, table: Table[_R], key: Any, *, columns: None) -> _R | None:
+    def get(self, table: Table[Any] | Index[Any], key: Any, *, columns: Sequence[str]) -> Any:
         """The row of a key (a tuple for a key of several columns), or ``None``; with ``columns``, these only."""
+
     @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]: ...
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None = None) -> list[_R | None]: ...
     @overload
-    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]: ...
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> list[_R | None]:
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]:
         """The rows of many keys in their order, ``None`` where there is none."""
+
     @overload
     def range(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
         limit: int | None = None,
         reverse: bool = False,
+        columns: None = None,
         where: Expr | None = None,
     ) -> RowIterator[_R]: ...
     @overload
     def range(
         self,
-        table: Table[Any],
+        table: Table[Any] | Index[Any],
         lo: Any = None,
         hi: Any = None,
         *,
@@ -799,21 +832,9 @@ class View:
         reverse: bool = False,
         columns: Sequence[str],
         where: Expr | None = None,
-    ) -> RowIterator[Any]: ...
-    @overload
-    def range(
-        self,
-        table: Table[_R],
-        lo: Any = None,
-        hi: Any = None,
-        *,
-        prefix: Any = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        columns: None,
-        where: Expr | None = None,
-    ) -> RowIterator[_R]:
+    ) -> RowIterator[Any]:
         """The rows with ``lo <= key < hi`` in the order of the key, or all whose key begins with ``prefix``."""
+
     def scan(
         self,
         table: Table[_R],
@@ -850,13 +871,26 @@ class Instance:
     def view(self, *, at: Any = None, after: Commit | int | None = None, timeout_s: float | None = None) -> View:
         """A consistent view here."""
     def transaction(
-        self, *, isolation: str = "snapshot", read_only: bool = True, token: str | None = None
+        self,
+        *,
+        isolation: Isolation = "snapshot",
+        read_only: bool = True,
+        token: str | None = None,
+        lock_timeout: LockTimeout = ...,
     ) -> Transaction:
         """A transaction here; one that writes is refused by all but the writer."""
-    def get(self, table: Table[_R], key: Any) -> _R | None:
-        """The row of a key as this instance shows it now, or ``None``."""
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]:
+    @overload
+    def get(self, table: Table[_R] | Index[_R], key: Any, *, columns: None = None) -> _R | None: ...
+    @overload
+    def get(self, table: Table[Any] | Index[Any], key: Any, *, columns: Sequence[str]) -> Any:
+        """The row of a key as this instance shows it now, or ``None``; with ``columns``, these only."""
+
+    @overload
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None = None) -> list[_R | None]: ...
+    @overload
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]:
         """The rows of many keys as this instance shows them now."""
+
     def _crash(self) -> None: ...
     def _pause(self, paused: bool) -> None: ...
 
@@ -878,18 +912,17 @@ class Aio:
     ) -> AsyncTransaction:
         """A transaction: ``async with db.aio.transaction() as tx``."""
     @overload
-    def get(self, table: Table[_R], key: Any) -> Awaitable[_R | None]: ...
+    def get(self, table: Table[_R] | Index[_R], key: Any, *, columns: None = None) -> Awaitable[_R | None]: ...
     @overload
-    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Awaitable[Any]: ...
-    @overload
-    def get(self, table: Table[_R], key: Any, *, columns: None) -> Awaitable[_R | None]:
+    def get(self, table: Table[Any] | Index[Any], key: Any, *, columns: Sequence[str]) -> Awaitable[Any]:
         """The row of a key as it is durable now, or ``None``; with ``columns``, these only."""
+
     @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> Awaitable[list[_R | None]]: ...
+    def get_many(
+        self, table: Table[_R], keys: Iterable[Any], *, columns: None = None
+    ) -> Awaitable[list[_R | None]]: ...
     @overload
-    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> Awaitable[list[Any]]: ...
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> Awaitable[list[_R | None]]:
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> Awaitable[list[Any]]:
         """The rows of many keys as they are durable now."""
 
 @disjoint_base
@@ -954,19 +987,17 @@ class Cluster:
                 (10 by default) or a ``timedelta``; 0 does not wait, ``None`` waits for ever.
         """
     @overload
-    def get(self, table: Table[_R], key: Any) -> _R | None: ...
+    def get(self, table: Table[_R] | Index[_R], key: Any, *, columns: None = None) -> _R | None: ...
     @overload
-    def get(self, table: Table[Any], key: Any, *, columns: Sequence[str]) -> Any: ...
-    @overload
-    def get(self, table: Table[_R], key: Any, *, columns: None) -> _R | None:
+    def get(self, table: Table[Any] | Index[Any], key: Any, *, columns: Sequence[str]) -> Any:
         """The row of a key as it is durable now, or ``None``; with ``columns``, these only."""
+
     @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any]) -> list[_R | None]: ...
+    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None = None) -> list[_R | None]: ...
     @overload
-    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]: ...
-    @overload
-    def get_many(self, table: Table[_R], keys: Iterable[Any], *, columns: None) -> list[_R | None]:
+    def get_many(self, table: Table[Any], keys: Iterable[Any], *, columns: Sequence[str]) -> list[Any]:
         """The rows of many keys as they are durable now, all at one moment."""
+
     def view(self, *, at: Commit | int | dt.datetime | None = None, after: Commit | int | None = None) -> View:
         """A consistent view.
 
@@ -1002,7 +1033,9 @@ class Cluster:
         """
     def committed(self, token: str) -> Commit | None:
         """The commit that was made with a token, if one was in the last 24 hours."""
-    def _create_table(self, name: str, schema: Schema, row: type[Any], exist_ok: bool) -> Table[Any]: ...
+    def _create_table(
+        self, name: str, schema: Schema, row: type[Any], exist_ok: bool, extras: dict[str, Any]
+    ) -> Table[Any]: ...
     def _table_schema(self, name: str) -> Schema: ...
     def _open_table(self, name: str, row: type[Any]) -> Table[Any]: ...
     def _load(

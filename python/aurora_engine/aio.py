@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aurora_engine.cluster import Cluster, LoadSource
     from aurora_engine.endpoints import Failover
     from aurora_engine.history import Backtrack, Changes, Snapshot
+    from aurora_engine.rows import KeyColumn
     from aurora_engine.statistics import TableStatistics
     from aurora_engine.status import Status
 
@@ -191,6 +192,30 @@ class Aio(_engine.Aio):
     async def preview_backtrack(self, to: Moment) -> dict[str, Changes]:
         """What a backtrack would do, as ``Cluster.preview_backtrack`` does."""
         return await asyncio.to_thread(self.cluster.preview_backtrack, to)
+
+    async def create_index(
+        self,
+        table: _engine.Table[A],
+        name: str,
+        *columns: KeyColumn,
+        unique: bool = False,
+        exist_ok: bool = False,
+        show_progress: bool | None = None,
+    ) -> _engine.Index[A]:
+        """Builds an index while others read and write, as ``Cluster.create_index`` does, in a thread of its own."""
+        return await asyncio.to_thread(
+            self.cluster.create_index,
+            table,
+            name,
+            *columns,
+            unique=unique,
+            exist_ok=exist_ok,
+            show_progress=show_progress,
+        )
+
+    async def drop_index(self, table: _engine.Table[Any], name: str) -> None:
+        """Drops an index, as ``Cluster.drop_index`` does."""
+        await asyncio.to_thread(self.cluster.drop_index, table, name)
 
     async def status(self) -> Status:
         """What ``Cluster.status`` reports."""

@@ -28,6 +28,7 @@ from aurora_engine.history import (
     plain,
     window_of,
 )
+from aurora_engine.indexing import Indexing
 from aurora_engine.instances import instance
 from aurora_engine.isolation import LOCK_TIMEOUT_S, Isolation, LockTimeout
 from aurora_engine.metrics import Metric, MetricsServer, metrics_of
@@ -46,6 +47,7 @@ from aurora_engine.rows import (
     model_schema,
     row_class,
 )
+from aurora_engine.rules import Constraint, IndexOn, extras
 from aurora_engine.sources import StrPath, source_of
 from aurora_engine.status import Event, Status, status_of
 
@@ -196,7 +198,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     return cluster
 
 
-class Cluster(Definitions):
+class Cluster(Indexing, Definitions):
     """An open cluster. Use it as a context manager, from as many threads and event loops as you like."""
 
     _aio: Aio | None = None
@@ -229,20 +231,60 @@ class Cluster(Definitions):
         self.close()
 
     @overload
-    def create_table(self, name: str, row: type[R], *, exist_ok: bool = False) -> _engine.Table[R]: ...
-    @overload
-    def create_table(self, name: str, row: type[M], *, key: Key, exist_ok: bool = False) -> _engine.Table[M]: ...
+    def create_table(
+        self,
+        name: str,
+        row: type[R],
+        *,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
+    ) -> _engine.Table[R]: ...
     @overload
     def create_table(
-        self, name: str, row: AnySchema, *, rows: Literal["dict"], key: Key | None = None, exist_ok: bool = False
+        self,
+        name: str,
+        row: type[M],
+        *,
+        key: Key,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
+    ) -> _engine.Table[M]: ...
+    @overload
+    def create_table(
+        self,
+        name: str,
+        row: AnySchema,
+        *,
+        rows: Literal["dict"],
+        key: Key | None = None,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> _engine.Table[dict[str, Any]]: ...
     @overload
     def create_table(
-        self, name: str, row: AnySchema, *, rows: Literal["tuple"], key: Key | None = None, exist_ok: bool = False
+        self,
+        name: str,
+        row: AnySchema,
+        *,
+        rows: Literal["tuple"],
+        key: Key | None = None,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> _engine.Table[tuple[Any, ...]]: ...
     @overload
     def create_table(
-        self, name: str, row: ArrowSchema | HasArrowSchema, *, key: Key, exist_ok: bool = False
+        self,
+        name: str,
+        row: ArrowSchema | HasArrowSchema,
+        *,
+        key: Key,
+        exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> _engine.Table[Any]: ...
     def create_table(
         self,
@@ -252,6 +294,8 @@ class Cluster(Definitions):
         key: Key | None = None,
         rows: RowKind | None = None,
         exist_ok: bool = False,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> _engine.Table[Any]:
         """Makes a table for the rows of a class, or for an Arrow schema.
 
@@ -262,20 +306,32 @@ class Cluster(Definitions):
             key: The key columns for a model or an Arrow schema.
             rows: What reading gives: rows of the class (for an Arrow schema, of one made from it), or ``"dict"`` or
                 ``"tuple"``. Writing takes any of them.
-            exist_ok: Open the table if it is there already with this schema.
+            exist_ok: Open the table if it is there already with this schema, these indexes and constraints.
+            indexes: Indexes, made by ``au.index``, beside those that a ``Row`` class declares.
+            constraints: Constraints, made by ``au.check`` and ``au.foreign_key``, beside those of a ``Row`` class.
 
         Raises:
             TableExists: there is such a table (and not ``exist_ok``).
             SchemaMismatch: there is one with another schema.
-            SchemaError: no table can have this schema.
+            SchemaError: no table can have this schema, an index or a constraint.
+            UnknownTable: a foreign key's parent is not there.
         """
         schema, cls = _schema_and_class(name, row, key)
         made = _row_kind(rows) or cls or row_class(name, schema)
         try:
-            return self._create_table(name, schema, made, exist_ok)
+            rules = extras(
+                f"table {name}",
+                (*getattr(row, "__indexes__", ()), *indexes),
+                (*getattr(row, "__constraints__", ()), *constraints),
+                getattr(row, "__auto__", None),
+            )
+            return self._create_table(name, schema, made, exist_ok, rules)
         except SchemaMismatch:
+            there = self._table_schema(name)
+            if there == schema:
+                raise
             # The engine says that they differ; the columns say in what.
-            raise _mismatch(name, schema, self._table_schema(name)) from None
+            raise _mismatch(name, schema, there) from None
 
     @overload
     def table(self, name: str) -> _engine.Table[Any]: ...
@@ -320,7 +376,9 @@ class Cluster(Definitions):
             rows: An iterable of rows, each a typed row, a dict, a tuple or a pydantic model; or an Arrow stream.
 
         Raises:
-            DuplicateKey: a row with one of the keys is there, or two of the rows have one key.
+            DuplicateKey: a row with one of the keys is there, or two of the rows have one key; or a row has the values
+                of another in a unique index.
+            CheckViolation, ForeignKeyViolation: a constraint of the table refuses a row.
             InvalidValue: a value does not fit; ``row`` is the number of its row.
             TransactionTooLarge: use ``load``.
         """

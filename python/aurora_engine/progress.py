@@ -30,6 +30,13 @@ def progress(title: str, source: Source, *, shown: bool | None) -> Iterator[Repo
         bar.close()
 
 
+@contextmanager
+def row_progress(title: str, *, shown: bool | None) -> Iterator[Callable[[int], None]]:
+    """Yields the function that is told how many rows are done in all, of nobody knows how many."""
+    with progress(title, Source([]), shown=shown) as report:
+        yield lambda rows: report("read", rows, 0)
+
+
 class _Bar:
     """One bar for reading, and one for writing what had to be sorted first."""
 
@@ -55,8 +62,9 @@ class _Bar:
         elif phase == "read":
             self._rows = rows
         bar, position = self._bar, self._source.position
-        shown = f"{rows:,} rows, {size / 1e6:,.0f} MB" if self._by_bytes else f"{size / 1e6:,.0f} MB"
-        bar.set_postfix_str(shown, refresh=False)
+        if size:
+            shown = f"{rows:,} rows, {size / 1e6:,.0f} MB" if self._by_bytes else f"{size / 1e6:,.0f} MB"
+            bar.set_postfix_str(shown, refresh=False)
         done = position() if self._by_bytes and position is not None else rows
         bar.update(done - bar.n)
 

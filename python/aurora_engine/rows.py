@@ -19,12 +19,13 @@ import importlib
 import inspect
 import keyword
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeVar, cast, dataclass_transform
 
 from aurora_engine._engine import Schema
 from aurora_engine.exceptions import SchemaError
+from aurora_engine.rules import Constraint, Default, IndexOn
 from aurora_engine.types import annotation_of, stored_type
 
 
@@ -149,12 +150,17 @@ def _make_init(cls: RowType, annotations: dict[str, Any]) -> Any:
         return _make_init_by_name(cls)
     scope: dict[str, Any] = {"_refuse": _refuse_without_columns}
     parameters = ["self"]
+    made: dict[str, str] = {}
     seen: str | None = None
     for index, name in enumerate(columns):
         scope[f"_set_{index}"] = _slot(cls, name).__set__
         if name in cls.__defaults__:
             seen = name
-            scope[f"_default_{index}"] = cls.__defaults__[name]
+            default = cls.__defaults__[name]
+            scope[f"_default_{index}"] = default
+            if isinstance(default, Default):
+                scope[f"_make_{index}"] = default.make
+                made[name] = f"_make_{index}() if {name} is _default_{index} else {name}"
             parameters.append(f"{name}=_default_{index}")
         elif seen is not None:
             raise SchemaError(
@@ -165,7 +171,8 @@ def _make_init(cls: RowType, annotations: dict[str, Any]) -> Any:
             parameters.append(name)
     this = "_self" if "self" in columns else "self"
     parameters[0] = this
-    body = [f"    _set_{index}({this}, {name})" for index, name in enumerate(columns)] or [f"    _refuse({this})"]
+    values = [made.get(name, name) for name in columns]
+    body = [f"    _set_{index}({this}, {value})" for index, value in enumerate(values)] or [f"    _refuse({this})"]
     exec("\n".join([f"def __init__({', '.join(parameters)}):", *body]), scope)
     init = scope["__init__"]
     init.__qualname__ = f"{cls.__qualname__}.__init__"
@@ -190,9 +197,22 @@ def _make_init_by_name(cls: RowType) -> Any:
         for column, put in setters.items():
             if column not in given and column not in defaults:
                 raise TypeError(f"{name}() is missing the column {column!r}")
-            put(self, given[column] if column in given else defaults[column])
+            value = given[column] if column in given else defaults[column]
+            put(self, value.make() if isinstance(value, Default) else value)
 
     return __init__
+
+
+def _auto_column(cls: RowType) -> str | None:
+    """The column that is numbered."""
+    autos = [name for name, of in cls.__defaults__.items() if isinstance(of, Default) and of.is_auto]
+    if len(autos) > 1:
+        got = ", ".join(autos)
+        raise SchemaError(
+            f"row class {cls.__name__}: expected at most one column with au.auto(), got {got}",
+            column=autos[1], expected="one", got=got,
+        )  # fmt: skip
+    return autos[0] if autos else None
 
 
 def _refuse_without_columns(row: Any) -> NoReturn:
@@ -214,11 +234,20 @@ class RowType(type):
     __columns__: tuple[str, ...]
 
     def __new__(
-        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, key: Key | None = None, **extra: Any
+        cls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        key: Key | None = None,
+        indexes: Sequence[IndexOn] = (),
+        constraints: Sequence[Constraint] = (),
+        **extra: Any,
     ) -> RowType:
         """Makes a row class. ``key`` names its key column or columns; without one it is a base for others."""
         if extra:
-            raise SchemaError(f"row class {name}: expected the argument key, got {', '.join(sorted(extra))}")
+            expected = "the arguments key, indexes and constraints"
+            raise SchemaError(f"row class {name}: expected {expected}, got {', '.join(sorted(extra))}")
         own = _own_columns(namespace)
         defaults = {column: namespace.pop(column) for column in own if column in namespace}
         slots = _slot_names(own)
@@ -231,6 +260,9 @@ class RowType(type):
         made.__columns__ = columns
         type.__setattr__(made, "__match_args__", columns)
         made.__defaults__ = {**(inherited.__defaults__ if inherited else {}), **defaults}
+        made.__indexes__ = (*(inherited.__indexes__ if inherited else ()), *indexes)
+        made.__constraints__ = (*(inherited.__constraints__ if inherited else ()), *constraints)
+        made.__auto__ = _auto_column(made)
         kinds = _annotations(namespace)
         made.__kinds__ = {**(inherited.__kinds__ if inherited else {}), **{column: kinds[column] for column in own}}
         made.__init__ = _make_init(made, made.__kinds__)  # type: ignore[misc]
@@ -243,6 +275,9 @@ class RowType(type):
     __kinds__: dict[str, Any]
     __slot_names__: dict[str, str]
     """The slots of columns whose names are no attributes."""
+    __indexes__: tuple[IndexOn, ...]
+    __constraints__: tuple[Constraint, ...]
+    __auto__: str | None
 
     def __init__(cls, *args: Any, **_kwargs: Any) -> None:
         super().__init__(*args)
@@ -254,8 +289,13 @@ class Row(metaclass=RowType):
     __schema__: ClassVar[Schema | None]
     __columns__: ClassVar[tuple[str, ...]]
 
-    def __init_subclass__(cls, *, key: Key | None = None) -> None:
-        """``key`` names the key column, or a tuple of them; :func:`desc` turns one around."""
+    def __init_subclass__(
+        cls, *, key: Key | None = None, indexes: Sequence[IndexOn] = (), constraints: Sequence[Constraint] = ()
+    ) -> None:
+        """``key`` names the key column, or a tuple of them; :func:`desc` turns one around.
+
+        ``indexes`` are made by ``au.index``, ``constraints`` by ``au.check`` and ``au.foreign_key``.
+        """
         super().__init_subclass__()
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:

@@ -524,7 +524,7 @@ pub enum EngineError {
     },
     /// Bulk load into a table that has an index.
     #[error(
-        "table {table:?}: expected a table without indexes to load into, got index {index:?} (drop it, load, create it again)"
+        "table {table:?}: expected a table without indexes to load so many rows into, got index {index:?}: drop it and create it after the load, or load fewer rows at a time"
     )]
     LoadIndexed {
         /// The table.

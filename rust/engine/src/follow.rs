@@ -31,6 +31,18 @@ impl<V: Volume> Engine<V> {
         key: &[u8],
         write: &Write,
     ) -> Attempt<EntryWrites> {
+        self.follow_row(txn, table, key, write, true)
+    }
+
+    /// The same; the rows that the row refers to are asked for only with `parents`.
+    pub(crate) fn follow_row(
+        &self,
+        txn: &Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+        write: &Write,
+        parents: bool,
+    ) -> Attempt<EntryWrites> {
         // The transaction has the row's lock, and has seen that the row is as it is at its snapshot.
         let before = self.current(txn, table, key)?;
         let base = match write {
@@ -40,7 +52,9 @@ impl<V: Volume> Engine<V> {
         let after = merged(table, base, write)?;
         if let Some(row) = &after {
             self.check_row_alone(txn, table, row)?;
-            self.check_parents(txn, table, key, before.as_ref(), row)?;
+            if parents {
+                self.check_parents(txn, table, key, before.as_ref(), row)?;
+            }
         }
         let mut writes = EntryWrites::new();
         for index in &table.indexes {

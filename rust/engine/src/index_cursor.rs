@@ -41,6 +41,25 @@ enum Pending {
 }
 
 impl<V: Volume> Engine<V> {
+    /// The index of this name as the transaction's snapshot has it.
+    pub fn index_at(&self, txn: &Txn, table: &Arc<Table>, name: &str) -> Attempt<Arc<Index>> {
+        let seen = self.table_in(txn, &table.name)?;
+        let seen = seen.filter(|seen| seen.id == table.id);
+        let found = seen.as_ref().and_then(|seen| seen.index(name));
+        match (found, &seen) {
+            (Some(index), Some(seen)) if seen.since == table.since => Ok(index.clone()),
+            // The same index of a table whose columns have other places by now.
+            (Some(index), _) => Ok(Arc::new(Index::resolve(table, &index.def)?)),
+            (None, _) => Err(EngineError::UnknownIndex {
+                table: table.name.clone(),
+                index: name.to_owned(),
+                at: txn.snapshot(),
+                got: "none",
+            }
+            .into()),
+        }
+    }
+
     /// Opens a range of an index. Bounds are encoded values of the index's first columns.
     pub fn index_range(
         &self,
@@ -153,13 +172,15 @@ impl IndexCursor {
         row: Option<RowView>,
         entry: &KeyBuf,
     ) -> Attempt<Option<RowView>> {
+        // At READ COMMITTED rows can be read at a later moment than the entries were.
+        let moved = !txn.writes.is_empty() || txn.snapshot() != self.entries.at();
         match row {
-            Some(row) if txn.writes.is_empty() => Ok(Some(row)),
+            Some(row) if !moved => Ok(Some(row)),
             Some(row) => {
                 let now = engine.entry_of(txn, &self.table, &self.index, &row)?;
                 Ok((now.key == *entry).then_some(row))
             }
-            None if !txn.writes.is_empty() => Ok(None),
+            None if moved => Ok(None),
             None => {
                 let expected = format!(
                     "the row of entry {} of index {:?}",

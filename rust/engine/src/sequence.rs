@@ -82,7 +82,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// A row has this number.
-    fn pass_number(&self, id: ObjectId, number: i64, now_us: i64) -> Attempt<()> {
+    pub(crate) fn pass_number(&self, id: ObjectId, number: i64, now_us: i64) -> Attempt<()> {
         let after = number.saturating_add(1);
         let known = self.sequences.lock().get(&id).copied();
         match known {

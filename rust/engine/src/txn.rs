@@ -346,12 +346,15 @@ impl Writes {
 
     /// Whether so many more changes of so many bytes are within the limits, whatever keys they have.
     pub fn room_for(&self, bytes: u64, count: usize, (bytes_max, count_max): (u64, u64)) -> bool {
-        let overhead = (CHANGE_BYTES * count) as u64;
-        self.bytes + bytes + overhead <= bytes_max && (self.rows.len() + count) as u64 <= count_max
+        let all = bytes + (CHANGE_BYTES * count) as u64;
+        // A savepoint keeps at the most the key of what was not there, or what was.
+        let kept = if self.marks.is_empty() { 0 } else { all };
+        self.bytes + self.saved + all + kept <= bytes_max
+            && (self.rows.len() + count) as u64 <= count_max
     }
 
     /// Puts back what a change was before another one took its place.
-    pub fn restore(&mut self, table: &Table, key: KeyBuf, before: Option<Write>) {
+    pub fn put_back(&mut self, table: &Table, key: KeyBuf, before: Option<Write>) {
         self.remove(table, &key);
         if let Some(write) = before {
             self.bytes += weight(&key, &write);

@@ -1,8 +1,9 @@
-//! Many rows by one call: all of them are checked before the first is buffered, so a call that fails or is stopped has
-//! changed nothing.
+//! Many rows by one call: all of them are locked and checked before the first is buffered, so a call that fails or is
+//! stopped has changed nothing. It keeps the locks that it took, as a savepoint that is rolled back to does.
 //!
 //! What a single insert does for each row - asking whether the table is there, walking down the tree - is done once for
-//! the call, or once for each leaf that the rows belong to.
+//! the call, or once for each leaf that the rows belong to. Keys are locked in their order, so two such calls wait for each
+//! other and do not dead-lock. What a stopped call has locked and looked up it does not do again.
 
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use aurora_proto::Volume;
 
 use crate::btree::descend_with;
 use crate::engine::Engine;
-use crate::error::{Attempt, EngineError};
+use crate::error::{Attempt, EngineError, Stop};
 use crate::follow::EntryWrites;
+use crate::locks::{LockWaiting, TxnId};
 use crate::overflow::spill;
 use crate::table::Table;
 use crate::txn::{Row, Txn, Write};
@@ -24,11 +26,32 @@ pub struct NewRows {
     bytes: u64,
     limits: (u64, u64),
     page_bytes: usize,
+    /// The greatest number in the auto-increment column.
+    number: Option<i64>,
+    progress: Progress,
 }
 
 struct NewRow {
     key: KeyBuf,
     row: Row,
+}
+
+/// How far a transaction has come with writing the rows. Its locks keep what was found true.
+#[derive(Default)]
+struct Progress {
+    txn: Option<TxnId>,
+    /// The places of the rows in key order; rows of one key stay in their order.
+    order: Vec<u32>,
+    /// A row whose key an earlier one has.
+    twice: Option<u32>,
+    /// So many of them, in that order, are locked.
+    locked: usize,
+    /// In that order, whether a row with the key is stored.
+    stored: Vec<bool>,
+    /// Pages of indexes or parents had to be waited for: they are all fetched before the first row is buffered again.
+    is_cold: bool,
+    /// So many rows have been followed for that.
+    fetched: usize,
 }
 
 impl NewRows {
@@ -68,6 +91,10 @@ impl NewRows {
         for (column, value) in values.iter().enumerate() {
             crate::write::check_length(table, column, value)?;
         }
+        if let Some(Value::Int(number)) = table.auto.and_then(|auto| values.get(usize::from(auto)))
+        {
+            self.number = self.number.max(Some(*number));
+        }
         let key = table.key_of(&values)?;
         let spill = spill(&table.schema, &values, self.page_bytes).map_err(|got| {
             EngineError::RowTooLarge {
@@ -90,7 +117,8 @@ impl NewRows {
     /// # Errors
     /// As [`NewRows::push`].
     pub fn push_encoded(&mut self, key: KeyBuf, row: Vec<u8>) -> Result<(), EngineError> {
-        if row.len() > aurora_page::row_heap_max(self.page_bytes) {
+        let is_long = row.len() > aurora_page::row_heap_max(self.page_bytes);
+        if is_long || self.table.auto.is_some() {
             // Only a row as long as this can have a value that belongs into overflow pages.
             let page = self.table.root;
             let values = decode_row(&self.table.schema, &row)
@@ -113,21 +141,32 @@ impl NewRows {
             return too_large("changes", count_max, count);
         }
         self.rows.push(NewRow { key, row });
+        self.progress.txn = None;
         Ok(())
     }
 
     fn take(&mut self) -> Vec<NewRow> {
-        self.bytes = 0;
+        (self.bytes, self.number, self.progress) = (0, None, Progress::default());
         std::mem::take(&mut self.rows)
     }
 
-    /// The places of the rows in key order; rows of one key stay in their order.
-    fn order(&self) -> Vec<u32> {
+    /// Goes on where the transaction was stopped, or begins.
+    fn begin(&mut self, txn: TxnId) {
+        if self.progress.txn == Some(txn) {
+            return;
+        }
         let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
         if !self.rows.is_sorted_by(|a, b| a.key <= b.key) {
             order.sort_by(|a, b| self.key(*a).cmp(self.key(*b)));
         }
-        order
+        let mut pairs = order.windows(2);
+        let twice = pairs.find(|pair| self.key(pair[0]) == self.key(pair[1]));
+        self.progress = Progress {
+            txn: Some(txn),
+            twice: twice.map(|pair| pair[1]),
+            order,
+            ..Progress::default()
+        };
     }
 
     fn key(&self, place: u32) -> &KeyBuf {
@@ -144,24 +183,31 @@ impl<V: Volume> Engine<V> {
             bytes: 0,
             limits: (self.config.tx_bytes_max, self.config.tx_records_max),
             page_bytes: self.geometry.page_bytes,
+            number: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Moves the next number of the table's auto-increment column past those that the rows bring along.
+    pub fn pass_numbers(&self, rows: &NewRows, now_us: i64) -> Attempt<()> {
+        match rows.number {
+            Some(number) => self.pass_number(rows.table.id, number, now_us),
+            None => Ok(()),
         }
     }
 
     /// Inserts rows; no row with one of their keys may be there, nor two of them have one key. `rows` is empty
-    /// afterwards; after an error or a stop it is as before, and so is the transaction.
+    /// afterwards; after an error or a stop it is as before, and so is the transaction but for its locks.
     pub fn insert_many(&self, txn: &mut Txn, rows: &mut NewRows) -> Attempt<()> {
         let table = self.prepare(txn, &rows.table, "insert_many")?;
-        let order = rows.order();
-        let twice = order
-            .windows(2)
-            .find(|pair| rows.key(pair[0]) == rows.key(pair[1]));
-        if let Some(pair) = twice {
-            return Err(self.duplicate_row(txn, rows, pair[1]).into());
+        rows.begin(txn.id());
+        if let Some(place) = rows.progress.twice {
+            return Err(self.duplicate_row(txn, rows, place).into());
         }
-        let stored = self.stored_among(txn, rows, &order)?;
+        self.lock_and_look_up(txn, &table, rows)?;
         let mut new = vec![true; rows.len()];
-        for (place, stored) in order.iter().zip(stored) {
-            match txn.writes.get(&rows.table, rows.key(*place)) {
+        for (place, stored) in rows.progress.order.iter().zip(&rows.progress.stored) {
+            match txn.writes.get(&table, rows.key(*place)) {
                 // Deleted by the transaction itself: the row that is stored is replaced.
                 Some(Write::Delete) => new[*place as usize] = false,
                 None if !stored => {}
@@ -172,38 +218,88 @@ impl<V: Volume> Engine<V> {
     }
 
     /// Inserts rows, or replaces those with their keys; of several with one key the last counts. `rows` is empty
-    /// afterwards; after an error or a stop it is as before, and so is the transaction.
+    /// afterwards; after an error or a stop it is as before, and so is the transaction but for its locks.
     pub fn upsert_many(&self, txn: &mut Txn, rows: &mut NewRows) -> Attempt<()> {
         let table = self.prepare(txn, &rows.table, "upsert_many")?;
-        let is_new = |row: &NewRow| {
-            matches!(
-                txn.writes.get(&rows.table, &row.key),
-                Some(Write::Put { new: true, .. })
-            )
-        };
-        let new: Vec<bool> = rows.rows.iter().map(is_new).collect();
+        rows.begin(txn.id());
+        self.lock_and_look_up(txn, &table, rows)?;
+        let mut new = vec![true; rows.len()];
+        for (place, stored) in rows.progress.order.iter().zip(&rows.progress.stored) {
+            new[*place as usize] = match txn.writes.get(&table, rows.key(*place)) {
+                Some(write) => matches!(write, Write::Put { new: true, .. }),
+                None => !stored,
+            };
+        }
         self.put_many(txn, &table, rows, &new)
     }
 
-    /// For each row, in the order of the keys, whether one with its key is stored at the snapshot.
-    fn stored_among(&self, txn: &Txn, rows: &NewRows, order: &[u32]) -> Attempt<Vec<bool>> {
-        let view = self.view_of(&txn.point);
-        let (mut stored, mut newest) = (Vec::with_capacity(order.len()), Lsn::NONE);
-        while let Some(first) = order.get(stored.len()) {
-            let key = rows.key(*first);
-            let choose = |inner: &aurora_page::InnerRef<'_>| inner.child_for(key).0;
-            let (page, fences) = descend_with(&view, &rows.table, choose, &mut newest)?;
-            let leaf = LeafRef::new(&page)?;
-            for place in &order[stored.len()..] {
-                let key = rows.key(*place);
-                if fences.upper.as_ref().is_some_and(|upper| key >= upper) {
-                    break;
-                }
-                stored.push(leaf.search(key).is_ok());
+    /// Locks every key, and then sees which rows are stored. Nobody else can change that from here on.
+    fn lock_and_look_up(
+        &self,
+        txn: &mut Txn,
+        table: &Arc<Table>,
+        rows: &mut NewRows,
+    ) -> Attempt<()> {
+        while let Some(place) = rows.progress.order.get(rows.progress.locked) {
+            self.lock(txn, table, rows.key(*place), LockWaiting::Wait)?;
+            rows.progress.locked += 1;
+        }
+        // A load of the table after this would have changed what is looked up now.
+        let since = txn.snapshot();
+        txn.writes.since.get_or_insert(since);
+        while rows.progress.stored.len() < rows.progress.order.len() {
+            self.look_up_leaf(txn, table, rows)?;
+        }
+        txn.fix();
+        if rows.progress.is_cold {
+            self.fetch_followed(txn, table, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Whether rows are stored with the next keys of one leaf: many times what [`Engine::locked_row`] does.
+    fn look_up_leaf(&self, txn: &Txn, table: &Arc<Table>, rows: &mut NewRows) -> Attempt<()> {
+        let Progress { order, stored, .. } = &mut rows.progress;
+        let key = |place: u32| &rows.rows[place as usize].key;
+        let at = if txn.reads_newest() {
+            txn.snapshot()
+        } else {
+            self.published()
+        };
+        let (view, mut newest) = (self.view(at), Lsn::NONE);
+        let first = key(order[stored.len()]);
+        let choose = |inner: &aurora_page::InnerRef<'_>| inner.child_for(first).0;
+        let (page, fences) = descend_with(&view, table, choose, &mut newest)?;
+        let is_changed = newest > txn.snapshot();
+        if !is_changed {
+            txn.point.note(newest);
+        }
+        let leaf = LeafRef::new(&page)?;
+        for place in &order[stored.len()..] {
+            let key = key(*place);
+            if fences.upper.as_ref().is_some_and(|upper| key >= upper) {
+                break;
+            }
+            stored.push(if is_changed {
+                self.locked_row(txn, table, key)?.is_some()
+            } else {
+                leaf.search(key).is_ok()
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads what following the rows needs, and buffers nothing: a stop here costs one row, not all that were buffered. What
+    /// it finds wrong may be right once the rows before are there.
+    fn fetch_followed(&self, txn: &Txn, table: &Arc<Table>, rows: &mut NewRows) -> Attempt<()> {
+        while let Some(NewRow { key, row }) = rows.rows.get(rows.progress.fetched) {
+            let row = row.clone();
+            match self.follow(txn, table, key, &Write::Put { row, new: false }) {
+                Ok(_) | Err(Stop::Failed(_)) => rows.progress.fetched += 1,
+                Err(stop) => return Err(stop),
             }
         }
-        txn.point.note(newest);
-        Ok(stored)
+        Ok(())
     }
 
     /// Buffers the rows, and the entries of indexes that follow from them. What was buffered before an error or a stop is
@@ -228,19 +324,43 @@ impl<V: Volume> Engine<V> {
             return Ok(());
         }
         let mut undo = Vec::with_capacity(rows.len());
+        let mut done = Ok(());
         for (row, new) in rows.rows.iter().zip(new) {
             let write = Write::Put {
                 row: row.row.clone(),
                 new: *new,
             };
-            if let Err(stop) = self.put_one(txn, table, &row.key, write, &mut undo) {
+            done = self.put_one(txn, table, &row.key, write, &mut undo);
+            if done.is_err() {
+                break;
+            }
+        }
+        if done.is_ok() {
+            done = self.check_all_parents(txn, table, rows);
+        }
+        match done {
+            Ok(()) => drop(rows.take()),
+            Err(stop) => {
                 for (table, key, before) in undo.into_iter().rev() {
-                    txn.writes.restore(&table, key, before);
+                    txn.writes.put_back(&table, key, before);
                 }
+                rows.progress.is_cold = !matches!(stop, Stop::Failed(_));
                 return Err(stop);
             }
         }
-        rows.take();
+        Ok(())
+    }
+
+    /// Once all rows are there, for they may refer to each other.
+    fn check_all_parents(&self, txn: &Txn, table: &Arc<Table>, rows: &NewRows) -> Attempt<()> {
+        if table.references.is_empty() {
+            return Ok(());
+        }
+        for NewRow { key, .. } in &rows.rows {
+            if let Some(row) = self.current(txn, table, key)? {
+                self.check_parents(txn, table, key, None, &row)?;
+            }
+        }
         Ok(())
     }
 
@@ -254,7 +374,7 @@ impl<V: Volume> Engine<V> {
     ) -> Attempt<()> {
         let limits = (self.config.tx_bytes_max, self.config.tx_records_max);
         let entries = if table.is_followed() {
-            self.follow(txn, table, key, &write)?
+            self.follow_row(txn, table, key, &write, false)?
         } else {
             EntryWrites::new()
         };

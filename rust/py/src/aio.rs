@@ -19,8 +19,9 @@ use crate::commit::PyCommit;
 use crate::db::Db;
 use crate::errors::Raise;
 use crate::in_flight::InFlight;
+use crate::index::{GetBy, IndexGet, PyIndex, get_for_update_of, table_of};
 use crate::many::WriteMany;
-use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
+use crate::ops::{Delete, Get, GetMany, Insert, Operation, Update, Upsert};
 use crate::pending::{AsyncCore, require_loop};
 use crate::range::{NextRow, RangeArgs, RowIterator};
 use crate::ready::Ready;
@@ -112,11 +113,16 @@ impl Aio {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key, columns)?;
+        if let Ok(index) = table.cast::<PyIndex>() {
+            let handle = crate::definition::readable(&self.db, &index.get().handle(py))?;
+            return self.read(py, IndexGet::new(&handle, index.get(), key, columns)?);
+        }
+        let handle = crate::definition::readable(&self.db, table_of(table)?)?;
+        let get = Get::new(&handle, key, columns)?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ready::with(py, row),
             None => self.read(py, get),
@@ -232,17 +238,19 @@ impl AsyncTransaction {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         columns: Option<&Bound<'py, PyAny>>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let table = &self.0.core.table(table)?;
         match locking(py, for_update, nowait, skip_locked)? {
-            None => self.run(py, Get::new(table, key, columns)?),
-            Some(waiting) => self.run(py, GetForUpdate::new(table, key, columns, waiting)?),
+            None => self.run(py, GetBy::new(&self.0.core, table, key, columns)?),
+            Some(waiting) => {
+                let get = get_for_update_of(&self.0.core, table, key, columns, waiting)?;
+                self.run(py, get)
+            }
         }
     }
 
@@ -285,7 +293,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         rows: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, WriteMany::insert(&self.core.table(table)?, rows)?)
+        self.run(py, WriteMany::insert(&self.0.core.table(table)?, rows)?)
     }
 
     /// Adds rows, or replaces those with their keys; how many.
@@ -295,7 +303,7 @@ impl AsyncTransaction {
         table: &Bound<'py, PyTable>,
         rows: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.run(py, WriteMany::upsert(&self.core.table(table)?, rows)?)
+        self.run(py, WriteMany::upsert(&self.0.core.table(table)?, rows)?)
     }
 
     /// Changes columns of a row.
@@ -329,7 +337,7 @@ impl AsyncTransaction {
     fn range<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
@@ -353,7 +361,7 @@ impl AsyncTransaction {
         let locking = locking(py, for_update, nowait, skip_locked)?;
         let rows = RowIterator::new(self.0.core.clone(), table, args)?;
         Ok(AsyncRowIterator {
-            rows: Arc::new(rows.locking(locking)),
+            rows: Arc::new(rows.locking(py, locking)?),
             txn: self.0.clone(),
         })
     }

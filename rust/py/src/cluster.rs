@@ -17,6 +17,7 @@ use crate::errors::{Raise, describe, invalid_option};
 use crate::failure::raise;
 use crate::from_py::datetime_us;
 use crate::in_flight::InFlight;
+use crate::index::{Extras, IndexGet, PyIndex, table_of};
 use crate::instance::Instance;
 use crate::ops::{Get, GetMany, Operation};
 use crate::pytypes::types;
@@ -154,11 +155,13 @@ impl Cluster {
         schema: &Bound<'_, PySchema>,
         row: &Bound<'_, PyType>,
         exist_ok: bool,
+        extras: Extras,
     ) -> PyResult<PyTable> {
         let schema = &schema.get().0;
+        let spec = extras.spec(py, name, schema)?;
         let now_us = self.writable(py)?.now_us();
         let (table, commit) = self.db.call(py, |engine| {
-            engine.create_table(name, (**schema).clone(), exist_ok, now_us)
+            engine.create_table_with(name, &spec, exist_ok, now_us)
         })?;
         self.wait_for(py, commit)?;
         PyTable::new(self.db.clone(), table, row)
@@ -224,11 +227,16 @@ impl Cluster {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let get = Get::new(&crate::definition::readable(&self.db, table)?, key, columns)?;
+        if let Ok(index) = table.cast::<PyIndex>() {
+            let handle = crate::definition::readable(&self.db, &index.get().handle(py))?;
+            return self.read(py, IndexGet::new(&handle, index.get(), key, columns)?);
+        }
+        let handle = crate::definition::readable(&self.db, table_of(table)?)?;
+        let get = Get::new(&handle, key, columns)?;
         match get.quick(py, &self.db.cluster(py)?.engine())? {
             Some(row) => Ok(row),
             None => self.read(py, get),
@@ -513,7 +521,7 @@ impl Cluster {
         found.ok_or_else(|| unknown_table(py, name))
     }
 
-    fn writable(&self, py: Python<'_>) -> PyResult<&aurora_runtime::Cluster> {
+    pub fn writable(&self, py: Python<'_>) -> PyResult<&aurora_runtime::Cluster> {
         let cluster = self.db.cluster(py)?;
         cluster.check_writable().map_err(|error| raise(py, error))?;
         Ok(cluster)

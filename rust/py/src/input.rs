@@ -6,7 +6,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 
 use crate::errors::{Raise, describe};
-use crate::from_py::to_value;
 use crate::table::PyTable;
 
 /// The values of a row object, each checked against its column.
@@ -50,11 +49,11 @@ fn each<'py>(
 ) -> PyResult<Vec<Value>> {
     let columns = table.columns().iter().enumerate();
     columns
-        .map(|(index, column)| to_value(column, &get(index, column)?))
+        .map(|(index, column)| table.value(index, column, &get(index, column)?))
         .collect()
 }
 
-/// By column name. What is missing has the default of the row class, or is null.
+/// By column name. What is missing is numbered, has the default of the row class, or is null.
 fn of_dict(table: &PyTable, row: &Bound<'_, PyDict>) -> PyResult<Vec<Value>> {
     let py = row.py();
     let mut found = 0;
@@ -65,9 +64,10 @@ fn of_dict(table: &PyTable, row: &Bound<'_, PyDict>) -> PyResult<Vec<Value>> {
                 found += 1;
                 value
             }
+            None if table.is_auto(index) => py.None().into_bound(py),
             None => table.shape.default(py, index, column)?,
         };
-        values.push(to_value(column, &value)?);
+        values.push(table.value(index, column, &value)?);
     }
     if found == row.len() {
         return Ok(values);

@@ -12,6 +12,7 @@ use crate::cluster::{lsn_of, within_window};
 use crate::db::{Db, interruptible};
 use crate::definition::readable_on;
 use crate::errors::invalid_option;
+use crate::index::{IndexGet, PyIndex, table_of};
 use crate::ops::{Get, GetMany};
 use crate::table::PyTable;
 use crate::transaction::Transaction;
@@ -141,30 +142,39 @@ impl Instance {
     }
 
     /// The row of a key as this instance shows it now, or None.
+    #[pyo3(signature = (table, key, *, columns=None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.db.cluster(py)?;
-        let table = &readable_on(&self.db, &self.instance, table)?;
-        let get = Get::new(table, key, None)?;
+        if let Ok(index) = table.cast::<PyIndex>() {
+            let handle = readable_on(&self.db, &self.instance, &index.get().handle(py))?;
+            let get = IndexGet::new(&handle, index.get(), key, columns)?;
+            return self.once(py)?.run(py, get);
+        }
+        let table = &readable_on(&self.db, &self.instance, table_of(table)?)?;
+        let get = Get::new(table, key, columns)?;
         match get.quick(py, &self.instance)? {
             Some(row) => Ok(row),
-            None => self.once(py)?.run(py, Get::new(table, key, None)?),
+            None => self.once(py)?.run(py, get),
         }
     }
 
     /// The rows of many keys as this instance shows them now.
+    #[pyo3(signature = (table, keys, *, columns=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
         table: &Bound<'py, PyTable>,
         keys: &Bound<'py, PyAny>,
+        columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.db.cluster(py)?;
-        let get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys, None)?;
+        let get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys, columns)?;
         Ok(self.once(py)?.run(py, get)?.cast_into()?)
     }
 

@@ -11,7 +11,8 @@
 //! |---|---|
 //! | `history`, `batches` | moments: backtrack, snapshots, the window |
 //! | `cluster`, `instance`, `table`, `transaction`, `savepoint`, `view`, `range`, `filter` | the classes that Python sees |
-//! | `scan`, `query`, `group_by`, `load` | and those for many rows |
+//! | `index` | indexes: handles, look-ups, ranges, builds |
+//! | `scan`, `query`, `group_by`, `load` | classes for many rows |
 //! | `aio`, `pending`, `in_flight`, `ready` | the same for event loops |
 //! | `txn`, `ops`, `many`, `waiting` | what transactions do, written once for both |
 //! | `db`, `lock`, `fork` | trying, waiting, signals, forks |
@@ -36,6 +37,7 @@ mod from_py;
 mod group_by;
 mod history;
 mod in_flight;
+mod index;
 mod input;
 mod instance;
 mod load;
@@ -91,6 +93,8 @@ mod _engine {
     use super::expr_functions::{TextFunctions, TimeFunctions};
     #[pymodule_export]
     use super::group_by::GroupBy;
+    #[pymodule_export]
+    use super::index::{PyIndex, create_index, drop_index};
     #[pymodule_export]
     use super::instance::Instance;
     #[pymodule_export]

@@ -170,10 +170,14 @@ impl Job<'_> {
     }
 
     fn take_stream(&mut self, stream: Box<dyn RecordBatchReader + Send>) -> Result<(), Failure> {
-        let schema = &self.table.table.schema;
+        let schema = self.table.stream_schema();
         for batch in stream {
             let batch = batch.map_err(Failure::Stream)?;
-            let rows = BatchRows::new(schema, &batch, self.load.rows())?;
+            let rows = BatchRows::new(&schema, &batch, self.load.rows())?;
+            if self.table.table.auto.is_some() {
+                self.take_unnumbered(&rows)?;
+                continue;
+            }
             let mut untold = 0;
             rows.for_each(|row| {
                 self.load.push(&row.key, &row.row, self.interrupt)?;
@@ -184,6 +188,22 @@ impl Job<'_> {
                 }
                 Ok::<_, Failure>(())
             })?;
+        }
+        Ok(())
+    }
+
+    /// Rows of a batch in which the auto-increment column may be missing.
+    fn take_unnumbered(&mut self, rows: &BatchRows<'_>) -> Result<(), Failure> {
+        let table = &self.table.table;
+        for row in 0..rows.len() {
+            let mut values = rows.values(row)?;
+            self.load.number(&mut values, self.interrupt)?;
+            let key = table.key_of(&values).map_err(Error::from)?;
+            let row = aurora_page::encode_row(&table.schema, &values);
+            self.load.push(&key, &row, self.interrupt)?;
+            if self.load.rows().is_multiple_of(ROWS_UNTOLD as u64) {
+                self.tell()?;
+            }
         }
         Ok(())
     }
@@ -244,7 +264,13 @@ fn encode_some(
     let schema = &table.table.schema;
     for object in objects.bind(py).try_iter()?.take(ROWS_UNTOLD) {
         let at = |error| at_row(py, error, first + rows.len() as u64);
-        let values = row_values(table, &object?).map_err(at)?;
+        let mut values = row_values(table, &object?).map_err(at)?;
+        if table.table.auto.is_some() {
+            let now_us = table.db.cluster(py)?.now_us();
+            table.db.call(py, |engine| {
+                engine.number_row(&table.table, &mut values, now_us)
+            })?;
+        }
         schema
             .check_row(&values)
             .map_err(|error| at(named(error)))?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use aurora_engine::{LockWaiting, OverflowReader, RowView, Txn};
+use aurora_engine::{LockWaiting, OverflowReader, RowView, Stop, Txn};
 use aurora_page::{DataType, KeyBuf, Lsn, OverflowRef, Value, ValueRef};
 use aurora_scan::expr::{BoundExpr, EvalError};
 use pyo3::prelude::*;
@@ -98,7 +98,7 @@ pub fn get<'py>(
     engine: &Engine,
     txn: &Txn,
     table: &PyTable,
-    part: Option<&Shape>,
+    part: Option<&RowShape>,
     key: &[u8],
     long: &mut LongValues,
 ) -> Tried<Bound<'py, PyAny>> {
@@ -204,9 +204,15 @@ impl Operation for GetMany {
             let end = self.keys.len().min(start + MANY);
             for row in engine.get_many(txn, &table.table, &self.keys[start..end])? {
                 let made = match row {
-                    Some(row) => {
-                        make_row(py, engine, txn.snapshot(), table, shape, &row, &mut self.long)?
-                    }
+                    Some(row) => make_row(
+                        py,
+                        engine,
+                        txn.snapshot(),
+                        table,
+                        shape,
+                        &row,
+                        &mut self.long,
+                    )?,
                     None => py.None().into_bound(py),
                 };
                 self.rows.push(made.unbind());
@@ -217,17 +223,27 @@ impl Operation for GetMany {
     }
 }
 
-/// A new row.
+/// A new row. The answer is the row as the table gives it: the one that was given, or one that has what that left out.
 pub struct Insert {
     table: Py<PyTable>,
     row: Vec<Value>,
+    /// What was given, if it is a row of the table's class.
+    given: Option<Py<PyAny>>,
+    /// Whether the row asked for a number, once that is known.
+    asked: Option<bool>,
+    inserted: Option<KeyBuf>,
+    long: LongValues,
 }
 
 impl Insert {
     pub fn new(table: &Bound<'_, PyTable>, row: &Bound<'_, PyAny>) -> PyResult<Insert> {
         Ok(Insert {
             row: table.get().values(row)?,
+            given: (table.get().shape.is_row(row)?).then(|| row.clone().unbind()),
             table: table.clone().unbind(),
+            asked: None,
+            inserted: None,
+            long: LongValues::default(),
         })
     }
 }
@@ -241,9 +257,37 @@ impl Operation for Insert {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
-        engine.insert(txn, &self.table.get().table, self.row.clone())?;
-        Ok(py.None().into_bound(py))
+        let table = self.table.get();
+        if self.inserted.is_none() {
+            let asked = match self.asked {
+                Some(asked) => asked,
+                None => *self.asked.insert(number(py, engine, table, &mut self.row)?),
+            };
+            engine.insert(txn, &table.table, self.row.clone())?;
+            if !asked && let Some(given) = &self.given {
+                return Ok(given.bind(py).clone());
+            }
+            self.inserted = Some(table.table.key_of(&self.row).map_err(Stop::from)?);
+        }
+        let key = self.inserted.as_deref().unwrap_or_default();
+        match engine.get(txn, &table.table, key)? {
+            Some(row) => {
+                let at = txn.snapshot();
+                make_row(py, engine, at, table, &table.shape, &row, &mut self.long)
+            }
+            None => Ok(py.None().into_bound(py)),
+        }
     }
+}
+
+/// Numbers a row that asks for it; whether it did.
+fn number(py: Python<'_>, engine: &Engine, table: &PyTable, row: &mut [Value]) -> Tried<bool> {
+    let Some(auto) = table.table.auto else {
+        return Ok(false);
+    };
+    let asked = row.get(usize::from(auto)) == Some(&Value::Null);
+    engine.number_row(&table.table, row, table.db.cluster(py)?.now_us())?;
+    Ok(asked)
 }
 
 /// A row, new or in place of the one with its key.
@@ -270,6 +314,7 @@ impl Operation for Upsert {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
+        number(py, engine, self.table.get(), &mut self.row)?;
         engine.upsert(txn, &self.table.get().table, self.row.clone())?;
         Ok(py.None().into_bound(py))
     }

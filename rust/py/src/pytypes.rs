@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDateTime, PyDict, PyTzInfo};
 
-/// Classes and functions of the standard library.
+/// Classes and functions of the standard library, and one of the package.
 pub struct PyTypes {
     pub decimal: Py<PyAny>,
     pub date: Py<PyAny>,
@@ -18,6 +18,8 @@ pub struct PyTypes {
     pub uuid: Py<PyAny>,
     pub json_dumps: Py<PyAny>,
     pub json_loads: Py<PyAny>,
+    /// A default that is made for each row.
+    pub default: Py<PyAny>,
 }
 
 static TYPES: PyOnceLock<PyTypes> = PyOnceLock::new();
@@ -57,6 +59,7 @@ impl PyTypes {
             uuid: get("uuid", "UUID")?,
             json_dumps: json_encoder(py)?,
             json_loads: get("json", "loads")?,
+            default: get("aurora_engine.rules", "Default")?,
         })
     }
 }

@@ -4,8 +4,10 @@ use std::ops::Bound as Limit;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use aurora_engine::{Cursor, LockWaiting, LockingCursor, RangeSpec, RowView, Txn};
-use aurora_page::Lsn;
+use aurora_engine::{
+    Cursor, IndexCursor, LockWaiting, LockingCursor, RangeSpec, RowView, Stop, Txn,
+};
+use aurora_page::{KeyBuf, Lsn};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
@@ -15,6 +17,7 @@ use crate::db::{Engine, Halt, Tried};
 use crate::errors::{describe, invalid_option};
 use crate::filter::Filter;
 use crate::fork::ForkSafe;
+use crate::index::{Order, PyIndex, table_of};
 use crate::lock::lock;
 use crate::ops::{LongValues, Operation, make_row};
 use crate::table::{Part, PyTable};
@@ -35,6 +38,15 @@ pub struct RangeArgs<'a, 'py> {
 impl RangeArgs<'_, '_> {
     /// The encoded range: `lo <= key < hi` in the order of the key, or every key that begins with `prefix`.
     pub fn encode(&self, py: Python<'_>, table: &PyTable) -> PyResult<RangeSpec> {
+        self.encode_by(py, |object| table.bound(object))
+    }
+
+    /// The same by bounds that are encoded so.
+    fn encode_by(
+        &self,
+        py: Python<'_>,
+        encode: impl Fn(&Bound<'_, PyAny>) -> PyResult<KeyBuf>,
+    ) -> PyResult<RangeSpec> {
         let limit = self.limit.map(row_limit).transpose()?;
         if let Some(prefix) = self.prefix {
             if self.lo.is_some() || self.hi.is_some() {
@@ -45,7 +57,7 @@ impl RangeArgs<'_, '_> {
                     "both",
                 ));
             }
-            let prefix = table.bound(prefix)?;
+            let prefix = encode(prefix)?;
             let (low, high) = (Limit::Included(prefix.clone()), Limit::Included(prefix));
             return Ok(RangeSpec {
                 low,
@@ -54,9 +66,7 @@ impl RangeArgs<'_, '_> {
                 limit,
             });
         }
-        let bound = |object: Option<&Bound<'_, PyAny>>| {
-            object.map(|object| table.bound(object)).transpose()
-        };
+        let bound = |object: Option<&Bound<'_, PyAny>>| object.map(&encode).transpose();
         let low = bound(self.lo)?.map_or(Limit::Unbounded, Limit::Included);
         let high = bound(self.hi)?.map_or(Limit::Unbounded, Limit::Excluded);
         Ok(RangeSpec {
@@ -71,7 +81,30 @@ impl RangeArgs<'_, '_> {
 /// What gives the rows.
 enum Source {
     Plain(Cursor),
+    Index(Box<IndexCursor>),
     Locking(Box<LockingCursor>),
+}
+
+impl Source {
+    /// The next rows, and the read point that they are of; `None` at the end.
+    fn next_rows(
+        &mut self,
+        engine: &Engine,
+        txn: &mut Txn,
+    ) -> Result<Option<(Vec<RowView>, Lsn)>, Stop> {
+        Ok(match self {
+            Source::Plain(cursor) => match cursor.next_block(engine)? {
+                Some(block) => Some((block.rows()?, cursor.at())),
+                None => None,
+            },
+            Source::Index(cursor) => cursor
+                .next_rows(engine, txn)?
+                .map(|rows| (rows, txn.snapshot())),
+            Source::Locking(cursor) => cursor
+                .next(engine, txn)?
+                .map(|row| (vec![row], txn.snapshot())),
+        })
+    }
 }
 
 fn row_limit(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -93,6 +126,8 @@ fn row_limit(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
 struct Position {
     cursor: Option<ForkSafe<Source>>,
     rows: ForkSafe<IntoIter<RowView>>,
+    /// Where those rows were read.
+    at: Lsn,
     /// The next row, and where it was read.
     next: Option<(RowView, Lsn)>,
     /// Rows that are still to be given.
@@ -106,6 +141,7 @@ struct Position {
 pub struct RowIterator {
     core: Arc<Core>,
     table: Py<PyTable>,
+    order: Order,
     part: Part,
     filter: Option<Filter>,
     spec: RangeSpec,
@@ -115,24 +151,42 @@ pub struct RowIterator {
 }
 
 impl RowIterator {
-    /// An iterator before its first row.
+    /// An iterator before its first row. `of` is a table or an index.
     pub fn new(
         core: Arc<Core>,
-        table: &Bound<'_, PyTable>,
+        of: &Bound<'_, PyAny>,
         args: RangeArgs<'_, '_>,
     ) -> PyResult<RowIterator> {
-        let table = core.table(table)?;
-        let spec = args.encode(table.py(), table.get())?;
+        let py = of.py();
+        let (table, order, spec) = match of.cast::<PyIndex>() {
+            Ok(index) => {
+                let this = index.get();
+                let spec = args.encode_by(py, |object| this.bound(object))?;
+                (core.table(&this.handle(py))?, this.order(), spec)
+            }
+            Err(_) => {
+                let table = core.table(table_of(of)?)?;
+                let spec = args.encode(py, table.get())?;
+                (table, Order::Key, spec)
+            }
+        };
         let part = table.get().part(args.columns)?;
         let filter = Filter::of(table.get(), args.condition)?;
-        let table = table.unbind();
-        Ok(RowIterator::of(core, table, part, filter, spec))
+        let rows = RowIterator::of(core, table.unbind(), part, filter, spec);
+        Ok(RowIterator { order, ..rows })
     }
 
     /// The same, which locks each row before it gives it.
-    pub fn locking(mut self, locking: Option<LockWaiting>) -> RowIterator {
+    pub fn locking(
+        mut self,
+        py: Python<'_>,
+        locking: Option<LockWaiting>,
+    ) -> PyResult<RowIterator> {
+        if locking.is_some() && matches!(self.order, Order::Index(_)) {
+            return Err(invalid_option(py, "for_update", "a table", "an index"));
+        }
         self.locking = locking;
-        self
+        Ok(self)
     }
 
     /// An iterator over an encoded range.
@@ -151,6 +205,7 @@ impl RowIterator {
         let position = Position {
             cursor: None,
             rows: ForkSafe::new(Vec::new().into_iter()),
+            at: Lsn::NONE,
             next: None,
             left,
             long: LongValues::default(),
@@ -159,6 +214,7 @@ impl RowIterator {
         RowIterator {
             core,
             table,
+            order: Order::Key,
             part,
             filter,
             spec,
@@ -203,6 +259,10 @@ impl RowIterator {
                 position.long.clear();
                 continue;
             }
+            position.next = position.rows.get_mut().next().map(|row| (row, position.at));
+            if position.next.is_some() {
+                continue;
+            }
             // A condition that few rows meet must not keep Ctrl-C away.
             py.check_signals()?;
             let source = match &mut position.cursor {
@@ -214,31 +274,26 @@ impl RowIterator {
                         .get_mut()
                 }
             };
-            match source {
-                Source::Plain(cursor) => {
-                    position.next = position.rows.get_mut().next().map(|row| (row, cursor.at()));
-                    if position.next.is_some() {
-                        continue;
-                    }
-                    match cursor.next_block(engine)? {
-                        Some(block) => position.rows = ForkSafe::new(block.rows()?.into_iter()),
-                        None => return Ok(None),
-                    }
+            match source.next_rows(engine, txn)? {
+                Some((rows, at)) => {
+                    position.rows = ForkSafe::new(rows.into_iter());
+                    position.at = at;
                 }
-                Source::Locking(cursor) => match cursor.next(engine, txn)? {
-                    Some(row) => position.next = Some((row, txn.snapshot())),
-                    None => return Ok(None),
-                },
+                None => return Ok(None),
             }
         }
     }
 
     fn source(&self, engine: &Engine, txn: &Txn) -> Tried<Source> {
         let (table, spec) = (&self.table.get().table, self.spec.clone());
-        Ok(match self.locking {
-            None => Source::Plain(engine.range(txn, table, spec)?),
-            Some(waiting) => {
+        Ok(match (&self.order, self.locking) {
+            (Order::Key, None) => Source::Plain(engine.range(txn, table, spec)?),
+            (Order::Key, Some(waiting)) => {
                 Source::Locking(Box::new(LockingCursor::new(table.clone(), spec, waiting)))
+            }
+            (Order::Index(name), _) => {
+                let index = engine.index_at(txn, table, name)?;
+                Source::Index(Box::new(engine.index_range(txn, table, &index, spec)?))
             }
         })
     }

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::errors::Raise;
+use crate::pytypes::types;
 
 /// How rows are made of some columns of a table, in this order.
 pub struct RowShape {
@@ -218,7 +219,12 @@ impl RowShape {
         if matches!(self.kind, Kind::Slots(_)) {
             let defaults = self.class.bind(py).getattr(intern!(py, "__defaults__"))?;
             if let Some(default) = defaults.cast::<PyDict>()?.get_item(self.name(py, index))? {
-                return Ok(default);
+                // What is made anew for each row.
+                return if default.is_instance(types(py)?.default.bind(py))? {
+                    default.call_method0(intern!(py, "make"))
+                } else {
+                    Ok(default)
+                };
             }
         }
         if column.nullable {

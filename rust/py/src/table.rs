@@ -1,5 +1,6 @@
 //! A table: its place in the engine, its row class, and keys from Python objects.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -64,6 +65,19 @@ impl PyTable {
     #[getter]
     fn schema(&self) -> PySchema {
         PySchema(Arc::new(self.definition().schema.clone()))
+    }
+
+    /// Its indexes as they are now.
+    #[getter]
+    fn indexes<'py>(slf: &Bound<'py, PyTable>) -> PyResult<Bound<'py, PyTuple>> {
+        let indexes = crate::index::indexes(slf)?;
+        let handles = indexes.into_iter().map(|index| Bound::new(slf.py(), index));
+        PyTuple::new(slf.py(), handles.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    /// Its index of a name.
+    fn index(slf: &Bound<'_, PyTable>, name: &str) -> PyResult<crate::index::PyIndex> {
+        crate::index::index(slf, name)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -136,6 +150,39 @@ impl PyTable {
             .cluster_unattached()
             .and_then(|cluster| cluster.engine().newer_definition(&self.table))
             .unwrap_or_else(|| self.table.clone())
+    }
+
+    /// Whether the column is numbered where a row does not say.
+    pub fn is_auto(&self, index: usize) -> bool {
+        self.table.auto == Some(index as u16)
+    }
+
+    /// The value of an object for a column. None in an auto-increment column stands for the next number.
+    pub fn value(
+        &self,
+        index: usize,
+        column: &Column,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<Value> {
+        if object.is_none() && self.is_auto(index) {
+            Ok(Value::Null)
+        } else {
+            to_value(column, object)
+        }
+    }
+
+    /// The schema by which an Arrow stream is read: the auto-increment column may be missing or null.
+    pub fn stream_schema(&self) -> Cow<'_, Schema> {
+        let schema = self.schema_ref();
+        let Some(auto) = self.table.auto else {
+            return Cow::Borrowed(schema);
+        };
+        let mut columns = schema.columns().to_vec();
+        columns[usize::from(auto)].nullable = true;
+        match Schema::new(1, columns, schema.key().to_vec()) {
+            Ok(relaxed) => Cow::Owned(relaxed),
+            Err(_) => Cow::Borrowed(schema),
+        }
     }
 
     /// The columns.

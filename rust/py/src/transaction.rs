@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_engine::{Isolation, Mode};
+use aurora_engine::Isolation;
 use aurora_page::Lsn;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,16 +12,17 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::commit::PyCommit;
 use crate::errors::Raise;
+use crate::index::{GetBy, get_for_update_of};
 use crate::many::WriteMany;
-use crate::ops::{Delete, Get, GetForUpdate, GetMany, Insert, Operation, Update, Upsert};
+use crate::ops::{Delete, GetMany, Insert, Operation, Update, Upsert};
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
 use crate::savepoint::{self, Savepoint};
 use crate::scan::Scan;
 use crate::table::PyTable;
 use crate::txn::Core;
-use crate::waiting::{isolation_name, locking};
 use crate::view::View;
+use crate::waiting::{isolation_name, locking};
 
 /// A transaction. Leaving its `with` statement commits it, or rolls it back on an error.
 #[pyclass(module = "aurora_engine._engine", frozen)]
@@ -107,17 +108,19 @@ impl Transaction {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         columns: Option<&Bound<'py, PyAny>>,
         for_update: bool,
         nowait: bool,
         skip_locked: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let table = &self.core.table(table)?;
         match locking(py, for_update, nowait, skip_locked)? {
-            None => self.run(py, Get::new(table, key, columns)?),
-            Some(waiting) => self.run(py, GetForUpdate::new(table, key, columns, waiting)?),
+            None => self.run(py, GetBy::new(&self.core, table, key, columns)?),
+            Some(waiting) => {
+                let get = get_for_update_of(&self.core, table, key, columns, waiting)?;
+                self.run(py, get)
+            }
         }
     }
 
@@ -136,14 +139,13 @@ impl Transaction {
     }
 
     /// Adds a row.
-    fn insert(
+    fn insert<'py>(
         &self,
-        py: Python<'_>,
-        table: &Bound<'_, PyTable>,
-        row: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+        py: Python<'py>,
+        table: &Bound<'py, PyTable>,
+        row: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.run(py, Insert::new(&self.core.table(table)?, row)?)
-            .map(drop)
     }
 
     /// Adds a row, or replaces the one with its key.
@@ -209,7 +211,7 @@ impl Transaction {
     fn range<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
@@ -236,7 +238,7 @@ impl Transaction {
                 condition: r#where,
             },
         )?;
-        Ok(rows.locking(locking))
+        rows.locking(py, locking)
     }
 
     /// A place to which the transaction can be rolled back: `with tx.savepoint()`.

@@ -9,7 +9,8 @@ use pyo3::types::{PyList, PyTuple};
 
 use crate::db::Db;
 use crate::definition::row_class;
-use crate::ops::{Get, GetMany};
+use crate::index::GetBy;
+use crate::ops::GetMany;
 use crate::query::PqMode;
 use crate::range::{RangeArgs, RowIterator};
 use crate::scan::Scan;
@@ -83,12 +84,12 @@ impl View {
     fn get<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
         columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.core
-            .run(py, Get::new(&self.core.table(table)?, key, columns)?)
+            .run(py, GetBy::new(&self.core, table, key, columns)?)
     }
 
     /// The rows of many keys.
@@ -111,7 +112,7 @@ impl View {
     #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, limit=None, reverse=false, columns=None, r#where=None))]
     fn range<'py>(
         &self,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,

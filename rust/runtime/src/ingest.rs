@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | empty | in key order, as far as the first of them tell | built as they come ([`BulkLoad`]) |
 //! | empty | in any order | sorted, then built |
-//! | has rows, or indexes | few | sorted, then written by one transaction |
+//! | has rows | few | sorted, then written by one transaction |
+//! | has indexes | any that one transaction holds | the same |
 //! | has rows | many | sorted, merged with the rows that are there, built anew, and swapped |
 //!
 //! Merging reads the table as of one LSN. Commits meanwhile go on; what they changed is carried over where the load has nothing
@@ -15,7 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use aurora_engine::{
-    Commit, Cursor, EngineError, ErrorClass, Mode, OverflowReader, RangeSpec, RowView, Table, Txn,
+    Commit, Cursor, Engine, EngineError, ErrorClass, Mode, OverflowReader, RangeSpec, RowView,
+    Table, Txn,
 };
 use aurora_page::{DataType, KeyBuf, LeafRef, Lsn, Page, Value, ValueRef};
 
@@ -24,6 +26,7 @@ use crate::clock::wall_us;
 use crate::cluster::Cluster;
 use crate::load::BulkLoad;
 use crate::sort::{Merge, SortedRow, Sorter};
+use crate::volume::EmbeddedVolume;
 
 /// Rows that are looked at before it is taken that they come in order.
 const LOOK_ROWS: u64 = 50_000;
@@ -110,6 +113,8 @@ pub struct Ingest {
     rows: u64,
     bytes: u64,
     counts: Counts,
+    /// Indexes of the table.
+    indexes: u64,
 }
 
 enum State {
@@ -162,6 +167,7 @@ impl Cluster {
             rows: 0,
             bytes: 0,
             counts: Counts::default(),
+            indexes: indexes as u64,
         })
     }
 }
@@ -177,6 +183,16 @@ impl Ingest {
         self.bytes
     }
 
+    /// Numbers a row of a table with an auto-increment column, as an insert does.
+    ///
+    /// # Errors
+    /// Whatever keeps the cluster from writing, or no number being left.
+    pub fn number(&self, row: &mut [Value], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        let number =
+            |engine: &Engine<EmbeddedVolume>| engine.number_row(&self.table, row, wall_us());
+        self.cluster.run(interrupt, number)
+    }
+
     /// Takes a row, encoded, with its key.
     ///
     /// # Errors
@@ -189,6 +205,9 @@ impl Ingest {
     ) -> Result<(), Error> {
         let number = self.rows;
         self.rows += 1;
+        if self.indexes > 0 && self.rows * (1 + self.indexes) > INDEXED_CHANGES_MAX {
+            return Err(self.too_large());
+        }
         self.bytes += (key.len() + row.len()) as u64;
         match &mut self.state {
             State::Ended => Err(Error::Closed),
@@ -273,12 +292,10 @@ impl Ingest {
         let indexes = self
             .cluster
             .run(interrupt, |engine| engine.index_count(&self.table))? as u64;
+        self.indexes = indexes;
         // Building fills one tree, so a table with indexes takes what a transaction holds.
-        let few = sorter.is_in_memory()
-            && match indexes {
-                0 => sorter.rows() <= FEW_ROWS && sorter.bytes() <= FEW_BYTES,
-                _ => sorter.rows() * (1 + indexes) <= INDEXED_CHANGES_MAX,
-            };
+        let few = indexes > 0
+            || sorter.is_in_memory() && sorter.rows() <= FEW_ROWS && sorter.bytes() <= FEW_BYTES;
         let mut tries = TRIES;
         loop {
             tries -= 1;
@@ -295,9 +312,24 @@ impl Ingest {
             };
             match written {
                 Err(Error::Engine(error)) if tries > 0 && may_pass(&error) => {}
+                Err(Error::Engine(EngineError::TransactionTooLarge { .. })) if indexes > 0 => {
+                    return Err(self.too_large());
+                }
                 written => return written,
             }
         }
+    }
+
+    /// More than one transaction holds, for a table with indexes.
+    fn too_large(&self) -> Error {
+        let table = self.cluster.engine().newer_definition(&self.table);
+        let table = table.as_ref().unwrap_or(&self.table);
+        let index = table.indexes.first();
+        EngineError::LoadIndexed {
+            table: table.name.clone(),
+            index: index.map_or_else(String::new, |index| index.name().to_owned()),
+        }
+        .into()
     }
 
     /// Into an empty table.
@@ -348,6 +380,7 @@ impl Ingest {
                 new.push_encoded(row.key, row.row)?;
             }
         }
+        cluster.run(interrupt, |engine| engine.pass_numbers(&new, wall_us()))?;
         cluster.run(interrupt, |engine| engine.upsert_many(&mut txn, &mut new))?;
         let commit = cluster.run(interrupt, |engine| engine.commit(&mut txn, wall_us(), None))?;
         cluster.wait_durable(commit.lsn.max(commit.after), interrupt)?;
@@ -389,7 +422,9 @@ impl Ingest {
 
 /// Whether the same may go well when it is done again.
 fn may_pass(error: &EngineError) -> bool {
-    error.class() == ErrorClass::Retry
+    let is_retry = error.class() == ErrorClass::Retry;
+    // Whoever has kept a row locked for so long may go on doing so.
+    is_retry && !matches!(error, EngineError::LockTimeout { .. })
         || matches!(
             error,
             EngineError::LoadConflict { .. } | EngineError::TableNotEmpty { .. }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aurora_engine::{EngineError, Mode, Table};
+use aurora_engine::{EngineError, LockWaiting, Mode, Table};
 use aurora_runtime::{Cluster, Error, OpenOptions, ReplicaSpec};
 use common::{accounts, balance, eventually, never, put, row};
 
@@ -82,7 +82,8 @@ fn a_planned_failover_keeps_the_cache_and_swaps_the_roles() {
     ));
 }
 
-/// A transaction that is open goes on at the new writer, and is told of a conflict that it could have had at the old one.
+/// A transaction that is open goes on at the new writer with its locks, and is told of a conflict that it could have had at
+/// the old one.
 #[test]
 fn an_open_transaction_survives_a_planned_failover() {
     let (cluster, table) = open(1);
@@ -92,17 +93,25 @@ fn an_open_transaction_survives_a_planned_failover() {
         .run(&never, |e| e.upsert(&mut quiet, &table, row(1, 10)))
         .unwrap();
     let mut late = cluster.run(&never, |e| e.begin(Mode::ReadWrite)).unwrap();
+    let key = |id: i64| table.key(&row(id, 0)[..1]).unwrap();
     cluster
-        .run(&never, |e| e.upsert(&mut late, &table, row(2, 20)))
+        .run(&never, |e| e.get(&late, &table, &key(2)))
         .unwrap();
     put(&cluster, &table, &[(2, 3)]).unwrap();
     cluster.failover(None, false, &never).unwrap();
+    let locked = cluster.run(&never, |e| {
+        e.get_for_update(&mut late, &table, &key(1), LockWaiting::NoWait)
+    });
+    assert!(matches!(
+        locked,
+        Err(Error::Engine(EngineError::LockNotAvailable { holder, .. })) if holder == quiet.id()
+    ));
     let now = cluster.now_us();
     let commit = cluster
         .run(&never, |e| e.commit(&mut quiet, now, None))
         .unwrap();
     cluster.wait_durable(commit.lsn, &never).unwrap();
-    let conflict = cluster.run(&never, |e| e.commit(&mut late, now, None));
+    let conflict = cluster.run(&never, |e| e.upsert(&mut late, &table, row(2, 20)));
     assert!(matches!(
         conflict,
         Err(Error::Engine(EngineError::WriteConflict { .. }))

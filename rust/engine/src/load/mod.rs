@@ -24,6 +24,7 @@ use aurora_redo::{BlobId, Op};
 
 use crate::alter::same_definition;
 use crate::btree::{Pages, Root, is_empty_leaf};
+use crate::constraints::check_values;
 use crate::edit::Edit;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
@@ -166,10 +167,6 @@ impl Load {
 /// A load fills one tree.
 fn refuse_indexes(table: &Table) -> Result<(), EngineError> {
     match table.indexes.first() {
-        None if table.is_followed() => Err(EngineError::LoadIndexed {
-            table: table.name.clone(),
-            index: "(constraints)".to_owned(),
-        }),
         None => Ok(()),
         Some(index) => Err(EngineError::LoadIndexed {
             table: table.name.clone(),
@@ -253,8 +250,15 @@ impl<V: Volume> Engine<V> {
                 table: named(),
                 source,
             })?;
+        if !table.checks.is_empty() {
+            check_values(&table, row.to_vec(), |column, _| Ok(row[column].clone()))?;
+        }
         let key = table.key_of(row)?;
         load.check_order(&key)?;
+        if table.auto.is_some() {
+            // Moves the next number past that of the row.
+            self.number_row(&table, &mut row.to_vec(), now_us)?;
+        }
         let columns = spill(&table.schema, row, self.geometry.page_bytes).map_err(|got| {
             EngineError::RowTooLarge {
                 table: named(),
@@ -316,7 +320,8 @@ impl<V: Volume> Engine<V> {
             "load_push_encoded",
         )?;
         let table = load.table.clone();
-        if row.len() > aurora_page::row_heap_max(self.geometry.page_bytes) {
+        let is_long = row.len() > aurora_page::row_heap_max(self.geometry.page_bytes);
+        if is_long || !table.checks.is_empty() || table.auto.is_some() {
             // Only a row as long as this can have a value that belongs into overflow pages.
             let named = |source| PageError::Row {
                 page: table.root,

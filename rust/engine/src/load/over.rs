@@ -101,11 +101,9 @@ impl<V: Volume> Engine<V> {
         Ok(crate::btree::is_empty_leaf(&page))
     }
 
-    /// How many changes follow from that of one row, at the most: of its indexes, at least one where constraints are to be
-    /// checked. A table without any can be filled past them.
+    /// How many indexes a table has now. Only one without any can be filled past the log.
     pub fn index_count(&self, table: &Table) -> Attempt<usize> {
-        let head = self.head_table(table)?;
-        Ok(head.indexes.len().max(usize::from(head.is_followed())))
+        Ok(self.head_table(table)?.indexes.len())
     }
 
     /// The rows of the old tree that were changed since the base, as they are now. Before the root changes.
