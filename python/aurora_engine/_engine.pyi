@@ -549,9 +549,9 @@ class Transaction:
 
         For a key of several columns a bound is a tuple of its first values. It sees the changes that the transaction
         has made so far. Of the rows, those are given that meet ``where`` (``col("balance") > 100``), at most ``limit``,
-        with the named ``columns`` only. With ``for_update`` each row is locked before it is given, or is found not to
-        meet ``where``; ``nowait`` and ``skip_locked`` say what happens with those that others have locked, as in
-        ``get``. Rows are locked in the order of the key only, not of an index.
+        with the named ``columns`` only. With ``for_update`` these rows, and no others, are locked before they are
+        given; ``nowait`` and ``skip_locked`` say what happens with those that others have locked, as in ``get``. Rows
+        are locked in the order of the key, not of an index.
         """
 
     def scan(

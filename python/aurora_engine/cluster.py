@@ -481,7 +481,8 @@ class Cluster(Indexing, Definitions):
 
         Into an empty table they go past the log, as sealed pages, and are invisible until the last one is there. A
         table that has rows is merged with those of the load and built anew, or takes them by one transaction if they
-        are few; commits to it go on meanwhile.
+        are few; commits to it go on meanwhile. A table with indexes or foreign keys takes what one transaction holds.
+        Rows that leave out an auto-increment column are numbered.
 
         Args:
             table: The table.
@@ -497,7 +498,10 @@ class Cluster(Indexing, Definitions):
             show_progress: Draw a progress bar; by default where standard error is a terminal.
 
         Raises:
-            DuplicateKey: a key is taken; ``row`` is the number of the row, counted from 0.
+            DuplicateKey: a key is taken; ``row`` is the number of the row, counted from 0. Or, without it, a row has the
+                values of another in a unique index.
+            CheckViolation, ForeignKeyViolation: a constraint of the table refuses a row.
+            TableIndexed: a table with indexes does not take so many rows at a time.
             InvalidValue: a value does not fit; ``row`` and ``column`` say which.
             LoadOrder: rows were taken to be in order and are not.
             LoadConflict: others kept changing the same rows.

@@ -401,7 +401,10 @@ class TableNotEmpty(UsageError):
 
 
 class TableIndexed(UsageError):
-    """A sealed bulk load goes into a table without indexes: drop them, load, and create them again."""
+    """A load into a table with indexes is one transaction, and this is more than one holds.
+
+    Drop the indexes and create them after the load, or load fewer rows at a time.
+    """
 
     table: str
     index: str

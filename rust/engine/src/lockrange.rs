@@ -10,7 +10,7 @@ use crate::btree::descend;
 use crate::conflicts::{Verdict, key_hash};
 use crate::cursor::{Cursor, RangeSpec};
 use crate::engine::Engine;
-use crate::error::{Attempt, EngineError};
+use crate::error::{Attempt, EngineError, Stop};
 use crate::locks::{LockName, LockWaiting, Taken};
 use crate::read::merged;
 use crate::row::RowView;
@@ -155,8 +155,8 @@ pub struct LockingCursor {
     spec: RangeSpec,
     waiting: LockWaiting,
     left: usize,
-    /// Keys still to come from the present leaf.
-    keys: VecDeque<KeyBuf>,
+    /// Rows still to come from the present leaf, as they were when it was read.
+    rows: VecDeque<(KeyBuf, RowView)>,
     cursor: Option<Cursor>,
 }
 
@@ -171,7 +171,7 @@ impl LockingCursor {
                 limit: None,
                 ..spec
             },
-            keys: VecDeque::new(),
+            rows: VecDeque::new(),
             cursor: None,
         }
     }
@@ -182,24 +182,45 @@ impl LockingCursor {
         engine: &Engine<V>,
         txn: &mut Txn,
     ) -> Attempt<Option<RowView>> {
+        self.next_if(engine, txn, &mut |_, _| Ok(true))
+    }
+
+    /// The next row that is wanted, locked; `None` at the end. Rows are asked about twice, each time with where they were
+    /// read: before they are locked, so that others stay free, and as they are then. A stop or an error loses no place.
+    pub fn next_if<V: Volume, E: From<Stop>>(
+        &mut self,
+        engine: &Engine<V>,
+        txn: &mut Txn,
+        wanted: &mut dyn FnMut(&RowView, Lsn) -> Result<bool, E>,
+    ) -> Result<Option<RowView>, E> {
         engine.prepare(txn, &self.table, "range for update")?;
         while self.left > 0 && self.fill(engine, txn)? {
-            let Some(key) = self.keys.front() else { break };
-            let taken = engine.lock(txn, &self.table, key, self.waiting)?;
+            let Some((key, seen)) = self.rows.front() else {
+                break;
+            };
             let read_at = self.cursor.as_ref().map(Cursor::at);
+            if !wanted(seen, read_at.unwrap_or(txn.snapshot()))? {
+                self.rows.pop_front();
+                continue;
+            }
+            let taken = engine.lock(txn, &self.table, key, self.waiting)?;
             if txn.is_unread() && read_at != Some(txn.snapshot()) {
                 // The read point has moved behind this lock: the range is read again there, from its start. The lock stays,
                 // so this ends.
                 self.cursor = None;
-                self.keys.clear();
+                self.rows.clear();
                 continue;
             }
             let row = match taken {
                 Taken::Skipped => None,
                 Taken::Now | Taken::Before => engine.current(txn, &self.table, key)?,
             };
-            self.keys.pop_front();
-            if row.is_some() {
+            let is_given = match &row {
+                Some(row) => wanted(row, txn.snapshot())?,
+                None => false,
+            };
+            self.rows.pop_front();
+            if is_given {
                 self.left -= 1;
                 return Ok(row);
             }
@@ -208,9 +229,9 @@ impl LockingCursor {
         Ok(None)
     }
 
-    /// Sees to it that a key is there; false at the end of the range.
+    /// Sees to it that a row is there; false at the end of the range.
     fn fill<V: Volume>(&mut self, engine: &Engine<V>, txn: &Txn) -> Attempt<bool> {
-        while self.keys.is_empty() {
+        while self.rows.is_empty() {
             let cursor = match &mut self.cursor {
                 Some(cursor) => cursor,
                 place => {
@@ -219,7 +240,10 @@ impl LockingCursor {
                 }
             };
             match cursor.next_block(engine)? {
-                Some(block) => self.keys = block.keys(&self.table)?.into(),
+                Some(block) => {
+                    let keys = block.keys(&self.table)?;
+                    self.rows = keys.into_iter().zip(block.rows()?).collect();
+                }
                 None => return Ok(false),
             }
         }

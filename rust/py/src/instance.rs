@@ -174,7 +174,11 @@ impl Instance {
         columns: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.db.cluster(py)?;
-        let get = GetMany::new(&readable_on(&self.db, &self.instance, table)?, keys, columns)?;
+        let get = GetMany::new(
+            &readable_on(&self.db, &self.instance, table)?,
+            keys,
+            columns,
+        )?;
         Ok(self.once(py)?.run(py, get)?.cast_into()?)
     }
 

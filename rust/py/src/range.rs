@@ -4,9 +4,7 @@ use std::ops::Bound as Limit;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use aurora_engine::{
-    Cursor, IndexCursor, LockWaiting, LockingCursor, RangeSpec, RowView, Stop, Txn,
-};
+use aurora_engine::{Cursor, IndexCursor, LockWaiting, LockingCursor, RangeSpec, RowView, Txn};
 use aurora_page::{KeyBuf, Lsn};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyStopAsyncIteration;
@@ -86,12 +84,14 @@ enum Source {
 }
 
 impl Source {
-    /// The next rows, and the read point that they are of; `None` at the end.
+    /// The next rows, and the read point that they are of; `None` at the end. Rows that are not wanted are not locked; where
+    /// none are locked, they may be among the others.
     fn next_rows(
         &mut self,
         engine: &Engine,
         txn: &mut Txn,
-    ) -> Result<Option<(Vec<RowView>, Lsn)>, Stop> {
+        wanted: &mut dyn FnMut(&RowView, Lsn) -> Tried<bool>,
+    ) -> Tried<Option<(Vec<RowView>, Lsn)>> {
         Ok(match self {
             Source::Plain(cursor) => match cursor.next_block(engine)? {
                 Some(block) => Some((block.rows()?, cursor.at())),
@@ -101,7 +101,7 @@ impl Source {
                 .next_rows(engine, txn)?
                 .map(|rows| (rows, txn.snapshot())),
             Source::Locking(cursor) => cursor
-                .next(engine, txn)?
+                .next_if(engine, txn, wanted)?
                 .map(|row| (vec![row], txn.snapshot())),
         })
     }
@@ -274,7 +274,17 @@ impl RowIterator {
                         .get_mut()
                 }
             };
-            match source.next_rows(engine, txn)? {
+            let long = &mut position.long;
+            let mut wanted = |row: &RowView, at: Lsn| {
+                let Some(filter) = &self.filter else {
+                    return Ok(true);
+                };
+                py.check_signals()?;
+                let met = filter.test(py, engine, at, table, row, long)?;
+                long.clear();
+                Ok(met)
+            };
+            match source.next_rows(engine, txn, &mut wanted)? {
                 Some((rows, at)) => {
                     position.rows = ForkSafe::new(rows.into_iter());
                     position.at = at;

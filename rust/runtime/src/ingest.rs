@@ -206,7 +206,7 @@ impl Ingest {
         let number = self.rows;
         self.rows += 1;
         if self.indexes > 0 && self.rows * (1 + self.indexes) > INDEXED_CHANGES_MAX {
-            return Err(self.too_large());
+            return Err(self.too_large(interrupt));
         }
         self.bytes += (key.len() + row.len()) as u64;
         match &mut self.state {
@@ -313,7 +313,7 @@ impl Ingest {
             match written {
                 Err(Error::Engine(error)) if tries > 0 && may_pass(&error) => {}
                 Err(Error::Engine(EngineError::TransactionTooLarge { .. })) if indexes > 0 => {
-                    return Err(self.too_large());
+                    return Err(self.too_large(interrupt));
                 }
                 written => return written,
             }
@@ -321,15 +321,20 @@ impl Ingest {
     }
 
     /// More than one transaction holds, for a table with indexes.
-    fn too_large(&self) -> Error {
-        let table = self.cluster.engine().newer_definition(&self.table);
-        let table = table.as_ref().unwrap_or(&self.table);
-        let index = table.indexes.first();
-        EngineError::LoadIndexed {
-            table: table.name.clone(),
-            index: index.map_or_else(String::new, |index| index.name().to_owned()),
+    fn too_large(&self, interrupt: &dyn Fn() -> bool) -> Error {
+        let head = |engine: &Engine<EmbeddedVolume>| engine.head_table(&self.table);
+        match self.cluster.run(interrupt, head) {
+            Ok(table) => EngineError::LoadIndexed {
+                table: table.name.clone(),
+                index: table
+                    .indexes
+                    .first()
+                    .map_or("none", |index| index.name())
+                    .to_owned(),
+            }
+            .into(),
+            Err(error) => error,
         }
-        .into()
     }
 
     /// Into an empty table.
