@@ -498,8 +498,8 @@ class Cluster(Indexing, Definitions):
             show_progress: Draw a progress bar; by default where standard error is a terminal.
 
         Raises:
-            DuplicateKey: a key is taken; ``row`` is the number of the row, counted from 0. Or, without it, a row has the
-                values of another in a unique index.
+            DuplicateKey: a key is taken; ``row`` is the number of the row, counted from 0. Or a row has the values of
+                another in a unique index, and ``index`` is its name.
             CheckViolation, ForeignKeyViolation: a constraint of the table refuses a row.
             TableIndexed: a table with indexes does not take so many rows at a time.
             InvalidValue: a value does not fit; ``row`` and ``column`` say which.
