@@ -54,7 +54,7 @@ def run_one(step: Callable[[int], object], seconds: float) -> Sample:
 
 
 def run_threads(steps: Sequence[Callable[[int], object]], seconds: float) -> Sample:
-    """Call each step in a thread of its own for so long; all begin together. An error in one is raised here."""
+    """Call each step in a thread of its own for so long, at least once; all begin together. An error is raised here."""
     clock = time.perf_counter_ns
     latencies: list[list[int]] = [[] for _ in steps]
     errors: list[BaseException] = []
@@ -66,7 +66,7 @@ def run_threads(steps: Sequence[Callable[[int], object]], seconds: float) -> Sam
         barrier.wait()
         end, before = deadline[0], clock()
         try:
-            while before < end:
+            while not mine or before < end:
                 step(n)
                 after = clock()
                 mine.append(after - before)

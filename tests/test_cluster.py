@@ -146,6 +146,8 @@ def test_a_data_frame_makes_a_table(frame: Any) -> None:
         ({"background_bytes_per_s": 0}, "background_bytes_per_s"),
         ({"path": "x"}, "path"),
         ({"memory": False}, "path"),
+        ({"path": "x\0y", "memory": False}, "path"),
+        ({"path": "x", "memory": False, "read_only": True, "takeover": True}, "takeover"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], option: str) -> None:
@@ -191,12 +193,14 @@ def test_a_region_is_kept(cluster_dir: Path) -> None:
         au.open(cluster_dir, region="south")
     assert "south" in caught.value.got
     assert "north" in caught.value.expected
+    with pytest.raises(ex.RegionMismatch, match="expected a name, got an empty one"):
+        au.open(memory=True, region="")
 
 
 def test_one_owner(cluster_dir: Path) -> None:
     with au.open(cluster_dir) as db:
         fill(db)
-        with pytest.raises(ex.AlreadyOpen, match=f"already open in process {os.getpid()}") as caught:
+        with pytest.raises(ex.AlreadyOpen, match="already open in this process") as caught:
             au.open(cluster_dir)
         assert caught.value.pid == os.getpid()
         program = f"import aurora_engine as au\nau.open({str(cluster_dir)!r})"

@@ -8,6 +8,7 @@ import math
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -190,3 +191,19 @@ def test_long_values_come_back(db: au.Cluster) -> None:
     row = Value(1, text=text, raw=raw, doc=[text])
     assert round_trip(db, row) == row
     assert db.get_many(db.table("values", Value), [1, 2**40, 1]) == [row, None, row]
+
+
+def test_a_value_of_the_full_64_mib_comes_back_and_one_byte_more_is_refused(tmp_path: Path) -> None:
+    longest = bytes(range(256)) * (64 << 12)
+    assert len(longest) == 64 << 20
+    with au.open(tmp_path / "c", cache_bytes=8 << 20) as db:
+        table = db.create_table("long", Value)
+        with db.transaction() as tx:
+            tx.insert(table, Value(1, raw=longest))
+            with pytest.raises(ex.RowTooLarge, match="67108865"):
+                tx.insert(table, Value(2, raw=longest + b"!"))
+            assert tx.get(table, 2) is None
+    with au.open(tmp_path / "c", cache_bytes=8 << 20) as db:
+        row = db.get(db.table("long", Value), 1)
+        assert row is not None
+        assert row.raw == longest

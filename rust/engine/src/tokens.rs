@@ -33,13 +33,7 @@ pub struct Purged {
 
 /// Writes the token's row. A token that was used before fails, unless it is too old to be remembered.
 pub(crate) fn insert(edit: &mut Edit<'_>, token: &str) -> Attempt<()> {
-    if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
-        return Err(EngineError::Token {
-            limit: TOKEN_BYTES_MAX,
-            got: token.len(),
-        }
-        .into());
-    }
+    check(token)?;
     let table = edit.system.tokens.clone();
     let row = [Value::Text(token.to_owned()), Value::Int(edit.time_us)];
     let key = table.key_of(&row)?;
@@ -65,6 +59,16 @@ fn time_at(leaf: &LeafRef<'_>, rank: usize) -> i64 {
     }
 }
 
+fn check(token: &str) -> Result<(), EngineError> {
+    match token.len() {
+        1..=TOKEN_BYTES_MAX => Ok(()),
+        got => Err(EngineError::Token {
+            limit: TOKEN_BYTES_MAX,
+            got,
+        }),
+    }
+}
+
 fn key_of(table: &Table, token: &str) -> Attempt<KeyBuf> {
     Ok(table.key(&[Value::Text(token.to_owned())])?)
 }
@@ -73,6 +77,7 @@ impl<V: Volume> Engine<V> {
     /// Whether a commit with this token has happened. The time is the commit's own, and no other commit has it; the LSN
     /// is one by which the commit is in: the answer is certain once the VDL has reached it [15].
     pub fn token_status(&self, token: &str) -> Attempt<Option<Commit>> {
+        check(token)?;
         let table = &self.system.tokens;
         let key = key_of(table, token)?;
         let view = self.view(self.published());

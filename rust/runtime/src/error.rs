@@ -29,7 +29,7 @@ pub enum Error {
         got: String,
     },
     /// Another process owns the directory.
-    #[error("{} is already open in process {}; close it there, or open with takeover=True to end that process", path.display(), pid.map_or("(unknown)".into(), |p| p.to_string()))]
+    #[error("{} is already open in {}", path.display(), owner(*pid))]
     AlreadyOpen {
         /// The cluster's directory.
         path: PathBuf,
@@ -248,6 +248,19 @@ impl Error {
                 source,
             },
         }
+    }
+}
+
+/// Who has the directory, and what the caller may do about it.
+fn owner(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => {
+            "this process; use that cluster, or close it first".into()
+        }
+        pid => format!(
+            "process {}; close it there, or open with takeover=True to end that process",
+            pid.map_or("(unknown)".into(), |pid| pid.to_string())
+        ),
     }
 }
 

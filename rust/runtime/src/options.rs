@@ -1,6 +1,6 @@
 //! What a caller asks for when it opens a cluster, and the checks that need no disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Error;
@@ -102,6 +102,7 @@ impl OpenOptions {
     /// # Errors
     /// [`Error::InvalidOption`] naming the option, what it accepts and what it got.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_place()?;
         if self.cache_bytes < CACHE_BYTES_MIN {
             return Err(invalid(
                 "cache_bytes",
@@ -155,6 +156,23 @@ impl OpenOptions {
         self.check_nodes()
     }
 
+    /// Where it is, and how it is owned.
+    fn check_place(&self) -> Result<(), Error> {
+        let placed = self.nodes.iter().flatten().map(|node| &node.path);
+        if let Some(path) = self.path.iter().chain(placed).find(|path| has_nul(path)) {
+            let accepts = "a path without a NUL byte".into();
+            return Err(invalid("path", accepts, format!("{path:?}")));
+        }
+        if self.read_only && self.takeover {
+            let accepts = "False with read_only=True, which takes no ownership".into();
+            return Err(invalid("takeover", accepts, "True"));
+        }
+        match self.region.as_deref().map(str::trim) {
+            Some("") => Err(invalid("region", "a name".into(), "an empty one")),
+            _ => Ok(()),
+        }
+    }
+
     /// Six copies, two in each of three zones, each in a directory of its own [10].
     fn check_nodes(&self) -> Result<(), Error> {
         let Some(nodes) = &self.nodes else {
@@ -188,6 +206,10 @@ impl OpenOptions {
     }
 }
 
+fn has_nul(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
 fn invalid(option: &'static str, expected: String, got: impl ToString) -> Error {
     Error::InvalidOption {
         option,
@@ -210,6 +232,22 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         assert!(OpenOptions::memory().check().is_ok());
+        assert_eq!(refused(OpenOptions::at("a\0b")), "path");
+        assert_eq!(
+            refused(OpenOptions {
+                read_only: true,
+                takeover: true,
+                ..OpenOptions::at("a")
+            }),
+            "takeover"
+        );
+        assert_eq!(
+            refused(OpenOptions {
+                region: Some(" ".into()),
+                ..OpenOptions::memory()
+            }),
+            "region"
+        );
         assert_eq!(
             refused(OpenOptions {
                 cache_bytes: 1,

@@ -3,6 +3,7 @@
 //! The writer does two things for it: while it holds the lock that numbers an MTR it puts the MTR into the log, and when the VDL has
 //! moved it wakes *one* sleeping replica, which wakes the next. So fifteen replicas cost a commit no more than one does.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +28,8 @@ pub(crate) struct Stream {
     /// Whether anybody follows: without a follower nothing is kept.
     on: AtomicBool,
     inner: Mutex<Inner>,
-    sleepers: Mutex<Vec<Arc<Parker>>>,
+    /// Who sleeps longest is woken first: else those who have just gone to sleep would wake each other.
+    sleepers: Mutex<VecDeque<Arc<Parker>>>,
 }
 
 impl Stream {
@@ -108,7 +110,7 @@ impl Stream {
     /// Wakes one who sleeps, if anybody does.
     pub(crate) fn wake(&self) {
         if self.is_on()
-            && let Some(sleeper) = self.sleepers.lock().pop()
+            && let Some(sleeper) = self.sleepers.lock().pop_front()
         {
             sleeper.wake();
         }
@@ -116,7 +118,7 @@ impl Stream {
 
     /// Registers a sleeper. It looks once more for work before it parks.
     pub(crate) fn register(&self, parker: &Arc<Parker>) {
-        self.sleepers.lock().push(parker.clone());
+        self.sleepers.lock().push_back(parker.clone());
     }
 
     /// It sleeps no more.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use aurora_engine::{Mode, Table};
+use aurora_engine::{ErrorClass, Mode, Table};
 use aurora_page::{Lsn, Value};
 use aurora_runtime::{Cluster, Error, OpenOptions};
 use common::{TempDir, accounts, balance, balance_in, never, put, row, small};
@@ -38,7 +38,8 @@ fn upsert(
     cluster.run(&never, |engine| engine.upsert(txn, table, row(id, balance)))
 }
 
-/// Moves an amount between two accounts; the LSN at which it is durable, or `None` after a conflict.
+/// Moves an amount between two accounts; the LSN at which it is durable, or `None` after a conflict or a deadlock (two
+/// transfers may lock the same accounts the other way round).
 fn transfer(
     cluster: &Cluster,
     table: &Arc<Table>,
@@ -49,12 +50,8 @@ fn transfer(
     let mut txn = cluster.run(&never, |engine| engine.begin(Mode::ReadWrite))?;
     let a = balance_in(cluster, table, &txn, from)?.unwrap();
     let b = balance_in(cluster, table, &txn, to)?.unwrap();
-    let conflict = |error: &Error| {
-        matches!(
-            error,
-            Error::Engine(aurora_engine::EngineError::WriteConflict { .. })
-        )
-    };
+    let conflict =
+        |error: &Error| matches!(error, Error::Engine(error) if error.class() == ErrorClass::Retry);
     let written = upsert(cluster, &mut txn, table, from, a - amount)
         .and_then(|()| upsert(cluster, &mut txn, table, to, b + amount));
     let now = cluster.now_us();
@@ -127,11 +124,12 @@ fn transfers_keep_the_sum_in_every_snapshot() {
                 })
             })
             .collect();
-        writers
-            .into_iter()
-            .for_each(|writer| writer.join().unwrap());
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        // Before a failure is passed on: the reader must end for the test to end.
         done.store(true, Ordering::Relaxed);
-        reader.join().unwrap()
+        let snapshots = reader.join().unwrap();
+        ended.into_iter().for_each(|ended| ended.unwrap());
+        snapshots
     });
     assert!(snapshots > 0);
     assert_eq!(committed.load(Ordering::Relaxed), 320);

@@ -6,7 +6,7 @@ use aurora_redo::History;
 use crate::error::StoreError;
 use crate::layer::Layer;
 use crate::layer::footer::CommitBlock;
-use crate::memlayer::{commit_of, newest_of};
+use crate::memlayer::newest_of;
 use crate::node::NodeStore;
 use crate::types::CommitPoint;
 
@@ -50,23 +50,25 @@ impl NodeStore {
 
     /// The oldest commit of `history` that this node knows.
     pub fn oldest_commit(&self, history: &History) -> Result<Option<CommitPoint>, StoreError> {
-        let mut oldest: Option<CommitPoint> = self.state().floor_commit;
-        let mut see = |commit: CommitPoint| {
-            if history.contains(commit.origin, commit.lsn)
-                && oldest.is_none_or(|known| commit.lsn < known.lsn)
-            {
-                oldest = Some(commit);
-            }
-        };
+        let wanted = |c: &CommitPoint| history.contains(c.origin, c.lsn);
         // Memory before layers, as for reads.
-        for memory in self.memory() {
-            memory.for_each(|record| commit_of(record).into_iter().for_each(&mut see));
-        }
+        let memory = self.memory();
+        let mut oldest = memory
+            .iter()
+            .filter_map(|m| m.oldest_commit(wanted))
+            .chain(self.state().floor_commit)
+            .min_by_key(|c| c.lsn);
         for layer in &self.map.set().deltas {
+            if oldest.is_some_and(|oldest| oldest.lsn <= layer.footer.first_lsn) {
+                continue;
+            }
             let meta = layer.meta().inspect_err(|e| self.note(e))?;
-            if let Some(block) = meta.commits.first() {
+            for block in &meta.commits {
                 let commits = layer.commits(block).inspect_err(|e| self.note(e))?;
-                commits.into_iter().for_each(&mut see);
+                if let Some(found) = commits.into_iter().find(wanted) {
+                    oldest = oldest.into_iter().chain([found]).min_by_key(|c| c.lsn);
+                    break;
+                }
             }
         }
         Ok(oldest)

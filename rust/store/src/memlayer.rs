@@ -97,18 +97,41 @@ impl MemLayer {
             .for_each(&mut each);
     }
 
-    /// The newest commit that `wanted` accepts.
+    /// The newest commit that `wanted` accepts. Batches come nearly in the order of their LSNs: what is found in one of the last passes
+    /// over the others without a look at their records.
     pub(crate) fn newest_commit(
         &self,
         wanted: impl Fn(&CommitPoint) -> bool,
     ) -> Option<CommitPoint> {
-        let mut newest = None;
-        self.for_each(|r| {
-            if let Some(commit) = commit_of(r).filter(|c| wanted(c)) {
-                newest = newest_of(newest, Some(commit));
+        let mut newest: Option<CommitPoint> = None;
+        for batch in self.batches().iter().rev() {
+            if newest.is_none_or(|newest| batch.last_lsn() >= newest.lsn) {
+                let commits = batch.records.iter().rev().filter_map(commit_of);
+                // Of commits of one LSN the newest origin counts, so that the rest of the batch is looked at too.
+                newest = newest_of(
+                    newest,
+                    commits.filter(&wanted).max_by_key(|c| (c.lsn, c.origin)),
+                );
             }
-        });
+        }
         newest
+    }
+
+    /// The oldest commit that `wanted` accepts.
+    pub(crate) fn oldest_commit(
+        &self,
+        wanted: impl Fn(&CommitPoint) -> bool,
+    ) -> Option<CommitPoint> {
+        let mut oldest: Option<CommitPoint> = None;
+        for batch in self.batches().iter() {
+            let first = batch.records.first().map_or(Lsn::MAX, |record| record.lsn);
+            if oldest.is_none_or(|oldest| first < oldest.lsn) {
+                let mut commits = batch.records.iter().filter_map(commit_of);
+                let found = commits.find(&wanted);
+                oldest = oldest.into_iter().chain(found).min_by_key(|c| c.lsn);
+            }
+        }
+        oldest
     }
 }
 
