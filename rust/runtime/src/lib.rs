@@ -22,7 +22,7 @@
 //! | `readonly` | opening without leaving a trace |
 //! | [`Instance`], `instances`, `stream` | the writer and its replicas, each with a cache of its own; the redo stream |
 //! | `failover`, `events` | another instance becomes the writer; what has happened |
-//! | [`Ingest`], `sort` | rows in any order into any table: sorted, merged with those that are there |
+//! | [`Ingest`], `sort`, `stored` | rows in any order into any table: sorted, merged with those that are there |
 //! | [`BulkLoad`] | rows in key order, as sealed pages stored at every copy |
 //! | `scan`, `scan_cache`, `changes` | parallel query: plans on the storage nodes |
 //! | `maintenance`, `repair`, `hydrate` | the background |
@@ -70,6 +70,7 @@ mod scan;
 mod scan_cache;
 mod sort;
 mod status;
+mod stored;
 mod stream;
 mod threads;
 mod unfinished;
