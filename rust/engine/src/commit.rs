@@ -12,6 +12,7 @@
 //! A page that is missing stops the attempt; nothing has changed then. It is fetched, stays pinned until the commit has
 //! come through, and the attempt starts again.
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{KeyBuf, LeafRef, PageError};
 use aurora_page::{Lsn, OverflowRef, Value, ValueRef, encode_changes, encode_row, read_row};
 use aurora_proto::Volume;
@@ -56,7 +57,10 @@ impl<V: Volume> Engine<V> {
     }
 
     fn close_unchanged(&self, txn: &mut Txn, now_us: i64) -> Commit {
-        let after = txn.newest_read();
+        let after = match planted::is(Fault::AfterForgotten) {
+            true => Lsn::NONE,
+            false => txn.newest_read(),
+        };
         txn.close();
         Commit {
             lsn: after,
@@ -106,16 +110,20 @@ impl<V: Volume> Engine<V> {
                 hashes.push(hash);
                 derived.note(head, key, before, edit.seen(head, key, true)?);
             }
-            derived.apply(edit, snapshot, &mut hashes, &|edit, name| {
-                self.head_in(edit, name)
-            })?;
-            if let Some(token) = token {
+            if !planted::is(Fault::IndexNotKept) {
+                derived.apply(edit, snapshot, &mut hashes, &|edit, name| {
+                    self.head_in(edit, name)
+                })?;
+            }
+            if let Some(token) = token.filter(|_| !planted::is(Fault::TokenNotWritten)) {
                 tokens::insert(edit, token)?;
             }
             Ok(hashes)
         };
         let note = |conflicts: &mut Conflicts, lsn: Lsn, hashes: &Vec<u64>| {
-            hashes.iter().for_each(|hash| conflicts.note(*hash, lsn));
+            if !planted::is(Fault::ConflictNotNoted) {
+                hashes.iter().for_each(|hash| conflicts.note(*hash, lsn));
+            }
             conflicts.trim(oldest);
         };
         Ok(self.mutate(now_us, make, note)?.1)
@@ -182,7 +190,7 @@ impl Change<'_, '_> {
         conflicts: &Conflicts,
         hash: u64,
     ) -> Attempt<()> {
-        if found.seen <= snapshot {
+        if found.seen <= snapshot || planted::is(Fault::FirstCommitterIgnored) {
             return Ok(());
         }
         if let Some(by) = conflicts.load_since(self.table.id, snapshot) {
@@ -191,6 +199,7 @@ impl Change<'_, '_> {
         match conflicts.since(hash, snapshot) {
             Verdict::Unchanged => Ok(()),
             Verdict::Changed(by) => Err(self.conflict(snapshot, by)),
+            Verdict::Unknown(_) if planted::is(Fault::ConflictFloorIgnored) => Ok(()),
             Verdict::Unknown(floor) => Err(EngineError::SnapshotTooOld { snapshot, floor }.into()),
         }
     }
