@@ -36,6 +36,10 @@ pub enum Fault {
     ClockTrusted,
     /// Engine: a commit changes rows and not the indexes.
     IndexNotKept,
+    /// Engine: an index that is being built is not kept by commits.
+    BuildNotKept,
+    /// Engine: a unique index takes what another row has.
+    UniqueIgnored,
     /// Engine: a dropped table's extents are not given back.
     DropKeepsExtents,
     /// Protocol: the writer gives out LSNs beyond the allocation limit.
@@ -54,7 +58,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 22] = [
+    pub const ALL: [Fault; 24] = [
         Fault::ReadOnlyAtNumbered,
         Fault::FirstCommitterIgnored,
         Fault::ConflictNotNoted,
@@ -70,6 +74,8 @@ impl Fault {
         Fault::SplitLosesRow,
         Fault::ClockTrusted,
         Fault::IndexNotKept,
+        Fault::BuildNotKept,
+        Fault::UniqueIgnored,
         Fault::DropKeepsExtents,
         Fault::LalIgnored,
         Fault::SclOverGap,

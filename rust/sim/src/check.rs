@@ -10,7 +10,6 @@ use aurora_store::StoreError;
 use crate::config::Kind;
 use crate::database::Base;
 use crate::instance::Instance;
-use crate::machine::node_dir;
 use crate::messages::Event;
 use crate::model::{Content, read};
 use crate::world::World;
@@ -259,10 +258,7 @@ impl World {
         let (vdl, history) = (writing.writer().vdl(), Arc::clone(&writing.history));
         let mut healed = NodeSet::EMPTY;
         for id in self.harmed {
-            if self.machines[self.home[&id]]
-                .disk
-                .is_armed(&node_dir(id).join("layers"))
-            {
+            if self.machines[self.home[&id]].is_armed(id) {
                 continue;
             }
             let Some(node) = self
@@ -320,7 +316,7 @@ impl World {
             .collect();
         let damage = node.store.as_ref().map(|store| store.damage());
         let made = machine.incarnation(id);
-        let armed = machine.disk.is_armed(&node_dir(id).join("layers"));
+        let armed = machine.is_armed(id);
         let sound = node.store.as_ref().map(sound);
         format!(
             "{id}: made {made:?} of {info:?}, installed {}, {scls:?}, damage {damage:?}, sound {sound:?}, armed {armed}, epoch {}",

@@ -18,6 +18,8 @@ pub struct LyingDisk {
     disk: MemDisk,
     lies: Arc<AtomicBool>,
     astray: Arc<Mutex<Option<Astray>>>,
+    /// Files in which one did.
+    strayed: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 /// A write that will land elsewhere.
@@ -36,6 +38,7 @@ impl LyingDisk {
             disk,
             lies: Arc::new(AtomicBool::new(false)),
             astray: Arc::default(),
+            strayed: Arc::default(),
         }
     }
 
@@ -54,10 +57,14 @@ impl LyingDisk {
         *self.astray.lock() = None;
     }
 
-    /// Is there a write below this path that is still to go astray?
-    pub fn is_armed(&self, below: &Path) -> bool {
+    /// Is there a write below this path that is still to go astray, or that did in a file that is still in the making?
+    /// What reads all files that are in use does not see that one.
+    pub fn is_armed(&self, below: &Path, in_use: impl Fn(&Path) -> bool) -> bool {
+        let mut strayed = self.strayed.lock();
+        strayed.retain(|path| self.disk.exists(path) && !(path.starts_with(below) && in_use(path)));
         let astray = self.astray.lock();
         astray.as_ref().is_some_and(|astray| astray.below == below)
+            || strayed.iter().any(|path| path.starts_with(below))
     }
 
     /// The disk itself.
@@ -76,6 +83,7 @@ struct LyingFile {
     path: PathBuf,
     lies: Arc<AtomicBool>,
     astray: Arc<Mutex<Option<Astray>>>,
+    strayed: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl LyingFile {
@@ -94,6 +102,7 @@ impl LyingFile {
         }
         let by = due.by;
         *astray = None;
+        self.strayed.lock().push(self.path.clone());
         offset.checked_sub(by).unwrap_or(offset + by)
     }
 }
@@ -106,13 +115,18 @@ impl Disk for LyingDisk {
             path: path.to_path_buf(),
             lies: self.lies.clone(),
             astray: self.astray.clone(),
+            strayed: self.strayed.clone(),
         }))
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk.create_dir_all(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+        self.disk.rename(from, to)?;
+        let mut strayed = self.strayed.lock();
+        let moved = strayed.iter_mut().filter(|path| *path == from);
+        moved.for_each(|path| *path = to.to_path_buf());
+        Ok(())
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.link(from, to)

@@ -343,6 +343,18 @@ impl Machine {
         store.is_alive().then(|| store.identity().incarnation)
     }
 
+    /// Is there still to come, or to show, that a write into the node's layers goes astray?
+    pub fn is_armed(&self, id: NodeId) -> bool {
+        let store = self.nodes.get(&id).and_then(|node| node.store.as_ref());
+        let layers = store.map(|store| store.layers()).unwrap_or_default();
+        let names: Vec<String> = layers
+            .iter()
+            .map(|layer| format!("layer-{:016}", layer.layer))
+            .collect();
+        let in_use = |path: &Path| names.iter().any(|name| path.ends_with(name));
+        self.disk.is_armed(&node_dir(id).join("layers"), in_use)
+    }
+
     /// A node that can speak.
     pub fn alive(&mut self, id: NodeId) -> Option<&mut Node> {
         self.nodes.get_mut(&id).filter(|node| node.alive())

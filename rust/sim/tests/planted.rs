@@ -20,6 +20,7 @@ fn kind_for(planted: Planted) -> Kind {
             ReadPointIgnored | CollectIgnoresFloor | FetchOverNewer => Workload::Snapshots,
             PageNotMarked | PageNotReleased => Workload::Large,
             SplitLosesRow | DropKeepsExtents => Workload::Ddl,
+            BuildNotKept | UniqueIgnored => Workload::Indexes,
             ClockTrusted | IndexNotKept => Workload::Bank,
             LalIgnored | SclOverGap | CrcIgnored | LayerNotSynced | TornTailAccepted => {
                 return Kind::Pages;
@@ -54,6 +55,8 @@ fn mistakes_are_called_by_their_names() {
         (Planted::TrimBeforeFlush, "[8]"),
         (Planted::In(Fault::AfterForgotten), "append: [15]"),
         (Planted::In(Fault::IndexNotKept), "bank: at"),
+        (Planted::In(Fault::BuildNotKept), "indexes: at"),
+        (Planted::In(Fault::ReadsNotChecked), "append: G2"),
     ] {
         let found = found(planted).unwrap_or_default();
         assert!(found.starts_with(invariant), "{planted:?}: {found:?}");

@@ -84,6 +84,11 @@ fn snapshots_do_not_change() {
     databases(Workload::Snapshots);
 }
 
+#[test]
+fn tables_and_their_indexes_agree() {
+    databases(Workload::Indexes);
+}
+
 /// Beyond the promise a volume may stop, and must not lie: what it told is checked all the same.
 #[test]
 fn beyond_the_promise_nothing_is_told_that_is_not_so() {

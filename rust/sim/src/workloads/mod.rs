@@ -7,6 +7,7 @@ mod append;
 mod bank;
 mod ddl;
 mod graph;
+mod indexes;
 mod large;
 mod register;
 mod ring;
@@ -40,11 +41,13 @@ pub enum Workload {
     Ddl,
     /// Snapshots that stay open while versions are collected.
     Snapshots,
+    /// A table and its indexes, of which one is built and dropped under load.
+    Indexes,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 7] = [
+    pub const ALL: [Workload; 8] = [
         Workload::Ring,
         Workload::Bank,
         Workload::Append,
@@ -52,6 +55,7 @@ impl Workload {
         Workload::Large,
         Workload::Ddl,
         Workload::Snapshots,
+        Workload::Indexes,
     ];
 
     /// The setup first, then the clients.
@@ -64,6 +68,7 @@ impl Workload {
             Workload::Large => large::start(hub),
             Workload::Ddl => ddl::start(hub),
             Workload::Snapshots => snapshots::start(hub),
+            Workload::Indexes => indexes::start(hub),
         }
     }
 }
