@@ -55,7 +55,7 @@ fn mistakes_are_called_by_their_names() {
         (Planted::TrimBeforeFlush, "[8]"),
         (Planted::In(Fault::AfterForgotten), "append: [15]"),
         (Planted::In(Fault::IndexNotKept), "bank: at"),
-        (Planted::In(Fault::BuildNotKept), "indexes: at"),
+        (Planted::In(Fault::UniqueIgnored), "indexes: at"),
         (Planted::In(Fault::ReadsNotChecked), "append: G2"),
     ] {
         let found = found(planted).unwrap_or_default();
