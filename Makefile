@@ -59,9 +59,13 @@ test-python: $(VENV)/.engine ## Python tests and the examples; PYTEST_ARGS="-k n
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n
+sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n, event by event
 	cargo test --locked -p aurora-sim
-	cargo run --locked -p aurora-sim -- --trace --seeds $(if $(SEED),$(SEED),0..$(SEEDS))
+	cargo run --locked --release -p aurora-sim -- $(if $(SEED),--trace --seeds $(SEED),--seeds 0..$(SEEDS))
+
+.PHONY: sim-mutations
+sim-mutations: ## Each planted mistake until the simulator catches it, as a table
+	cargo run --locked --release -p aurora-sim -- --mutations --seeds 0..2000
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Formatting, clippy, ruff, mypy, and the direction of dependencies

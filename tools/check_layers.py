@@ -59,8 +59,8 @@ BANNED_PATHS = (
     "std::hash::RandomState",
     "std::collections::hash_map::RandomState",
 )
-# What a program's main.rs takes from its caller and gives back; nothing below it may.
-ENTRY_PATHS = {"std::env::args", "std::process::ExitCode"}
+# What a program's main.rs takes from its caller and gives back, and how it uses the cores; nothing below it may.
+ENTRY_PATHS = {"std::env::args", "std::process::ExitCode", "std::thread", "std::time::Instant"}
 # A module imported whole hides what is taken from it.
 WHOLE_MODULES = {"std", "std::time"}
 

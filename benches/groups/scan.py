@@ -183,7 +183,7 @@ def run(context: Context) -> Iterator[Row]:
         took = _timed(lambda: [None for _ in pa.RecordBatchReader.from_stream(db.scan(lines))])
         per_s = arrow.nbytes / arrow.num_rows * rows / took
         yield Row("scan", "ordered scan to Arrow, one thread", per_s / 1e6, "MB/s", budget=Budget(">=", 1000, "ours"))
-        per_row = sum(node.used_bytes for node in before.nodes) / len(before.nodes) / rows
+        per_row = sum(node.bytes for node in before.nodes) / len(before.nodes) / rows
         yield Row("scan", "sealed lineitem per row and copy", per_row, "B", budget=Budget("<=", 60, "ours"))
         keys = arrow.select(["l_orderkey", "l_linenumber"])
         for share in (0.01, 0.1):

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{
     ExtentState, KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, PageId, PageKind, Schema, Value,
     ValueRef, encode_row,
@@ -270,7 +271,8 @@ impl<V: Volume> Engine<V> {
             let table = edit.read_table(name)?;
             let parents = edit.without_child(&table)?;
             edit.delete_entry(name, &mut chains)?;
-            for object in table.objects() {
+            let kept = planted::is(Fault::DropKeepsExtents);
+            for object in table.objects().filter(|_| !kept) {
                 edit.free_object(object)?;
             }
             edit.forget_sequence(table.id)?;

@@ -18,6 +18,7 @@
 //! A page that is missing stops the attempt; nothing has changed then. It is fetched, stays pinned until the commit has
 //! come through, and the attempt starts again.
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, PageError};
 use aurora_page::{Value, ValueRef, encode_changes, encode_row, read_row};
 use aurora_proto::Volume;
@@ -63,7 +64,10 @@ impl<V: Volume> Engine<V> {
     }
 
     fn close_unchanged(&self, txn: &mut Txn, now_us: i64) -> Commit {
-        let after = txn.newest_read();
+        let after = match planted::is(Fault::AfterForgotten) {
+            true => Lsn::NONE,
+            false => txn.newest_read(),
+        };
         txn.close();
         Commit {
             lsn: after,
@@ -98,7 +102,9 @@ impl<V: Volume> Engine<V> {
                     Ok((table.id, head))
                 })
                 .collect::<Attempt<FxHashMap<_, _>>>()?;
-            if let Some(reads) = reads {
+            if let Some(reads) = reads
+                && !planted::is(Fault::ReadsNotChecked)
+            {
                 self.check_reads(reads, conflicts, snapshot, edit.at)?;
             }
             let mut noted = Vec::with_capacity(writes.iter().size_hint().0);
@@ -124,16 +130,19 @@ impl<V: Volume> Engine<V> {
                 Isolation::ReadCommitted => edit.at,
                 Isolation::Snapshot | Isolation::Serializable => snapshot,
             };
-            derived.apply(edit, seen, &mut noted, &|edit, name| {
-                self.head_in(edit, name)
-            })?;
-            if let Some(token) = token {
+            if !planted::is(Fault::IndexNotKept) {
+                derived.apply(edit, seen, &mut noted, &|edit, name| {
+                    self.head_in(edit, name)
+                })?;
+            }
+            if let Some(token) = token.filter(|_| !planted::is(Fault::TokenNotWritten)) {
                 tokens::insert(edit, token)?;
             }
             Ok(noted)
         };
         let note = |conflicts: &mut Conflicts, lsn: Lsn, noted: &Vec<(ObjectId, KeyBuf)>| {
-            for (object, key) in noted {
+            let forgotten = planted::is(Fault::ConflictNotNoted);
+            for (object, key) in noted.iter().filter(|_| !forgotten) {
                 conflicts.note(*object, key, lsn);
             }
             conflicts.trim(oldest);

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{
     DataType, InnerRef, KEY_BYTES_MAX, KeyBuf, LeafRef, Lsn, ObjectId, OverflowRef, Value,
     ValueRef, encode_row,
@@ -67,7 +68,10 @@ impl<'t> Derived<'t> {
         let before = before.entries.into_iter().chain(none());
         let after = after.entries.into_iter().chain(none());
         for ((index, before), after) in table.indexes.iter().zip(before).zip(after) {
-            if before.as_ref().map(|entry| &entry.key) == after.as_ref().map(|entry| &entry.key) {
+            let forgotten = !index.is_ready() && planted::is(Fault::BuildNotKept);
+            let same =
+                before.as_ref().map(|entry| &entry.key) == after.as_ref().map(|entry| &entry.key);
+            if same || forgotten {
                 continue;
             }
             self.leaving
@@ -230,7 +234,8 @@ impl Edit<'_> {
         entry: &Entry,
         snapshot: Lsn,
     ) -> Attempt<()> {
-        let Some(prefix) = entry.unique_prefix() else {
+        let unique = entry.unique_prefix();
+        let Some(prefix) = unique.filter(|_| !planted::is(Fault::UniqueIgnored)) else {
             return Ok(());
         };
         let Some((key, seen)) = first_from(self, &index.tree, prefix)? else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{Geometry, KeyBuf, Lsn, Page, PageId};
 use aurora_proto::Volume;
 use aurora_redo::History;
@@ -211,6 +212,9 @@ impl<V: Volume> Engine<V> {
     pub fn readable(&self) -> Lsn {
         // In this order: publishing comes after numbering, so what is published now is no older than the VDL was.
         let published = self.published();
+        if planted::is(Fault::ReadOnlyAtNumbered) {
+            return published;
+        }
         self.volume.vdl().min(published)
     }
 
@@ -313,6 +317,9 @@ impl<V: Volume> Engine<V> {
     /// The oldest read point in use (PGMRPL): storage must serve it, and everything after it.
     pub fn oldest_read_point(&self) -> Lsn {
         let readable = self.readable();
+        if planted::is(Fault::ReadPointIgnored) {
+            return readable;
+        }
         self.points
             .oldest()
             .map_or(readable, |oldest| oldest.min(readable))
@@ -383,7 +390,10 @@ impl<V: Volume> Engine<V> {
             ..
         } = &mut *committing;
         let vdl = self.volume.vdl();
-        let time_us = now_us.max(last_time_us.saturating_add(1));
+        let time_us = match planted::is(Fault::ClockTrusted) {
+            true => now_us,
+            false => now_us.max(last_time_us.saturating_add(1)),
+        };
         let mut edit = Edit {
             work: Work::new(
                 &self.pool,

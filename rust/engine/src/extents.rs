@@ -5,6 +5,7 @@
 //! does not search the maps of the whole volume. The system tables' own extents are not listed: they are never dropped,
 //! and listing them would need pages while pages are being given.
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{
     ExtentEntry, ExtentRef, ExtentState, InnerRef, LeafRef, Lsn, ObjectId, Page, PageId, PageKind,
     Value, ValueRef, prefix_end,
@@ -91,13 +92,15 @@ impl Edit<'_> {
             return Ok(None);
         }
         let (map, index) = self.geometry.map_place(extent);
-        self.change(
-            map,
-            &Op::ExtentUse {
-                extent: index as u32,
-                bit: free as u8,
-            },
-        )?;
+        if !planted::is(Fault::PageNotMarked) {
+            self.change(
+                map,
+                &Op::ExtentUse {
+                    extent: index as u32,
+                    bit: free as u8,
+                },
+            )?;
+        }
         self.space.fills(object, extent);
         Ok(Some(PageId(
             self.geometry.page_range(extent).start + u64::from(free),
@@ -106,6 +109,9 @@ impl Edit<'_> {
 
     /// Gives a page back, and its extent with the last one.
     pub fn release(&mut self, page: PageId) -> Attempt<()> {
+        if planted::is(Fault::PageNotReleased) {
+            return Ok(());
+        }
         let Some(extent) = self.geometry.extent_of(page) else {
             return Err(EngineError::corrupt(
                 page,

@@ -115,11 +115,8 @@ impl<V: Volume> Engine<V> {
     /// The index has every row that the transaction sees.
     fn check_readable(&self, txn: &Txn, table: &Table, index: &Index) -> Attempt<()> {
         txn.check_open("index")?;
-        // Changes made before the transaction knew of the index have left no entries in its buffer.
-        let unseen = txn.writes.table(table.id).is_some_and(|seen| {
-            seen.index(index.name())
-                .is_none_or(|of| of.tree.id != index.tree.id)
-        });
+        // Changes made before the index was there, or after it was dropped, have left no entries in the buffer.
+        let unseen = txn.writes.lack_entries(table.id, index.tree.id);
         if readable(index, txn.snapshot()) && !unseen {
             return Ok(());
         }
@@ -127,10 +124,12 @@ impl<V: Volume> Engine<V> {
             table: table.name.clone(),
             index: index.name().to_owned(),
             at: txn.snapshot(),
-            got: if index.is_ready() {
-                "one that became so later"
-            } else {
-                "one that is being built"
+            got: match index.is_ready() {
+                true if readable(index, txn.snapshot()) => {
+                    "one that came or went between the transaction's changes"
+                }
+                true => "one that became so later",
+                false => "one that is being built",
             },
         }
         .into())

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{KeyBuf, LeafRef, Lsn};
 use aurora_proto::Volume;
 
@@ -131,6 +132,7 @@ impl<V: Volume> Engine<V> {
         };
         match changed {
             Verdict::Unchanged => Ok(()),
+            _ if planted::is(Fault::FirstCommitterIgnored) => Ok(()),
             Verdict::Changed(by) => {
                 txn.point.note(newest);
                 Err(EngineError::WriteConflict {
@@ -141,6 +143,7 @@ impl<V: Volume> Engine<V> {
                 }
                 .into())
             }
+            Verdict::Unknown(_) if planted::is(Fault::ConflictFloorIgnored) => Ok(()),
             Verdict::Unknown(floor) => Err(EngineError::SnapshotTooOld { snapshot, floor }.into()),
         }
     }

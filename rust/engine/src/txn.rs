@@ -81,11 +81,35 @@ pub(crate) enum Row {
     Spilled { values: Vec<Value>, spill: Spill },
 }
 
+/// A table that a transaction changes.
+struct Written {
+    /// As it was defined at the first change.
+    table: Arc<Table>,
+    /// Trees of the indexes in which the entries of all changes are: an index that came or went between two changes is
+    /// not among them.
+    followed: Vec<ObjectId>,
+}
+
+impl Written {
+    fn new(table: &Arc<Table>) -> Written {
+        Written {
+            table: table.clone(),
+            followed: table.indexes.iter().map(|index| index.tree.id).collect(),
+        }
+    }
+
+    /// A change follows this definition.
+    fn note(&mut self, table: &Table) {
+        let has = |id: &ObjectId| table.indexes.iter().any(|index| index.tree.id == *id);
+        self.followed.retain(has);
+    }
+}
+
 /// The changes of a transaction by table and key.
 #[derive(Default)]
 pub(crate) struct Writes {
     rows: BTreeMap<(ObjectId, KeyBuf), Write>,
-    tables: FxHashMap<ObjectId, Arc<Table>>,
+    tables: FxHashMap<ObjectId, Written>,
     bytes: u64,
     /// Savepoints, the newest last.
     pub marks: Vec<Mark>,
@@ -302,7 +326,10 @@ impl Writes {
             return too_large("changes", count_max, count);
         }
         self.bytes = bytes;
-        self.tables.entry(table.id).or_insert_with(|| table.clone());
+        self.tables
+            .entry(table.id)
+            .or_insert_with(|| Written::new(table))
+            .note(table);
         match self.marks.last_mut() {
             None => {
                 self.rows.insert(place, write);
@@ -365,6 +392,9 @@ impl Writes {
     /// Forgets a change.
     pub fn remove(&mut self, table: &Table, key: &[u8]) {
         let place = (table.id, KeyBuf::from_slice(key));
+        if let Some(written) = self.tables.get_mut(&table.id) {
+            written.note(table);
+        }
         if let Some(write) = self.rows.remove(&place) {
             self.bytes -= weight(&place.1, &write);
             if let Some(mark) = self.marks.last_mut() {
@@ -391,12 +421,18 @@ impl Writes {
 
     /// The tables that are changed.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.tables.values()
+        self.tables.values().map(|written| &written.table)
     }
 
     /// The table of a change.
     pub fn table(&self, object: ObjectId) -> Option<&Arc<Table>> {
-        self.tables.get(&object)
+        self.tables.get(&object).map(|written| &written.table)
+    }
+
+    /// Whether changes of the table have left no entries in the tree of one of its indexes.
+    pub fn lack_entries(&self, table: ObjectId, tree: ObjectId) -> bool {
+        let written = self.tables.get(&table);
+        written.is_some_and(|written| !written.followed.contains(&tree))
     }
 
     /// All changes by table and key.

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use aurora_engine::{
-    EngineError, IndexBuild, IndexSpec, Mode, RangeSpec, RowView, Table, TableSpec, Txn,
+    Engine, EngineError, IndexBuild, IndexSpec, Mode, RangeSpec, RowView, Table, TableSpec, Txn,
 };
 use aurora_page::{DataType, Geometry, KeyBuf, Schema, Value};
 use common::{Db, Random, check, column, key};
@@ -572,6 +572,35 @@ fn an_old_snapshot_does_not_read_an_index_that_is_younger() {
         .db
         .run(|engine| engine.index_range(&new, &head, index, RangeSpec::default()))
         .unwrap();
+}
+
+/// An index that is dropped between two changes of a transaction has entries of the first one only.
+#[test]
+fn an_index_without_entries_of_all_changes_is_not_read() {
+    let world = World::new(Geometry::new(1024, 64), 0, true);
+    let mut txn = world.begin();
+    let index = world.head().index("by_email").unwrap().clone();
+    let read = |txn: &Txn| {
+        world.db.run(|engine| {
+            let mut cursor = engine.index_range(txn, &world.table, &index, RangeSpec::default())?;
+            Ok(cursor.next_rows(engine, txn)?.map_or(0, |rows| rows.len()))
+        })
+    };
+    let insert = |txn: &mut Txn, id, email| {
+        let row = person(id, email);
+        world
+            .db
+            .run(|engine| engine.insert(txn, &world.table, row.clone()))
+            .unwrap();
+    };
+    insert(&mut txn, 1, "ann@x");
+    let now = world.db.now();
+    let drop = |engine: &_| Engine::drop_index(engine, &world.table, "by_email", now);
+    world.db.run(drop).unwrap().unwrap();
+    // The snapshot is older, and everything that it has is in the index.
+    assert_eq!(read(&txn), Ok(1));
+    insert(&mut txn, 2, "bob@x");
+    assert!(matches!(read(&txn), Err(EngineError::UnknownIndex { .. })));
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod key;
 mod leaf;
 mod overflow;
 mod page;
+pub mod planted;
 mod row;
 mod schema;
 mod sealed;

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aurora_page::Lsn;
+use aurora_page::planted::{self, Fault};
 use aurora_redo::{History, PgBatch, PgId, Record};
 
 use crate::answer::{
@@ -499,7 +500,8 @@ impl Copy {
 
     fn advance(&mut self) {
         while let Some(held) = self.held.get(self.above) {
-            if held.ticket != ON_DISK || held.link.prev > self.state.scl {
+            let gap = held.link.prev > self.state.scl && !planted::is(Fault::SclOverGap);
+            if held.ticket != ON_DISK || gap {
                 break;
             }
             self.state.scl = held.link.lsn;

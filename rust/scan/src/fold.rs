@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use aurora_page::{ColumnMap, DataType, LeafRef, SealedRef, Value, ValueRef};
 
+use crate::conditions::{Test, tests};
+use crate::error::{ReadLong, ScanError};
 use crate::expr::{Datum, Kind, Typed};
-use crate::filter::{ReadLong, ScanError, Test, on_values, tests};
 use crate::group::{Groups, value_of};
+use crate::on_row::on_values;
 use crate::plan::BoundPlan;
 use crate::state::{State, StateKind};
 use crate::vector::{Rows, Vector};

@@ -3,8 +3,9 @@
 use aurora_page::{DataType, KeyBuf, Value, encode_part};
 use rustc_hash::FxHashMap;
 
+use crate::error::{ReadLong, ScanError};
 use crate::expr::{Datum, EvalError, Kind};
-use crate::filter::{ReadLong, ScanError, on_values};
+use crate::on_row::on_values;
 use crate::plan::BoundPlan;
 use crate::vector::{Rows, Values, Vector};
 use crate::view::Lanes;

@@ -18,7 +18,9 @@ mod arrow_column;
 pub mod arrow_schema;
 #[cfg(feature = "arrow")]
 mod column_builder;
+mod conditions;
 pub mod decimal;
+mod error;
 pub mod expr;
 mod filter;
 mod float_sum;
@@ -26,6 +28,7 @@ mod fold;
 #[cfg(feature = "arrow")]
 mod from_arrow;
 mod group;
+mod on_row;
 mod plan;
 mod state;
 #[cfg(feature = "arrow")]
@@ -38,7 +41,7 @@ pub use crate::arrow_schema::{
     ArrowSchemaError, TIMESTAMP_ZONE, from_arrow_field, from_arrow_schema, to_arrow_field,
     to_arrow_schema, to_arrow_type,
 };
-pub use filter::{ReadLong, ScanError};
+pub use error::{ReadLong, ScanError};
 pub use fold::{Counters, Job, Partial, TopN, sort_rows};
 #[cfg(feature = "arrow")]
 pub use from_arrow::{BatchRows, EncodedRow, FromArrowError};

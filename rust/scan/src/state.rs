@@ -6,8 +6,8 @@ use std::cmp::Ordering;
 use aurora_page::{DataType, KeyBuf, Value, encode_part};
 use rustc_hash::FxHashSet;
 
+use crate::error::ScanError;
 use crate::expr::{Datum, Kind, pow10_float};
-use crate::filter::ScanError;
 use crate::float_sum::FloatSum;
 use crate::group::{eval_error, make_canonical, value_of};
 use crate::plan::AggregateFunction;

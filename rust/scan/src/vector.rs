@@ -2,8 +2,10 @@
 
 use aurora_page::DataType;
 
+use crate::error::{ReadLong, ScanError};
 use crate::expr::{Arithmetic, Comparison, Datum, EvalError, Kind, Node, Typed, pow10};
-use crate::filter::{ReadLong, ScanError, number_zone, on_row};
+use crate::filter::number_zone;
+use crate::on_row::on_row;
 use crate::view::PageView;
 
 /// Values of the selected rows, in their order.

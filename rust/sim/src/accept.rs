@@ -86,6 +86,12 @@ impl Machine {
                 history,
                 pgs,
             } => self.on_install(id, from, epoch, history, &pgs, &mut outs),
+            ToNode::Read {
+                read,
+                page,
+                at,
+                epoch,
+            } => self.on_read(id, from, (read, page, at, epoch), &mut outs),
         }
         outs
     }
@@ -255,6 +261,11 @@ impl Machine {
             self.bind(id, *pg, scl);
         }
         if epoch <= known {
+            // What the copies have, too: a writer that has sent them nothing knows nothing of them, and reads.
+            for pg in pgs {
+                let ack = self.copy(id, *pg).ack();
+                self.reply_ack(id, Some(from), ack, outs);
+            }
             let message = ToInstance::Installed { epoch: known };
             return outs.push(Out::Reply {
                 to: from,

@@ -1,6 +1,7 @@
 //! What goes wrong. Never more at once than the volume promises to bear: data is lost or damaged on an AZ and one node
 //! at the most, everything else comes back.
 
+use aurora_control::{Roots, collection_floor};
 use aurora_page::Lsn;
 use aurora_proto::{MetaStore, NodeId, NodeSet};
 
@@ -10,15 +11,14 @@ use crate::machine::node_dir;
 use crate::messages::Event;
 use crate::world::World;
 
-/// Nodes whose data may be lost or damaged at the same time: an AZ and one.
-const HARMED_MAX: usize = 3;
-
 impl World {
     pub(crate) fn on_chaos(&mut self) {
-        if self.ending {
+        if self.ending || self.report.faults >= self.config.faults_max {
             return;
         }
+        self.report.faults += 1;
         match self.chaos.below(100) {
+            _ if self.is_database() && self.chaos.chance(450) => self.lasting_fault(),
             0..20 => self.crash_some_machine(),
             20..30 => self.doom(),
             30..45 => self.cut_off(),
@@ -29,7 +29,7 @@ impl World {
             82..88 => self.flip_layer(),
             88..93 => self.raise_floor(),
             93..96 => self.grow(),
-            96..98 => self.backtrack(),
+            96..98 if !self.is_database() => self.backtrack(),
             _ => self.fail_sync(),
         }
         let delay = self
@@ -62,17 +62,6 @@ impl World {
         }
     }
 
-    fn cut_off(&mut self) {
-        let nodes = self.chaos.between(1, 3);
-        for _ in 0..nodes {
-            let node = NodeId(self.chaos.below(u64::from(NODES)) as u16);
-            let delay = self.chaos.between(2_000, 60_000);
-            self.note(format_args!("{node} is cut off"));
-            self.net.cut(node, true);
-            self.queue.after(delay, Event::Rejoin(node));
-        }
-    }
-
     fn writer_dies(&mut self) {
         self.instances
             .values_mut()
@@ -88,7 +77,7 @@ impl World {
     }
 
     fn lose_directories(&mut self) {
-        let room = HARMED_MAX.saturating_sub(self.harmed.len());
+        let room = self.harmed_max().saturating_sub(self.harmed.len());
         let mut nodes: Vec<NodeId> = (0..NODES)
             .map(NodeId)
             .filter(|node| !self.harmed.contains(*node))
@@ -145,10 +134,7 @@ impl World {
     }
 
     fn flip_layer(&mut self) {
-        let node = NodeId(self.chaos.below(u64::from(NODES)) as u16);
-        if self.harmed.len() >= HARMED_MAX || self.harmed.contains(node) {
-            return;
-        }
+        let Some(node) = self.may_harm() else { return };
         let disk = self.machines[self.home[&node]].disk.mem().clone();
         let files = disk.files(&node_dir(node).join("layers"));
         if files.is_empty() {
@@ -168,15 +154,33 @@ impl World {
 
     /// Older versions need not be kept any more.
     fn raise_floor(&mut self) {
+        let session = self.session();
+        let open_reads = session.map(|session| vec![session.engine.oldest_read_point()]);
+        if self.is_database() && open_reads.is_none() {
+            return;
+        }
         let Some(id) = self.writer() else { return };
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
-        let vdl = writing.writer.vdl();
-        let floor = writing
+        let vdl = writing.writer().vdl();
+        let window_start = writing
             .history
             .floor(Lsn(vdl.0.saturating_sub(self.chaos.below(60))));
         let latest = self.meta.latest();
+        let floor = match &open_reads {
+            // Backtracks of worlds of pages give up what they left behind.
+            None => window_start,
+            Some(open_reads) => collection_floor(
+                &latest,
+                &Roots {
+                    vdl,
+                    open_reads: open_reads.clone(),
+                    window_start,
+                    pinned: Vec::new(),
+                },
+            ),
+        };
         if let Some(next) = latest.with_floor(floor)
             && self.meta.cas(latest.version, &next).is_ok()
         {
@@ -199,7 +203,8 @@ impl World {
             return;
         };
         writing.manifest = next;
-        let pg = writing.writer.add_pg(members);
+        let pg = writing.writer().add_pg(members);
+        writing.volume.grown();
         self.note(format_args!("{id} grows the volume by {pg}"));
     }
 
@@ -210,7 +215,7 @@ impl World {
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
-        let (vdl, history) = (writing.writer.vdl(), writing.history.clone());
+        let (vdl, history) = (writing.writer().vdl(), writing.history.clone());
         let commits = self
             .model
             .mtrs()
@@ -242,7 +247,10 @@ impl World {
     /// The faults end: everybody comes back, and what is lost is replaced once more.
     pub(crate) fn begin_end(&mut self) {
         self.ending = true;
-        self.net.heal();
+        self.end_all_faults();
+        if let Some(base) = &self.base {
+            base.hub.ending.set(true);
+        }
         self.note(format_args!("the faults end"));
         for machine in 0..self.machines.len() {
             if !self.machines[machine].up {

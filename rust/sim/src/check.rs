@@ -7,9 +7,11 @@ use aurora_proto::{NodeId, NodeSet};
 use aurora_redo::{History, PgId};
 use aurora_store::StoreError;
 
+use crate::config::Kind;
+use crate::database::Base;
 use crate::instance::Instance;
 use crate::messages::Event;
-use crate::model::read;
+use crate::model::{Content, read};
 use crate::world::World;
 
 /// Pages that one look compares.
@@ -24,21 +26,38 @@ impl World {
         self.note_healed();
         self.compare_sample();
         if self.ending {
-            if self.at_rest() {
+            if self.at_rest() && self.clients_are_content() {
                 self.note(format_args!("at rest"));
                 self.check_nothing_lost();
                 self.compare_everything();
+                self.check_structure();
                 // Nothing is asked for any more: the run ends with what is queued.
                 self.queue.clear();
                 return;
             }
             self.replace_lost_at_end();
             if self.queue.now_us() > self.rest_deadline() {
-                let why = self.why_not_at_rest();
+                if self.config.beyond {
+                    // It has stopped. That is allowed; what it told before was checked.
+                    self.note(format_args!("stopped: {}", self.why_not_at_rest()));
+                    self.queue.clear();
+                    return;
+                }
+                let clients = self.base.as_ref().map(Base::describe).unwrap_or_default();
+                let why = self.why_not_at_rest() + &clients;
                 return self.fail(format!("[14] the volume does not come to rest: {why}"));
             }
         }
-        self.queue.after(5_000, Event::Check);
+        self.queue.after(5_000 * self.config.pace, Event::Check);
+    }
+
+    /// Have the clients stopped, and looked at everything once more?
+    fn clients_are_content(&self) -> bool {
+        let Some(base) = &self.base else { return true };
+        if base.clients_stopped() {
+            base.hub.rested.set(true);
+        }
+        base.hub.verified.get()
     }
 
     /// Every acknowledged MTR is in a kept History, and every MTR is in the present one as a whole or not at all
@@ -124,7 +143,7 @@ impl World {
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
-        let (vdl, history) = (writing.writer.vdl(), Arc::clone(&writing.history));
+        let (vdl, history) = (writing.writer().vdl(), Arc::clone(&writing.history));
         let floor = self.meta.latest().collection_floor;
         for _ in 0..SAMPLE {
             let page = PageId(
@@ -146,7 +165,7 @@ impl World {
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
-        let (vdl, history) = (writing.writer.vdl(), Arc::clone(&writing.history));
+        let (vdl, history) = (writing.writer().vdl(), Arc::clone(&writing.history));
         let pages: Vec<PageId> = self.model.pages().collect();
         pages
             .into_iter()
@@ -165,7 +184,8 @@ impl World {
         let Some(writing) = self.instances.get_mut(&writer).and_then(Instance::writing) else {
             return;
         };
-        let (readable, epoch) = (writing.writer.readable(pg, at), writing.writer.epoch());
+        let readable = writing.writer().readable(pg, at);
+        let epoch = writing.writer().epoch();
         let expected = self.model.content(page, at, history);
         let mut same: Option<(NodeId, Vec<u8>)> = None;
         for node in readable {
@@ -178,10 +198,15 @@ impl World {
                 }
                 Some(Ok(got)) => {
                     self.report.compared += 1;
-                    match read(&got) {
+                    let got_content = match &self.config.kind {
+                        Kind::Pages => read(&got),
+                        Kind::Database(_) => read_logged(&got, &expected.1),
+                    };
+                    match got_content {
                         Ok(content) if (got.lsn(), &content) == (expected.0, &expected.1) => {}
                         other => {
                             let (lsn, want) = (got.lsn(), expected.0);
+                            let expected = &expected;
                             let what = match other {
                                 Err(error) => error,
                                 Ok(_) if lsn != want => format!("expected LSN {want}, got {lsn}"),
@@ -230,9 +255,12 @@ impl World {
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
-        let (vdl, history) = (writing.writer.vdl(), Arc::clone(&writing.history));
+        let (vdl, history) = (writing.writer().vdl(), Arc::clone(&writing.history));
         let mut healed = NodeSet::EMPTY;
         for id in self.harmed {
+            if self.machines[self.home[&id]].is_armed(id) {
+                continue;
+            }
             let Some(node) = self
                 .machines
                 .get(self.home[&id])
@@ -288,9 +316,12 @@ impl World {
             .collect();
         let damage = node.store.as_ref().map(|store| store.damage());
         let made = machine.incarnation(id);
+        let armed = machine.is_armed(id);
+        let sound = node.store.as_ref().map(sound);
         format!(
-            "{id}: made {made:?} of {info:?}, installed {}, {scls:?}, damage {damage:?}",
-            node.installed
+            "{id}: made {made:?} of {info:?}, installed {}, {scls:?}, damage {damage:?}, sound {sound:?}, armed {armed}, epoch {}",
+            node.installed,
+            self.meta.epoch()
         )
     }
 
@@ -316,7 +347,7 @@ impl World {
                 .take(4000)
                 .collect();
         };
-        let writer = &writing.writer;
+        let writer = writing.writer();
         if writer.vdl() != writer.numbered() {
             return format!("{:?}", writer.points());
         }
@@ -340,6 +371,16 @@ impl World {
             }
         }
         String::new()
+    }
+}
+
+/// A page of an engine's: as the model has it if both are the same in canonical form.
+fn read_logged(got: &Page, expected: &Content) -> Result<Content, String> {
+    match expected {
+        Content::Replayed(page) if canonical(page) == canonical(got) => Ok(expected.clone()),
+        Content::Replayed(page) => Err(format!("expected {page:?}, got {got:?}")),
+        other if got.lsn().is_none() => Ok(other.clone()),
+        other => Err(format!("expected {other:?}, got {got:?}")),
     }
 }
 

@@ -9,10 +9,12 @@ use aurora_proto::{
     Replacement, Writer, WriterStart,
 };
 use aurora_redo::{History, PgId};
+use parking_lot::MutexGuard;
 
 use crate::config::Planted;
 use crate::messages::{InstanceId, ToNode};
 use crate::meta::SimMeta;
+use crate::volume::SimVolume;
 use crate::workload::Heads;
 
 /// How long a recovery waits for copies that do not answer, once it has enough.
@@ -41,8 +43,8 @@ pub enum Phase {
 /// A writer and what its shell remembers.
 #[derive(Debug)]
 pub struct Writing {
-    /// The production writer.
-    pub writer: Writer,
+    /// The volume with the production writer.
+    pub volume: Arc<SimVolume>,
     /// Pages as it has numbered them.
     pub heads: Heads,
     /// The manifest that it opened.
@@ -90,14 +92,16 @@ pub struct Instance {
     /// The epoch that it took, 0 before.
     pub epoch: u64,
     planted: Option<Planted>,
+    pace: u64,
     answered: BTreeSet<(PgId, NodeId)>,
     incarnations: BTreeMap<NodeId, u64>,
 }
 
 impl Instance {
     /// An instance that will recover the volume.
-    pub fn new(id: InstanceId, planted: Option<Planted>) -> Instance {
+    pub fn new(id: InstanceId, planted: Option<Planted>, pace: u64) -> Instance {
         Instance {
+            pace,
             id,
             phase: Phase::Start,
             epoch: 0,
@@ -108,11 +112,16 @@ impl Instance {
     }
 
     /// The writer of a volume that was just created.
-    pub fn first(id: InstanceId, manifest: &Manifest, planted: Option<Planted>) -> Instance {
+    pub fn first(
+        id: InstanceId,
+        manifest: &Manifest,
+        planted: Option<Planted>,
+        pace: u64,
+    ) -> Instance {
         let start = WriterStart::of_new(manifest, BYTES_IN_FLIGHT_MAX);
-        let mut first = Instance::new(id, planted);
+        let mut first = Instance::new(id, planted, pace);
         first.epoch = manifest.epoch;
-        first.phase = Phase::Writing(Box::new(Writing::new(start, manifest.clone())));
+        first.phase = Phase::Writing(Box::new(Writing::new(start, manifest.clone(), planted)));
         first
     }
 
@@ -206,7 +215,7 @@ impl Instance {
                         },
                     ));
                 }
-                if now_us - *since > COPYING_US_MAX {
+                if now_us - *since > COPYING_US_MAX * self.pace.min(20) {
                     self.phase = Phase::Start;
                     return Step::Note(format!("{} starts over", self.id));
                 }
@@ -266,7 +275,7 @@ impl Instance {
             return Step::Note(format!("{} is overtaken: {error}", self.id));
         }
         let start = plan.writer_start(&opened, BYTES_IN_FLIGHT_MAX);
-        self.phase = Phase::Writing(Box::new(Writing::new(start, opened)));
+        self.phase = Phase::Writing(Box::new(Writing::new(start, opened, self.planted)));
         Step::Opened { vdl }
     }
 
@@ -276,9 +285,6 @@ impl Instance {
         let Phase::Fencing(recovery, since) = &mut self.phase else {
             return Step::Nothing;
         };
-        if inventory.epoch != recovery.epoch() {
-            return Step::Nothing;
-        }
         let (pg, node) = (inventory.pg, inventory.node);
         self.answered.insert((pg, node));
         if two && self.answered.iter().filter(|(p, _)| *p == pg).count() == 2 {
@@ -302,7 +308,8 @@ impl Instance {
             *since = 0;
         }
         match recovery.on_inventory(inventory) {
-            Ok(()) => Step::Nothing,
+            // An answer to an earlier fence of this instance came late.
+            Ok(()) | Err(RecoveryError::Epoch { .. }) => Step::Nothing,
             Err(error) => Step::Violation(format!("an inventory is refused: {error}")),
         }
     }
@@ -313,20 +320,20 @@ impl Instance {
         match &mut self.phase {
             Phase::Copying(plan, _) => plan.on_ack(ack),
             Phase::Writing(writing) => {
-                if ack.epoch == writing.writer.epoch() {
+                if ack.epoch == writing.writer().epoch() {
                     let scl = writing.scls.entry((ack.pg, from)).or_default();
                     *scl = ack.scl.max(*scl);
                 }
-                let before = writing.writer.vdl();
-                writing.writer.on_ack(from, ack);
+                let before = writing.writer().vdl();
+                writing.writer().on_ack(from, ack);
                 if three {
                     writing.forge_fourth(ack);
                 }
-                let points = writing.writer.points();
+                let points = writing.writer().points();
                 if !points.ordered() {
                     return Step::Violation(format!("[2] {points:?}"));
                 }
-                let now = writing.writer.vdl();
+                let now = writing.writer().vdl();
                 if now > before {
                     return Step::Durable {
                         from: before,
@@ -345,7 +352,7 @@ impl Instance {
             return;
         }
         match &mut self.phase {
-            Phase::Writing(writing) => writing.writer.on_fenced(epoch),
+            Phase::Writing(writing) => writing.writer().on_fenced(epoch),
             Phase::Fencing(..) | Phase::Copying(..) => self.phase = Phase::Dead,
             Phase::Start | Phase::Dead => {}
         }
@@ -365,10 +372,10 @@ fn first_jobs(plan: &Plan) -> Vec<Job> {
 }
 
 impl Writing {
-    fn new(start: WriterStart, manifest: Manifest) -> Writing {
+    fn new(start: WriterStart, manifest: Manifest, planted: Option<Planted>) -> Writing {
         let history = Arc::new(manifest.history.clone());
         Writing {
-            writer: Writer::new(start),
+            volume: SimVolume::new(Writer::new(start), manifest.geometry(), planted),
             heads: Heads::new(),
             uninstalled: manifest.members(),
             history,
@@ -378,16 +385,22 @@ impl Writing {
         }
     }
 
+    /// The writer.
+    pub fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.volume.writer()
+    }
+
     /// What members lack of what was sent: the epoch first, then batches that they did not acknowledge.
     pub fn remind(&mut self, sends: &mut Vec<Send>) {
-        let pgs = self.writer.pgs() as u32;
+        let writer = self.volume.writer();
+        let pgs = writer.pgs() as u32;
         for node in self.uninstalled {
             let groups = (0..pgs).map(PgId).filter(|pg| {
-                self.writer
+                writer
                     .membership(*pg)
                     .is_some_and(|m| m.nodes().contains(node))
             });
-            let (epoch, history) = (self.writer.epoch(), Arc::clone(&self.history));
+            let (epoch, history) = (writer.epoch(), Arc::clone(&self.history));
             sends.push((
                 node,
                 ToNode::Install {
@@ -398,13 +411,13 @@ impl Writing {
             ));
         }
         for pg in (0..pgs).map(PgId) {
-            let Some(members) = self.writer.membership(pg) else {
+            let Some(members) = writer.membership(pg) else {
                 continue;
             };
             for node in members.nodes() {
                 let scl = self.scls.get(&(pg, node)).copied().unwrap_or_default();
                 sends.extend(
-                    self.writer
+                    writer
                         .resend(pg, scl)
                         .into_iter()
                         .map(|batch| (node, ToNode::Batch(batch))),
@@ -415,8 +428,9 @@ impl Writing {
 
     /// Everything pending, to all members.
     pub fn send(&mut self, sends: &mut Vec<Send>) {
-        while let Some(batch) = self.writer.poll_send() {
-            let Some(members) = self.writer.membership(batch.pg) else {
+        let mut writer = self.volume.writer();
+        while let Some(batch) = writer.poll_send() {
+            let Some(members) = writer.membership(batch.pg) else {
                 continue;
             };
             sends.extend(
@@ -430,10 +444,9 @@ impl Writing {
 
     /// The planted fault: what three members have counts as acknowledged by a fourth.
     fn forge_fourth(&mut self, ack: &Ack) {
-        let Some(members) = self.writer.membership(ack.pg) else {
+        let Some(nodes) = self.writer().membership(ack.pg).map(|m| m.nodes()) else {
             return;
         };
-        let nodes = members.nodes();
         let scl = |node: NodeId| self.scls.get(&(ack.pg, node)).copied().unwrap_or_default();
         let mut scls: Vec<Lsn> = nodes.iter().map(scl).collect();
         scls.sort_unstable();
@@ -443,7 +456,7 @@ impl Writing {
             .filter(|node| scl(*node) < third)
             .collect::<Vec<_>>()
         {
-            self.writer.on_ack(
+            self.writer().on_ack(
                 node,
                 &Ack {
                     node,

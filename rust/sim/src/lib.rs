@@ -10,8 +10,12 @@
 //! | [`config`] | what a seed decides, and the faults that can be planted |
 //! | [`world`] | the event loop; `work` what goes right, `chaos` what goes wrong, `check` what must hold |
 //! | [`machine`], [`node`], [`accept`], `peers`, `repair` | a machine with its disk, log and nodes: the driver of copies and stores |
-//! | [`instance`] | the driver of recovery and writer |
+//! | [`instance`], [`volume`] | the driver of recovery and writer |
+//! | `database`, [`session`] | the driver of engines: what clients wait for, and clients |
+//! | [`workloads`] | what clients do, and what must hold for them; `structure` trees and extents |
 //! | [`model`], [`workload`] | what must be there |
+//! | [`planted`] | mistakes that can be built in, to see the checkers notice |
+//! | [`shrink`] | a failing world with fewer faults |
 //! | [`net`], [`disk`], [`meta`], [`queue`], [`rng`], [`trace`] | the surroundings |
 //!
 //! `docs/design/simulation.md` says what is checked, and how it is known that the checks can fail.
@@ -20,7 +24,9 @@ pub mod accept;
 mod chaos;
 mod check;
 pub mod config;
+pub mod database;
 pub mod disk;
+mod faults;
 pub mod instance;
 pub mod machine;
 pub mod messages;
@@ -29,13 +35,20 @@ pub mod model;
 pub mod net;
 pub mod node;
 mod peers;
+pub mod planted;
 pub mod queue;
 mod repair;
 pub mod rng;
+pub mod session;
+pub mod shrink;
+mod structure;
 pub mod trace;
+pub mod volume;
 mod work;
 pub mod workload;
+pub mod workloads;
 pub mod world;
 
-pub use config::{Config, Planted};
+pub use config::{Config, Kind, Planted};
+pub use workloads::Workload;
 pub use world::{Report, World};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aurora_page::Lsn;
-use aurora_proto::{ClusterId, NodeId, NodeSet};
+use aurora_proto::{ClusterId, Manifest, NodeId, NodeSet};
 use aurora_redo::PgId;
 use aurora_store::{
     Disk, LogConfig, LogDevice, LogError, MemDisk, NodeConfig, NodeIdentity, NodeStore, Roots,
@@ -79,6 +79,8 @@ pub struct Machine {
     pub told: BTreeMap<(NodeId, PgId), Lsn>,
     /// The highest epoch that each copy has answered a fence of [12].
     pub promised: BTreeMap<(NodeId, PgId), u64>,
+    /// Its disk takes so many times as long.
+    pub slow: u64,
     salt: u64,
     pub(crate) config: Config,
 }
@@ -99,12 +101,13 @@ impl Machine {
             unlinked: false,
             told: BTreeMap::new(),
             promised: BTreeMap::new(),
+            slow: 1,
             salt,
             config: config.clone(),
         };
         machine.create_log()?;
         for id in ids {
-            machine.create_node(id, 1)?;
+            machine.create_node(id, 1, None)?;
         }
         Ok(machine)
     }
@@ -139,7 +142,14 @@ impl Machine {
     }
 
     /// Makes a node's directory anew. If even the log was lost, it is made anew too.
-    pub fn create_node(&mut self, id: NodeId, incarnation: u64) -> Result<(), String> {
+    /// In the place of a lost one, for the recovery of the manifest given, it is of nothing before that: the log still has what the
+    /// one before it wrote.
+    pub fn create_node(
+        &mut self,
+        id: NodeId,
+        incarnation: u64,
+        anew_for: Option<&Manifest>,
+    ) -> Result<(), String> {
         if self.log.is_none() {
             self.create_log()?;
         }
@@ -155,7 +165,11 @@ impl Machine {
         self.pending
             .retain(|accepting| !accepting.entry.nodes().contains(id));
         self.forget(id);
-        self.nodes.insert(id, Node::new(id, dir, Some(store)));
+        let mut node = Node::new(id, dir, Some(store));
+        if let Some(manifest) = anew_for {
+            node.begin_anew(manifest)?;
+        }
+        self.nodes.insert(id, node);
         Ok(())
     }
 
@@ -327,6 +341,18 @@ impl Machine {
     pub fn incarnation(&self, id: NodeId) -> Option<u64> {
         let store = self.nodes.get(&id)?.store.as_ref()?;
         store.is_alive().then(|| store.identity().incarnation)
+    }
+
+    /// Is there still to come, or to show, that a write into the node's layers goes astray?
+    pub fn is_armed(&self, id: NodeId) -> bool {
+        let store = self.nodes.get(&id).and_then(|node| node.store.as_ref());
+        let layers = store.map(|store| store.layers()).unwrap_or_default();
+        let names: Vec<String> = layers
+            .iter()
+            .map(|layer| format!("layer-{:016}", layer.layer))
+            .collect();
+        let in_use = |path: &Path| names.iter().any(|name| path.ends_with(name));
+        self.disk.is_armed(&node_dir(id).join("layers"), in_use)
     }
 
     /// A node that can speak.

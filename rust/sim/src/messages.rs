@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use aurora_page::{Lsn, Page, PageId};
 use aurora_proto::{Ack, Answer, Ask, Inventory, Job, NodeId, Summary};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::Export;
+
+use crate::database::{NoPage, TaskId};
+use crate::session::Response;
 
 /// An instance: a writer, or one that recovers in order to become the writer. Several may be alive at once, which is
 /// the point: only the newest may do anything.
@@ -76,6 +80,17 @@ pub enum ToNode {
         /// Groups of which the node holds a copy.
         pgs: Vec<PgId>,
     },
+    /// Send a page as of an LSN.
+    Read {
+        /// Which read.
+        read: u64,
+        /// The page.
+        page: PageId,
+        /// The read point.
+        at: Lsn,
+        /// The reader's epoch: a copy of another one does not answer.
+        epoch: u64,
+    },
 }
 
 impl ToNode {
@@ -112,6 +127,7 @@ impl ToNode {
                 )
             }
             ToNode::Install { epoch, history, .. } => format!("install e{epoch} {history}"),
+            ToNode::Read { page, at, .. } => format!("read page {page} at {at}"),
         }
     }
 }
@@ -135,6 +151,13 @@ pub enum ToInstance {
     },
     /// A node has not installed the epoch yet.
     NotInstalled,
+    /// The answer to a read.
+    Page {
+        /// Which read.
+        read: u64,
+        /// The page, or why not.
+        page: Result<Arc<Page>, NoPage>,
+    },
 }
 
 /// What is to happen.
@@ -179,8 +202,19 @@ pub enum Event {
         /// Since this start of it.
         boot: u64,
     },
-    /// A node that was cut off is reached again.
-    Rejoin(NodeId),
+    /// A client's wait is over.
+    Wake {
+        /// The client.
+        task: TaskId,
+        /// Which wait of it.
+        ticket: u64,
+        /// How it ended.
+        response: Response,
+    },
+    /// A read was not answered: another copy is asked.
+    AskAgain(u64),
+    /// A fault of this number ends.
+    FaultEnds(u64),
     /// Something goes wrong.
     Chaos,
     /// The checkers look.

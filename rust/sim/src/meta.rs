@@ -20,6 +20,14 @@ impl SimMeta {
             .expect("a world begins with a manifest")
     }
 
+    /// The epoch of the manifest as it is.
+    pub fn epoch(&self) -> u64 {
+        self.versions
+            .borrow()
+            .last()
+            .map_or(0, |manifest| manifest.epoch)
+    }
+
     /// How many there were.
     pub fn count(&self) -> usize {
         self.versions.borrow().len()

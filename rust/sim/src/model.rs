@@ -10,7 +10,7 @@ use aurora_page::{
     Schema, Value, VolumeId,
 };
 use aurora_page::{encode_changes, encode_row, leaf_capacity, leaf_layout};
-use aurora_redo::{History, Op, RowsRef};
+use aurora_redo::{History, Op, Record, RowsRef, apply};
 use bytes::Bytes;
 
 /// A row of the one table there is.
@@ -34,6 +34,8 @@ pub enum Content {
     Leaf(Vec<Row>),
     /// A chunk of a large value.
     Overflow(Vec<u8>),
+    /// What the records of an engine lead to.
+    Replayed(Box<Page>),
 }
 
 /// A change of a page, as the model understands it.
@@ -57,12 +59,17 @@ pub enum Change {
     Append(Vec<Row>),
     /// The page's life ends.
     Free,
+    /// A record of an engine, of a page of so many bytes. What it means is checked by clients; here, that every copy has it.
+    Logged(Box<Record>, usize),
 }
 
 impl Change {
     /// Does it start a page's life?
     pub fn starts_life(&self) -> bool {
-        matches!(self, Change::FormatLeaf | Change::FormatOverflow(_))
+        match self {
+            Change::Logged(record, _) => record.starts_life(),
+            other => matches!(other, Change::FormatLeaf | Change::FormatOverflow(_)),
+        }
     }
 
     /// Makes the change in the model. A change of a page that it does not fit is a bug of the workload.
@@ -71,6 +78,17 @@ impl Change {
             (Change::FormatLeaf, content) => *content = Content::Leaf(Vec::new()),
             (Change::FormatOverflow(bytes), content) => *content = Content::Overflow(bytes.clone()),
             (Change::Free, content) => *content = Content::Free,
+            (Change::Logged(record, page_bytes), content) => {
+                if !matches!(content, Content::Replayed(_)) {
+                    *content = Content::Replayed(Box::new(Page::empty(record.page, *page_bytes)));
+                }
+                if let Content::Replayed(page) = content
+                    && apply(page, record).is_err()
+                {
+                    // Records that do not follow each other were seen when they were numbered; no copy has such a page.
+                    page.stamp(record.origin, Lsn::MAX);
+                }
+            }
             (Change::Insert(rank, row), Content::Leaf(rows)) => rows.insert(*rank, row.clone()),
             (Change::SetNumber(rank, number), Content::Leaf(rows)) => rows[*rank].number = *number,
             (Change::SetNote(rank, note), Content::Leaf(rows)) => rows[*rank].note.clone_from(note),
@@ -156,6 +174,7 @@ impl Table {
                 .encode()
             }
             Change::Free => Op::Free.encode(),
+            Change::Logged(record, _) => record.op.clone(),
         }
     }
 
@@ -258,6 +277,20 @@ impl Model {
         }
         self.mtrs.insert(mtr.last, mtr);
         Ok(())
+    }
+
+    /// The newest change of a page in a History below an LSN. What another writer has numbered above it is nothing to this one.
+    pub fn newest_change(&self, page: PageId, below: Lsn, history: &History) -> Lsn {
+        let changes = self.changes.get(&page).into_iter();
+        let changes = changes.flat_map(|changes| changes.range(..below)).rev();
+        let mut counted = changes.filter(|(lsn, (origin, _))| history.contains(*origin, **lsn));
+        counted.next().map_or(Lsn::NONE, |(lsn, _)| *lsn)
+    }
+
+    /// The time of the newest MTR of an epoch below an LSN.
+    pub fn newest_time(&self, epoch: u64, below: Lsn) -> Option<i64> {
+        let (_, newest) = self.mtrs.range(..below).next_back()?;
+        (newest.epoch == epoch).then_some(newest.time_us)
     }
 
     /// Notes that the MTRs of `epoch` up to `vdl` are acknowledged; gives how many are newly so.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aurora_page::Lsn;
-use aurora_proto::{Copy, CopyState, Fresh, NodeId};
+use aurora_proto::{Copy, CopyState, Fresh, Manifest, NodeId};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::{LogEntry, NodeStore};
 
@@ -85,6 +85,42 @@ impl Node {
         (self.installed, self.history) = (epoch, Arc::clone(history));
     }
 
+    /// Is made in the place of a lost node for a recovery: empty, bound by its epoch, and of nothing before its fence. That is on disk
+    /// before anybody is told.
+    pub fn begin_anew(&mut self, manifest: &Manifest) -> Result<(), String> {
+        self.promise(manifest.epoch, &Arc::new(manifest.history.clone()));
+        for pg in (0..manifest.pgs.len() as u32).map(PgId) {
+            self.copy(pg);
+        }
+        let states = self.states();
+        match &self.store {
+            Some(store) => store.flush(&states).map(drop).map_err(|e| e.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// The part of the log that is this node's and not that of one that was lost: what was written under the epoch for which it was
+    /// made, and later.
+    fn since<'r>(
+        &self,
+        states: &BTreeMap<PgId, CopyState>,
+        replay: &'r [LogEntry],
+    ) -> &'r [LogEntry] {
+        let made_for = states.values().map(|state| state.epoch).max().unwrap_or(0);
+        let anew = !states.is_empty() && states.values().all(|state| state.installed == 0);
+        let own = |entry: &LogEntry| {
+            let epoch = match entry {
+                LogEntry::Batch { batch, .. } => batch.epoch,
+                LogEntry::Fence { epoch, .. } | LogEntry::Install { epoch, .. } => *epoch,
+            };
+            entry.nodes().contains(self.id) && epoch >= made_for
+        };
+        match anew {
+            true => &replay[replay.iter().position(own).unwrap_or(replay.len())..],
+            false => replay,
+        }
+    }
+
     /// States of all copies, for a flush.
     pub fn states(&self) -> Vec<CopyState> {
         self.copies
@@ -116,6 +152,7 @@ impl Node {
             self.promise(epoch, &history);
         }
         let id = self.id;
+        let replay = self.since(&states, replay);
         for entry in replay.iter().filter(|entry| entry.nodes().contains(id)) {
             match entry {
                 LogEntry::Batch { batch, .. } => {

@@ -13,9 +13,6 @@ use crate::machine::{Machine, Out};
 use crate::messages::{InstanceId, ToNode};
 use crate::node::fresh_part;
 
-/// Bytes of records in one answer to a peer.
-const GIVE_BYTES: u64 = 2 << 10;
-
 impl Machine {
     pub(crate) fn on_ask(
         &mut self,
@@ -26,7 +23,7 @@ impl Machine {
         outs: &mut Vec<Out>,
     ) {
         let everything = self.config.has(Planted::HistoryIgnored);
-        let segment_pages = self.config.segment_pages;
+        let (segment_pages, give_bytes) = (self.config.segment_pages, self.config.give_bytes);
         let Some(node) = self.alive(id) else { return };
         let (Some(store), Some(copy)) = (&node.store, node.copies.get(&ask.pg)) else {
             return;
@@ -47,7 +44,7 @@ impl Machine {
         // what never happened, reading goes on.
         let (mut records, mut read_upto) = (Vec::new(), ask.gap.after);
         while records.is_empty() && read_upto < upto {
-            match store.records(ask.pg, read_upto, upto, GIVE_BYTES) {
+            match store.records(ask.pg, read_upto, upto, give_bytes) {
                 Ok(read) => {
                     read_upto = read.last().map_or(upto, |last| last.lsn);
                     records = read;
@@ -57,7 +54,7 @@ impl Machine {
             records.retain(|record| history.contains(record.origin, record.lsn));
         }
         let hint = copy.state().vdl_hint;
-        let answer = gossip::answer(&ask, history, hint, records, read_upto, GIVE_BYTES as usize);
+        let answer = gossip::answer(&ask, history, hint, records, read_upto, give_bytes as usize);
         if ask.gap.after >= store.floor() {
             let message = ToNode::Answer(answer);
             return outs.push(Out::Peer {

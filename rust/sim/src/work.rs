@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use aurora_control::{Opening, Policy, Seen, opening};
 use aurora_page::Lsn;
-use aurora_proto::{NodeId, NodeInfo, NodeSet, Refused, Replacement};
+use aurora_proto::{Manifest, NodeId, NodeInfo, NodeSet, Refused, Replacement};
 use aurora_store::{NodeStore, Roots};
 
 use crate::instance::{Instance, Phase, Send};
@@ -14,19 +15,46 @@ use crate::workload;
 use crate::world::{ORIGIN, World};
 
 impl World {
-    /// Makes the directories of lost nodes anew, where their machine runs; says who is to be replaced.
-    pub(crate) fn recreate_lost(&mut self) -> Vec<Replacement> {
-        let manifest = self.meta.latest();
-        let mut replace = Vec::new();
-        for info in &manifest.nodes {
-            let machine = &mut self.machines[self.home[&info.id]];
-            if !machine.up {
-                continue;
+    /// What can be seen of the nodes of the manifest.
+    fn seen(&self, manifest: &Manifest) -> Vec<(NodeId, Seen)> {
+        let seen = |info: &NodeInfo| {
+            let machine = &self.machines[self.home[&info.id]];
+            match machine.incarnation(info.id) {
+                _ if !machine.up => Seen::Unknown,
+                Some(incarnation) if incarnation == info.incarnation => Seen::Living,
+                _ => Seen::Lost {
+                    device: info.device,
+                },
             }
+        };
+        manifest
+            .nodes
+            .iter()
+            .map(|info| (info.id, seen(info)))
+            .collect()
+    }
+
+    /// Asks `control` how the volume can be opened. If it can, makes the directories of lost nodes anew and says who is to be
+    /// replaced.
+    pub(crate) fn recreate_lost(&mut self) -> Option<Vec<Replacement>> {
+        let manifest = self.meta.latest();
+        let policy = Policy {
+            rebuild_from_read_quorum: true,
+        };
+        let lost: NodeSet = match opening(&manifest, &self.seen(&manifest), policy) {
+            Opening::RecreateAndHydrate { replace, .. } => {
+                replace.iter().map(|replacement| replacement.lost).collect()
+            }
+            Opening::ReadOnly { .. } | Opening::Refuse { .. } => return None,
+        };
+        let recovering = manifest.recovering();
+        let mut replace = Vec::new();
+        for info in manifest.nodes.iter().filter(|info| lost.contains(info.id)) {
+            let machine = &mut self.machines[self.home[&info.id]];
             if machine.alive(info.id).is_none() {
                 let incarnation = self.incarnations.entry(info.id).or_insert(1);
                 *incarnation += 1;
-                if let Err(error) = machine.create_node(info.id, *incarnation) {
+                if let Err(error) = machine.create_node(info.id, *incarnation, Some(&recovering)) {
                     self.trace.note(
                         self.queue.now_us(),
                         format_args!("{} cannot be made anew: {error}", info.id),
@@ -50,12 +78,16 @@ impl World {
                 });
             }
         }
-        replace
+        Some(replace)
     }
 
     /// The writer appends, sends, and reminds those who lag.
     pub(crate) fn write(&mut self, id: InstanceId, sends: &mut Vec<Send>) {
-        let count = if self.ending { 0 } else { self.work.below(4) };
+        let count = if self.ending || self.is_database() {
+            0
+        } else {
+            self.work.below(4)
+        };
         for _ in 0..count {
             self.append(id);
         }
@@ -63,6 +95,10 @@ impl World {
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
+        // A writer that knows that it was overtaken has nothing to do any more.
+        if writing.writer().fenced_by().is_some() {
+            return;
+        }
         writing.send(sends);
         if remind {
             writing.remind(sends);
@@ -78,7 +114,7 @@ impl World {
         let Some(writing) = instance.writing() else {
             return;
         };
-        let pages = writing.writer.pgs() as u64 * segment_pages;
+        let pages = writing.writer().pgs() as u64 * segment_pages;
         self.commit_us += 1 + self.work.below(50) as i64;
         let draft = workload::draft(
             &mut self.work,
@@ -87,7 +123,8 @@ impl World {
             pages,
             self.commit_us,
         );
-        match writing.writer.append(draft.mtr) {
+        let appended = writing.writer().append(draft.mtr);
+        match appended {
             Ok(aurora_proto::Numbered { base, last }) => {
                 writing.appended += 1;
                 let mut lsn = base;
@@ -162,7 +199,7 @@ impl World {
                 return;
             }
         }
-        let delay = self.work.between(3_000, 9_000);
+        let delay = self.work.between(3_000, 9_000) * self.config.pace;
         self.queue.after(delay, Event::Tend { machine, boot });
     }
 
@@ -181,7 +218,7 @@ impl World {
         let delay = if self.ending {
             1_000
         } else {
-            self.chaos.between(1_000, 60_000)
+            self.chaos.between(1_000, 60_000) * self.config.pace
         };
         self.queue.after(delay, Event::Boot { machine });
     }

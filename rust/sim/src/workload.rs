@@ -69,6 +69,7 @@ fn draw(rng: &mut Rng, table: &Table, content: &Content) -> Change {
         Content::Overflow(_) if rng.chance(500) => Change::Free,
         Content::Overflow(_) => Change::FormatOverflow(chunk(rng)),
         Content::Leaf(rows) => draw_leaf(rng, table, rows),
+        Content::Replayed(_) => Change::Free,
     }
 }
 

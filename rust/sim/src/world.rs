@@ -7,15 +7,18 @@ use aurora_page::{Lsn, PageId, VolumeId};
 use aurora_proto::{Manifest, MetaStore, NewCluster, NodeId, NodeInfo, NodeSet};
 use aurora_redo::PgId;
 
-use crate::config::{Config, NODES};
+use crate::config::{Config, Kind, NODES, Planted};
+use crate::database::Base;
+use crate::faults::{End, Process};
 use crate::instance::{Instance, Phase, Send, Step};
 use crate::machine::{CLUSTER, Machine, Out, node_dir};
 use crate::messages::{Event, InstanceId, ToInstance, ToNode};
 use crate::meta::SimMeta;
 use crate::model::{Model, Table};
-use crate::net::Net;
+use crate::net::{Net, Way};
 use crate::queue::Queue;
 use crate::rng::Rng;
+use crate::session::Hub;
 use crate::trace::Trace;
 
 /// The origin of every record of a world.
@@ -42,8 +45,18 @@ pub struct Report {
     pub boots: u64,
     /// Page versions that were compared with the model.
     pub compared: u64,
-    /// What went wrong, and the events before it.
-    pub failure: Option<(String, String)>,
+    /// Things that went wrong with the world by design.
+    pub faults: u64,
+    /// Commits that clients were told of, those of which they never knew, and whole tables that they read.
+    pub clients: [u64; 3],
+    /// Waits for locks that came, and those that were given up: too late, or a circle.
+    pub locks: [u64; 2],
+    /// Virtual time at the end.
+    pub now_us: u64,
+    /// What went wrong.
+    pub failure: Option<String>,
+    /// What happened, line by line, if it was kept.
+    pub trace: String,
 }
 
 /// Everything there is.
@@ -67,17 +80,54 @@ pub struct World {
     pub(crate) ending: bool,
     pub(crate) report: Report,
     pub(crate) commit_us: i64,
+    pub(crate) base: Option<Base>,
+    pub(crate) ends: BTreeMap<u64, End>,
+    pub(crate) ends_begun: u64,
+    pub(crate) paused: BTreeMap<Process, u64>,
     failure: Option<String>,
 }
 
 impl World {
     /// Runs the world of a configuration to its end.
     pub fn run(config: Config) -> Report {
+        World::run_caught(config, Trace::default())
+    }
+
+    /// The same, and keeps what happened for a failure's report.
+    pub fn run_traced(config: Config) -> Report {
+        World::run_caught(config, Trace::kept())
+    }
+
+    /// A panic of the product is a failure of the world like any other.
+    fn run_caught(config: Config, trace: Trace) -> Report {
         let seed = config.seed;
+        let run = std::panic::AssertUnwindSafe(|| World::run_with(config, trace));
+        std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            aurora_page::planted::set(None);
+            Report {
+                failure: Some(format!("panicked: {}", text.unwrap_or_default())),
+                ..blank_report(seed)
+            }
+        })
+    }
+
+    fn run_with(config: Config, trace: Trace) -> Report {
+        let seed = config.seed;
+        aurora_page::planted::set(match config.planted {
+            Some(Planted::In(fault)) => Some(fault),
+            _ => None,
+        });
         let mut world = match World::new(config) {
             Ok(world) => world,
             Err(error) => panic!("world {seed} cannot begin: {error}"),
         };
+        world.trace = trace;
+        if world.is_database() {
+            world.open_session(InstanceId(1));
+            world.start_clients();
+        }
         while world.failure.is_none() {
             let Some(event) = world.queue.pop() else {
                 break;
@@ -102,7 +152,7 @@ impl World {
         let meta = SimMeta::default();
         let manifest = first_manifest(&config);
         meta.cas(0, &manifest).map_err(|e| e.to_string())?;
-        let first = Instance::first(InstanceId(1), &manifest, config.planted);
+        let first = Instance::first(InstanceId(1), &manifest, config.planted, config.pace);
         let mut world = World {
             chaos: rng.fork(),
             work: rng.fork(),
@@ -120,9 +170,16 @@ impl World {
             ending: false,
             report: blank_report(config.seed),
             commit_us: 1_000_000,
+            base: None,
+            ends: BTreeMap::new(),
+            ends_begun: 0,
+            paused: BTreeMap::new(),
             failure: None,
             config,
         };
+        if let Kind::Database(workload) = world.config.kind {
+            world.base = Some(Base::new(Hub::new(rng.fork()), workload));
+        }
         world.queue.after(0, Event::Tick(InstanceId(1)));
         for machine in 0..world.machines.len() {
             world
@@ -130,7 +187,7 @@ impl World {
                 .after(3_000 + machine as u64, Event::Tend { machine, boot: 1 });
         }
         world.queue.after(world.config.chaos_us, Event::Chaos);
-        world.queue.after(5_000, Event::Check);
+        world.queue.after(5_000 * world.config.pace, Event::Check);
         Ok(world)
     }
 
@@ -139,7 +196,15 @@ impl World {
         self.report.events = self.trace.events();
         self.report.numbered = self.model.mtrs().count();
         self.report.acknowledged = self.model.mtrs().filter(|mtr| mtr.acknowledged).count();
-        self.report.failure = self.failure.map(|failure| (failure, self.trace.tail(4000)));
+        self.report.now_us = self.queue.now_us();
+        if let Some(base) = &self.base {
+            let hub = &base.hub;
+            self.report.clients = [hub.commits.get(), hub.in_doubt.get(), hub.reads.get()];
+            self.report.locks = [hub.lock_waits.get(), hub.lock_fails.get()];
+        }
+        aurora_page::planted::set(None);
+        self.report.failure = self.failure;
+        self.report.trace = self.trace.tail(usize::MAX);
         self.report
     }
 
@@ -154,6 +219,14 @@ impl World {
     }
 
     fn on_event(&mut self, event: Event) {
+        if let Some(until) = self.stands_still(&event) {
+            return self.queue.after(until - self.queue.now_us(), event);
+        }
+        self.dispatch(event);
+        self.reap_sessions();
+    }
+
+    fn dispatch(&mut self, event: Event) {
         match event {
             Event::ToNode {
                 node,
@@ -165,10 +238,13 @@ impl World {
             Event::Boot { machine } => self.boot(machine),
             Event::Tick(id) => self.on_tick(id),
             Event::Tend { machine, boot } => self.on_tend(machine, boot),
-            Event::Rejoin(node) => {
-                self.note(format_args!("{node} can be reached again"));
-                self.net.cut(node, false);
-            }
+            Event::Wake {
+                task,
+                ticket,
+                response,
+            } => self.on_wake(task, ticket, response),
+            Event::AskAgain(ticket) => self.on_ask_again(ticket),
+            Event::FaultEnds(number) => self.on_fault_ends(number),
             Event::Chaos => self.on_chaos(),
             Event::Check => self.on_check(),
         }
@@ -198,7 +274,7 @@ impl World {
                 machine,
                 boot: *boot,
             };
-            let delay = self.work.between(20, 400);
+            let delay = self.work.between(20, 400) * self.machines[machine].slow;
             self.queue.after(delay, event);
         }
     }
@@ -219,7 +295,10 @@ impl World {
         for out in outs {
             match out {
                 Out::Reply { to, node, message } => {
-                    for delay in self.net.arrivals(node) {
+                    if self.net.is_isolated(to) {
+                        continue;
+                    }
+                    for delay in self.net.arrivals(node, Way::Out) {
                         let message = message.clone();
                         self.queue
                             .after(delay, Event::ToInstance { to, node, message });
@@ -229,7 +308,7 @@ impl World {
                     if sender.is_some_and(|node| self.net.is_cut(node)) {
                         continue;
                     }
-                    for delay in self.net.arrivals(to) {
+                    for delay in self.net.arrivals(to, Way::In) {
                         let message = message.clone();
                         self.queue.after(
                             delay,
@@ -253,8 +332,11 @@ impl World {
 
     /// Sends on behalf of an instance.
     pub(crate) fn send(&mut self, from: InstanceId, sends: Vec<Send>) {
+        if self.net.is_isolated(from) {
+            return;
+        }
         for (node, message) in sends {
-            for delay in self.net.arrivals(node) {
+            for delay in self.net.arrivals(node, Way::In) {
                 let message = message.clone();
                 self.queue.after(
                     delay,
@@ -306,6 +388,11 @@ impl World {
                 }
                 (Step::Nothing, "has not installed".to_owned())
             }
+            ToInstance::Page { read, page } => {
+                let what = page.as_ref().err().copied();
+                self.note(format_args!("{to} <- {node} read {read} {what:?}"));
+                return self.on_page(node, read, page);
+            }
         };
         self.note(format_args!("{to} <- {node} {what}"));
         self.on_step(to, step);
@@ -326,8 +413,11 @@ impl World {
         let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
             return;
         };
-        let pages: Vec<PageId> = self.model.pages().collect();
         let history = Arc::clone(&writing.history);
+        let pages: Vec<PageId> = match self.config.kind {
+            Kind::Pages => self.model.pages().collect(),
+            Kind::Database(_) => Vec::new(),
+        };
         for page in pages {
             writing
                 .heads
@@ -336,12 +426,14 @@ impl World {
         self.note(format_args!("{id} opens at {vdl}: {history}"));
         self.check_nothing_lost();
         self.check_quorum_of_opening(vdl);
+        self.open_session(id);
     }
 
     fn on_durable(&mut self, id: InstanceId, from: Lsn, to: Lsn) {
         let epoch = self.instances[&id].epoch;
         let count = self.model.acknowledge(epoch, from, to);
         self.note(format_args!("{id} durable to {to}, {count} commits"));
+        self.wake_durable(id, to);
         // A late acknowledgement of a writer that was overtaken is right only if the successor found the commit [12].
         let latest = self.meta.latest();
         let lost = self.model.mtrs().find(|mtr| {
@@ -364,9 +456,11 @@ impl World {
         let mut step = Step::Nothing;
         match self.instances[&id].phase {
             Phase::Start => {
-                let replace = self.recreate_lost();
                 let now = self.queue.now_us();
-                if let Some(instance) = self.instances.get_mut(&id) {
+                // Too few copies can be seen: whoever wants to open waits.
+                if let Some(replace) = self.recreate_lost()
+                    && let Some(instance) = self.instances.get_mut(&id)
+                {
                     step = instance.take_epoch(&self.meta, &replace, now);
                 }
             }
@@ -385,9 +479,9 @@ impl World {
             Phase::Fencing(..) | Phase::Copying(..)
         );
         let delay = if recovering {
-            4_000
+            4_000 * self.config.pace.min(10)
         } else {
-            self.work.between(300, 2_000)
+            self.work.between(300, 2_000) * self.config.pace
         };
         self.queue.after(delay, Event::Tick(id));
     }
@@ -396,8 +490,8 @@ impl World {
     pub(crate) fn start_instance(&mut self) -> InstanceId {
         let id = InstanceId(self.newest_instance().0 + 1);
         self.instances
-            .insert(id, Instance::new(id, self.config.planted));
-        let delay = self.chaos.between(100, 5_000);
+            .insert(id, Instance::new(id, self.config.planted, self.config.pace));
+        let delay = self.chaos.between(100, 5_000) * self.config.pace;
         self.queue.after(delay, Event::Tick(id));
         id
     }
@@ -421,7 +515,7 @@ impl World {
     }
 
     pub(crate) fn rest_deadline(&self) -> u64 {
-        self.config.end_us + REST_US_MAX
+        self.config.end_us + REST_US_MAX * self.config.pace.min(15)
     }
 
     /// Pages of a group.
@@ -466,6 +560,11 @@ fn blank_report(seed: u64) -> Report {
         opened: 0,
         boots: 0,
         compared: 0,
+        faults: 0,
+        clients: [0; 3],
+        locks: [0; 2],
+        now_us: 0,
         failure: None,
+        trace: String::new(),
     }
 }

@@ -69,7 +69,9 @@ impl NodeStore {
         report.bytes += u64::from(layer.footer.meta_len);
         // What is in memory says nothing about the disk.
         if *block == 0
-            && let Err(error) = layer.block(layer.footer.meta_offset, layer.footer.meta_len)
+            && let Err(error) = layer
+                .check_footers()
+                .and_then(|()| layer.block(layer.footer.meta_offset, layer.footer.meta_len))
         {
             return self.note(&error);
         }
@@ -155,6 +157,9 @@ impl NodeStore {
     fn locate(&self, path: &Path, offset: u64) -> Option<Damage> {
         let set = self.map.set();
         let layer = set.all().find(|l| l.path == path)?;
+        if offset == 0 {
+            return Some(layer.damage(None));
+        }
         let Ok(meta) = layer.meta() else {
             return Some(layer.damage(None));
         };

@@ -13,6 +13,7 @@ mod tests;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use aurora_page::planted::{self, Fault};
 use aurora_proto::Volume;
 use parking_lot::Mutex;
 
@@ -108,6 +109,9 @@ impl Held {
         waiting: LockWaiting,
         name: impl Fn() -> LockName,
     ) -> Result<Taken, Stop> {
+        if planted::is(Fault::LockNotKept) {
+            self.give_back(None);
+        }
         let mut table = self.locks.table.lock();
         if let Some(earlier) = self.waiting.take_if(|earlier| *earlier != place) {
             // The step that waited was given up.
@@ -149,11 +153,16 @@ impl Held {
         if self.places.is_empty() && self.waiting.is_none() {
             return;
         }
-        let mut table = self.locks.table.lock();
         let waiting = self.waiting.take();
         if waiting.is_some() {
-            table.leave(self.txn);
+            self.locks.table.lock().leave(self.txn);
         }
+        self.give_back(waiting);
+    }
+
+    /// Gives back what it has, and one more.
+    fn give_back(&mut self, waiting: Option<Place>) {
+        let mut table = self.locks.table.lock();
         let granted = table.release(self.txn, self.places.drain(..).chain(waiting));
         drop(table);
         self.locks.wake(&granted);

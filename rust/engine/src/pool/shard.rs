@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{Lsn, Page, PageId};
 use aurora_redo::{History, Record};
 use rustc_hash::FxHashMap;
@@ -148,7 +149,7 @@ impl Shard {
         self.change(page, |frame| match frame.head() {
             // What was fetched is what is here.
             Some(head) if head.lsn() <= at => {}
-            None if at >= floor => frame.set_head(version),
+            None if at >= floor || planted::is(Fault::FetchOverNewer) => frame.set_head(version),
             _ => frame.keep(version, at),
         });
         self.sweep(vdl);

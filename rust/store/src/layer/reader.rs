@@ -59,6 +59,29 @@ impl Layer {
         Ok(Layer::new(layer, path, file, footer, bytes, None))
     }
 
+    /// Are both footers on disk what the one in memory says? Without them the layer is nothing when the node opens again.
+    pub(crate) fn check_footers(&self) -> Result<(), StoreError> {
+        let (front, back) = (self.footer.encode_front(), self.footer.encode_back());
+        let back_at = self.bytes.saturating_sub(back.len() as u64);
+        let len = self.file.len().map_err(StoreError::io(&self.path))?;
+        let mut same = len == self.bytes;
+        for (expected, at) in [(front, 0), (back, back_at)] {
+            let mut found = vec![0; expected.len()];
+            let read = self.file.read_exact_at(&mut found, at);
+            same &= read.is_ok() && found == expected;
+        }
+        match same {
+            true => Ok(()),
+            // Damage at the beginning stands for that of the whole layer.
+            false => Err(StoreError::corrupt(
+                &self.path,
+                0,
+                "both footers as they were written",
+                "others",
+            )),
+        }
+    }
+
     pub(crate) fn kind(&self) -> LayerKind {
         self.footer.kind
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{Lsn, PageId};
 use aurora_redo::{BlobId, Op, Record};
 use bytes::Bytes;
@@ -139,7 +140,9 @@ impl Output {
         self.file
             .write_all_at(&footer.encode_front(), 0)
             .map_err(StoreError::io(&self.temp))?;
-        self.file.sync_data().map_err(StoreError::io(&self.temp))?;
+        if !planted::is(Fault::LayerNotSynced) {
+            self.file.sync_data().map_err(StoreError::io(&self.temp))?;
+        }
         let path = self.dir.path(self.layer);
         self.dir
             .disk

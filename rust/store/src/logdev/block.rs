@@ -14,6 +14,7 @@
 //!   32  trim stripe u64
 //! ```
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{crc32c, crc32c_append};
 use aurora_proto::NodeSet;
 
@@ -168,7 +169,8 @@ pub(super) fn read_fragment(block: &[u8], place: Place) -> Option<(Fragment, &[u
     }
     let len = usize::from(u16_at(header, 8));
     let body = block.get(start..start + len)?;
-    if crc32c_append(seed, body) != u32_at(header, 4) {
+    let whole = crc32c_append(seed, body) == u32_at(header, 4);
+    if !whole && !planted::is(Fault::TornTailAccepted) {
         return None;
     }
     let last = u16_at(header, 10) & LAST != 0;
