@@ -51,6 +51,7 @@ mod range;
 mod ready;
 mod savepoint;
 mod scan;
+mod scan_batches;
 mod schema;
 mod shape;
 mod statistics;
