@@ -8,6 +8,10 @@
 //!    an LSN, ends with `Copy::hydrating`: between the records there is nothing.
 //!
 //! Everything is filtered by History, so a record that was cut off cannot come back by this way.
+//!
+//! Below the collection floor of a peer there may be no records any more, so what begins there comes as pages: all of the
+//! group's, however short the gap is. A copy whose hydration was interrupted has the records that happened to be left, and
+//! between them hundreds of gaps; it asks for all of them at once.
 
 use aurora_page::Lsn;
 use aurora_redo::{History, PgBatch, PgId, Record};
@@ -18,6 +22,9 @@ use crate::quorum::NodeId;
 
 /// Gaps that a summary lists at most: the oldest ones.
 pub const SUMMARY_GAPS_MAX: usize = 16;
+
+/// Gaps that a copy asks one peer for at a time: the oldest ones. The rest is asked for when these are filled.
+pub const ASKS_MAX: usize = 64;
 
 /// What a copy has, in short.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +41,8 @@ pub struct Summary {
     pub upto: Lsn,
     /// What it lacks above its SCL, oldest first.
     pub gaps: Vec<Gap>,
+    /// Its collection floor: what begins below comes as pages.
+    pub floor: Lsn,
 }
 
 /// A request for records.
@@ -58,8 +67,8 @@ pub struct Answer {
     pub complete_to: Lsn,
 }
 
-/// What this copy can tell its peers: what is on disk.
-pub fn summary(copy: &Copy) -> Summary {
+/// What this copy, of a store with this collection floor, can tell its peers: what is on disk.
+pub fn summary(copy: &Copy, floor: Lsn) -> Summary {
     let state = copy.state();
     let mut gaps = copy.missing_on_disk();
     let upto = match gaps.get(SUMMARY_GAPS_MAX) {
@@ -74,10 +83,12 @@ pub fn summary(copy: &Copy) -> Summary {
         scl: state.scl,
         upto,
         gaps,
+        floor,
     }
 }
 
-/// What this copy lacks and the peer has.
+/// What this copy lacks and the peer has: the oldest [`ASKS_MAX`] stretches, and at most one per stretch of the peer's that
+/// begins below its floor.
 pub fn asks(copy: &Copy, peer: &Summary) -> Vec<Ask> {
     let state = copy.state();
     if peer.pg != state.pg
@@ -93,17 +104,32 @@ pub fn asks(copy: &Copy, peer: &Summary) -> Vec<Ask> {
         after: copy.highest(),
         upto: Lsn::MAX,
     });
-    let held = stretches(peer);
-    let overlaps = wanted
+    let ask = |gap| Ask {
+        pg: state.pg,
+        epoch: state.epoch,
+        gap,
+    };
+    stretches(peer)
         .iter()
-        .flat_map(|gap| held.iter().filter_map(|have| overlap(gap, have)));
-    overlaps
-        .map(|gap| Ask {
-            pg: state.pg,
-            epoch: state.epoch,
-            gap,
+        .flat_map(|have| {
+            let overlaps = wanted.iter().filter_map(|gap| overlap(gap, have));
+            as_one_below(peer.floor, overlaps)
         })
+        .take(ASKS_MAX)
+        .map(ask)
         .collect()
+}
+
+/// Makes one of the gaps that begin below the floor, which lie in one stretch of the peer's and ascend.
+fn as_one_below(floor: Lsn, gaps: impl Iterator<Item = Gap>) -> Vec<Gap> {
+    let mut out: Vec<Gap> = Vec::new();
+    for gap in gaps {
+        match out.last_mut() {
+            Some(last) if gap.after < floor => last.upto = gap.upto,
+            _ => out.push(gap),
+        }
+    }
+    out
 }
 
 /// What the peer has, as stretches without a gap.

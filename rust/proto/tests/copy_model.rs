@@ -139,7 +139,7 @@ proptest! {
         let union: BTreeSet<Lsn> = replicas.iter().flat_map(disk).collect();
         for _ in 0..3 * CHAIN {
             for (to, from) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
-                let summary = gossip::summary(&replicas[from].copy);
+                let summary = gossip::summary(&replicas[from].copy, Lsn::NONE);
                 for ask in gossip::asks(&replicas[to].copy, &summary) {
                     let records = replicas[from].records(ask.gap.after, ask.gap.upto);
                     let upto = replicas[from].copy.vouches(&ask.gap);

@@ -167,7 +167,7 @@ impl World {
     fn gossip(&mut self, bits: u8) {
         let (to, from) = (u16::from(bits) % 6, u16::from(bits >> 4) % 6);
         for pg in (0..GROUPS).map(PgId) {
-            let summary = gossip::summary(&self.replica(pg, from).copy);
+            let summary = gossip::summary(&self.replica(pg, from).copy, Lsn::NONE);
             let asks = gossip::asks(&self.replica(pg, to).copy, &summary);
             for ask in asks {
                 let records = self

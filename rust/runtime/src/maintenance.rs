@@ -442,11 +442,14 @@ impl Shared {
     fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
         let mut failed = None;
         for peer in self.living().filter(|peer| peer.id() != node.id()) {
-            let Some(summary) =
-                peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary))
-            else {
-                continue;
-            };
+            // The one on record: a node that was away has perhaps not heard of it yet.
+            let floor = self.floor();
+            let summary = peer.with_copies(|copies| {
+                copies
+                    .get(pg.0 as usize)
+                    .map(|copy| gossip::summary(copy, floor))
+            });
+            let Some(summary) = summary else { continue };
             let asks = node.with_copies(|copies| {
                 copies
                     .get(pg.0 as usize)
@@ -474,7 +477,7 @@ impl Shared {
                     to: node.id(),
                     after: gap.after,
                     upto,
-                    pages: gap.after < self.floor(),
+                    pages: gap.after < floor,
                 };
                 let manifest = self.meta.lock().manifest.clone();
                 let volume = &self.volume;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aurora_page::{Lsn, VolumeId};
 use aurora_proto::{Ack, Copy, NodeId, NodeSet, Refuse, gossip};
 use aurora_redo::{History, PgBatch, PgId};
-use aurora_store::{LogEntry, PersistedToken, Ticket};
+use aurora_store::{LogEntry, NodeStore, PersistedToken, Ticket};
 
 use crate::config::Planted;
 use crate::machine::{Machine, Out};
@@ -389,9 +389,13 @@ impl Machine {
                 .iter()
                 .map(move |(pg, copy)| ((node.id, *pg), copy))
         });
+        let floor = |node: NodeId| {
+            let store = self.nodes.get(&node).and_then(|node| node.store.as_ref());
+            store.map_or(Lsn::NONE, NodeStore::floor)
+        };
         copies
             .filter(|(_, copy)| copy.is_open())
-            .map(|(key, copy)| (key, gossip::summary(copy)))
+            .map(|(key, copy)| (key, gossip::summary(copy, floor(key.0))))
             .collect()
     }
 }

@@ -1,44 +1,35 @@
 //! The world's side of a database: it answers what clients wait for.
 //!
-//! This is the shell that the header of `aurora-engine` asks for: pages are fetched over the network from a copy that the production
-//! router chooses, with a second one asked when the first is late; the volume grows by the manifest's CAS; commits wait for the VDL.
+//! This is the shell that the header of `aurora-engine` asks for: pages are fetched over the network (`reads`); the volume grows
+//! by the manifest's CAS; what was appended goes to the copies (`appended`), and commits wait for the VDL; engines come and go with
+//! their instances (`engines`).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use aurora_engine::{Engine, EngineConfig, LockWait};
-use aurora_page::{Lsn, Page, PageId};
-use aurora_proto::{MetaStore, NodeId, NodeSet, ReadRouter, Volume};
-use aurora_redo::{History, PgId, Record};
-use aurora_store::StoreError;
+use aurora_engine::LockWait;
+use aurora_page::Lsn;
+use aurora_proto::{MetaStore, NodeSet, ReadRouter, Volume};
 
 use crate::instance::Instance;
-use crate::machine::{Machine, Out};
-use crate::messages::{Event, InstanceId, ToInstance, ToNode};
-use crate::model::{Change, Numbered};
-use crate::session::{Client, Granted, Hub, Request, Response, Session, Task};
+use crate::messages::{Event, InstanceId};
+use crate::reads::Read;
+use crate::session::{Hub, Request, Response, Session, Task};
 use crate::workloads::Workload;
-use crate::world::{ORIGIN, World};
+use crate::world::World;
 
 /// A client waits so long for a commit to become durable; then it looks for another writer.
 const PATIENCE_US: u64 = 6_000_000;
-/// A read that nobody answers is given up.
-const READ_US_MAX: u64 = 6_000_000;
-/// A read is asked of another copy after so long at the latest.
-const ASK_AGAIN_US_MAX: u64 = 120_000;
 /// A client waits so long for a lock: some wait less than others.
 const LOCK_US: (u64, u64) = (50_000, 3_000_000);
-/// Tokens are kept for so long.
-const TOKENS_KEPT_US: i64 = 15_000_000;
 
 /// Which client.
 pub type TaskId = usize;
 
 /// What a client is waiting for.
 #[derive(Debug)]
-enum Wait {
+pub(crate) enum Wait {
     Timer,
     Session,
     Durable(Rc<Session>, Lsn),
@@ -47,36 +38,23 @@ enum Wait {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    ticket: u64,
-    wait: Wait,
-}
-
-#[derive(Debug)]
-struct Read {
-    task: TaskId,
-    ticket: u64,
-    session: Rc<Session>,
-    page: PageId,
-    at: Lsn,
-    asked: NodeSet,
-    /// Copies that have failed since somebody was last asked anew.
-    too_old: bool,
-    began_us: u64,
+pub(crate) struct Waiting {
+    pub(crate) ticket: u64,
+    pub(crate) wait: Wait,
 }
 
 /// Clients, sessions and reads on their way.
 pub(crate) struct Base {
     pub(crate) hub: Rc<Hub>,
     pub(crate) sessions: Vec<Rc<Session>>,
-    tasks: Vec<Option<Task>>,
+    pub(crate) tasks: Vec<Option<Task>>,
     /// The first so many are the workload's.
     clients: usize,
-    waiting: BTreeMap<TaskId, Waiting>,
+    pub(crate) waiting: BTreeMap<TaskId, Waiting>,
     /// The instance in whose process a client runs.
-    bound: BTreeMap<TaskId, InstanceId>,
-    reads: BTreeMap<u64, Read>,
-    router: ReadRouter,
+    pub(crate) bound: BTreeMap<TaskId, InstanceId>,
+    pub(crate) reads: BTreeMap<u64, Read>,
+    pub(crate) router: ReadRouter,
     tickets: u64,
 }
 
@@ -127,132 +105,28 @@ impl Base {
     }
 }
 
-/// What a node says instead of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPage {
-    /// What was to be read is collected.
-    TooOld,
-    /// Its copy is damaged, or it does not hold the epoch.
-    Other,
-}
-
 impl World {
     /// Clients begin.
     pub(crate) fn start_clients(&mut self) {
         let count = self.base.as_ref().map_or(0, |base| base.tasks.len());
         for task in 0..count {
-            self.queue.after(
-                task as u64,
-                Event::Wake {
-                    task,
-                    ticket: 0,
-                    response: Response::Done,
-                },
-            );
+            self.wake_after(task as u64, (task, 0), Response::Done);
         }
     }
 
-    /// A volume was opened: an engine for it, and a client that tidies up.
-    pub(crate) fn open_session(&mut self, id: InstanceId) {
-        let last_time_us = self.model.mtrs().map(|mtr| mtr.time_us).max().unwrap_or(0);
-        let skew_us = self.chaos.between(0, 4_000_000) as i64 - 2_000_000;
-        let (cache_bytes, conflict_bytes) = (self.config.cache_bytes, self.config.conflict_bytes);
-        let Some(base) = &mut self.base else { return };
-        let Some(writing) = self.instances.get_mut(&id).and_then(Instance::writing) else {
-            return;
+    /// A client's wait of this number ends so, `delay` from now.
+    pub(crate) fn wake_after(
+        &mut self,
+        delay: u64,
+        (task, ticket): (TaskId, u64),
+        response: Response,
+    ) {
+        let event = Event::Wake {
+            task,
+            ticket,
+            response,
         };
-        let config = EngineConfig {
-            cache_bytes,
-            conflict_bytes,
-            last_time_us,
-            ..EngineConfig::default()
-        };
-        let engine = match Engine::new(writing.volume.clone(), config) {
-            Ok(engine) => engine,
-            Err(error) => return self.fail(format!("an engine cannot begin: {error}")),
-        };
-        let granted = Arc::new(Granted::default());
-        engine.set_lock_waker(granted.clone());
-        let session = Rc::new(Session {
-            id,
-            epoch: writing.writer().epoch(),
-            history: Arc::clone(&writing.history),
-            volume: writing.volume.clone(),
-            engine,
-            granted,
-            skew_us: std::cell::Cell::new(skew_us),
-            alive: std::cell::Cell::new(true),
-        });
-        base.sessions.push(session.clone());
-        *base.hub.newest.borrow_mut() = Some(session.clone());
-        let keeper = base.tasks.len();
-        let client = Client {
-            hub: base.hub.clone(),
-            number: 100 + id.0,
-        };
-        base.tasks.push(Some(Box::pin(keep(client, session))));
-        base.bound.insert(keeper, id);
-        let mut wake: Vec<(TaskId, u64)> = vec![(keeper, 0)];
-        for (task, waiting) in &base.waiting {
-            if matches!(waiting.wait, Wait::Session) {
-                wake.push((*task, waiting.ticket));
-            }
-        }
-        for (task, ticket) in wake {
-            let delay = self.work.between(100, 20_000);
-            let response = Response::Done;
-            self.queue.after(
-                delay,
-                Event::Wake {
-                    task,
-                    ticket,
-                    response,
-                },
-            );
-        }
-    }
-
-    /// Sessions whose process died or was overtaken end, and with them what their clients wait for.
-    pub(crate) fn reap_sessions(&mut self) {
-        let Some(base) = &mut self.base else { return };
-        base.hub.epoch.set(self.meta.epoch());
-        let instances = &self.instances;
-        let dead = |session: &Rc<Session>| {
-            let writing = instances.get(&session.id).and_then(Instance::written);
-            writing.is_none_or(|writing| writing.writer().fenced_by().is_some())
-        };
-        if !base.sessions.iter().any(dead) {
-            return;
-        }
-        let (gone, alive) = base.sessions.drain(..).partition(|session| dead(session));
-        base.sessions = alive;
-        let gone: Vec<Rc<Session>> = gone;
-        let mut wake = Vec::new();
-        for session in &gone {
-            session.alive.set(false);
-            for (task, waiting) in &base.waiting {
-                if let Wait::Durable(of, _) | Wait::Read(of) | Wait::Lock(of, _) = &waiting.wait
-                    && Rc::ptr_eq(of, session)
-                {
-                    wake.push((*task, waiting.ticket));
-                }
-            }
-        }
-        base.reads.retain(|_, read| read.session.alive.get());
-        for session in gone {
-            self.note(format_args!("{session:?} ends"));
-        }
-        for (task, ticket) in wake {
-            let delay = self.work.between(0, 2_000);
-            self.queue.after(
-                delay,
-                Event::Wake {
-                    task,
-                    ticket,
-                    response: Response::Gone,
-                },
-            );
-        }
+        self.queue.after(delay, event);
     }
 
     /// A wait is over: the client goes on until its next one.
@@ -312,89 +186,8 @@ impl World {
         }
         for (task, ticket) in wake {
             let delay = self.work.between(0, 500);
-            let response = Response::Done;
-            self.queue.after(
-                delay,
-                Event::Wake {
-                    task,
-                    ticket,
-                    response,
-                },
-            );
+            self.wake_after(delay, (task, ticket), Response::Done);
         }
-    }
-
-    /// What engines have numbered goes to the model, and to the copies.
-    fn collect_appended(&mut self) {
-        let Some(base) = &self.base else { return };
-        for session in base.sessions.clone() {
-            let appended = session.volume.take_appended();
-            if appended.is_empty() {
-                continue;
-            }
-            for one in appended {
-                let (id, epoch) = (session.id, session.epoch);
-                let aurora_proto::Numbered { base, last } = one.numbered;
-                self.note(format_args!("{id} numbers {base}..{last}"));
-                let page_bytes = self.config.page_bytes;
-                if let Some(what) = self.unchained(&session.history, &one.records) {
-                    self.fail(what);
-                }
-                let changes: Vec<(PageId, Change)> = one
-                    .records
-                    .into_iter()
-                    .map(|record| (record.page, Change::Logged(Box::new(record), page_bytes)))
-                    .collect();
-                let mtr = Numbered {
-                    origin: ORIGIN,
-                    base,
-                    last,
-                    time_us: one.time_us,
-                    epoch,
-                    acknowledged: false,
-                };
-                if let Some(earlier) = self.model.newest_time(epoch, base)
-                    && earlier >= mtr.time_us
-                {
-                    self.fail(format!(
-                        "a commit at {} follows one at {earlier}",
-                        mtr.time_us
-                    ));
-                }
-                if let Err(what) = self.model.numbered(mtr, &changes) {
-                    self.fail(what);
-                }
-            }
-            let mut sends = Vec::new();
-            if let Some(writing) = self
-                .instances
-                .get_mut(&session.id)
-                .and_then(Instance::writing)
-            {
-                writing.send(&mut sends);
-            }
-            self.send(session.id, sends);
-        }
-    }
-
-    /// A record that does not follow the newest one of its page [5].
-    fn unchained(&self, history: &History, records: &[Record]) -> Option<String> {
-        let mut newest: BTreeMap<PageId, Lsn> = BTreeMap::new();
-        for record in records {
-            let before = newest.insert(record.page, record.lsn);
-            if record.starts_life() {
-                continue;
-            }
-            let before = before
-                .unwrap_or_else(|| self.model.newest_change(record.page, record.lsn, history));
-            if record.prev_page != before {
-                return Some(format!(
-                    "[5] record {} of page {} follows {}, but the page's newest change is {before}",
-                    record.lsn, record.page, record.prev_page
-                ));
-            }
-        }
-        None
     }
 
     fn serve(&mut self, task: TaskId, request: Request) {
@@ -464,14 +257,7 @@ impl World {
             base.waiting.insert(task, Waiting { ticket, wait });
         }
         if let Some((delay, response)) = soon {
-            self.queue.after(
-                delay,
-                Event::Wake {
-                    task,
-                    ticket,
-                    response,
-                },
-            );
+            self.wake_after(delay, (task, ticket), response);
         }
         if reads {
             self.ask_copy(ticket);
@@ -508,97 +294,6 @@ impl World {
         true
     }
 
-    /// Asks the next copy for a page, and sees to it that another one is asked if it does not answer.
-    fn ask_copy(&mut self, ticket: u64) {
-        let anywhere = self.config.has(crate::config::Planted::ReadAnywhere);
-        let Some(base) = &mut self.base else { return };
-        let Some(read) = base.reads.get_mut(&ticket) else {
-            return;
-        };
-        let pg = PgId((read.page.0 / self.config.segment_pages) as u32);
-        let writer = read.session.volume.writer();
-        let candidates = match anywhere {
-            true => writer.membership(pg).map_or(NodeSet::EMPTY, |m| m.nodes()),
-            false => writer.readable(pg, read.at),
-        };
-        let epoch = writer.epoch();
-        drop(writer);
-        let fresh = candidates.difference(read.asked);
-        let node = base.router.choose(fresh);
-        let delay = match node {
-            Some(node) => {
-                read.asked.insert(node);
-                base.router.hedge_after_us(node).min(ASK_AGAIN_US_MAX)
-            }
-            // Everybody was asked: from the beginning.
-            None => {
-                read.asked = NodeSet::EMPTY;
-                ASK_AGAIN_US_MAX
-            }
-        };
-        let (from, page, at) = (read.session.id, read.page, read.at);
-        self.queue.after(delay, Event::AskAgain(ticket));
-        if let Some(node) = node {
-            let message = ToNode::Read {
-                read: ticket,
-                page,
-                at,
-                epoch,
-            };
-            self.send(from, vec![(node, message)]);
-        }
-    }
-
-    pub(crate) fn on_ask_again(&mut self, ticket: u64) {
-        let now = self.queue.now_us();
-        let Some(base) = &mut self.base else { return };
-        let Some(read) = base.reads.get(&ticket) else {
-            return;
-        };
-        if now - read.began_us > READ_US_MAX {
-            return self.end_read(ticket, Response::Gone);
-        }
-        self.ask_copy(ticket);
-    }
-
-    fn end_read(&mut self, ticket: u64, response: Response) {
-        let read = self
-            .base
-            .as_mut()
-            .and_then(|base| base.reads.remove(&ticket));
-        if let Some(Read { task, ticket, .. }) = read {
-            self.on_wake(task, ticket, response);
-        }
-    }
-
-    /// A copy has answered a read.
-    pub(crate) fn on_page(&mut self, node: NodeId, ticket: u64, page: Result<Arc<Page>, NoPage>) {
-        let now = self.queue.now_us();
-        let Some(base) = &mut self.base else { return };
-        let Some(read) = base.reads.get_mut(&ticket) else {
-            return;
-        };
-        match page {
-            Ok(page) => {
-                base.router.on_reply(node, now - read.began_us);
-                let installed = read
-                    .session
-                    .engine
-                    .install(read.page, (*page).clone(), read.at);
-                if let Err(error) = installed {
-                    return self.fail(format!("{node} sends a page that cannot be: {error}"));
-                }
-                self.end_read(ticket, Response::Done);
-            }
-            Err(NoPage::TooOld) if read.too_old => self.end_read(ticket, Response::TooOld),
-            Err(no_page) => {
-                base.router.on_error(node);
-                // One copy may have been told of a floor for another time: ask a second one.
-                read.too_old |= no_page == NoPage::TooOld;
-            }
-        }
-    }
-
     /// The VDL of an instance has moved: commits are durable.
     pub(crate) fn wake_durable(&mut self, id: InstanceId, vdl: Lsn) {
         let Some(base) = &self.base else { return };
@@ -612,71 +307,7 @@ impl World {
             }
         }
         for (task, ticket) in wake {
-            let response = Response::Done;
-            self.queue.after(
-                0,
-                Event::Wake {
-                    task,
-                    ticket,
-                    response,
-                },
-            );
+            self.wake_after(0, (task, ticket), Response::Done);
         }
-    }
-
-    /// The newest session, if its instance may write.
-    pub(crate) fn session(&self) -> Option<Rc<Session>> {
-        let base = self.base.as_ref()?;
-        let newest = base.hub.newest.borrow().clone()?;
-        (newest.alive.get() && newest.epoch == self.meta.epoch()).then_some(newest)
-    }
-}
-
-/// Background work of an engine: what the header of `aurora-engine` asks for in its fifth point.
-async fn keep(client: Client, session: Rc<Session>) {
-    // Whoever is in doubt about a commit of an earlier writer has asked by then.
-    client.sleep(TOKENS_KEPT_US as u64).await;
-    while session.alive.get() && !client.ending() {
-        client.pause(1_000_000, 5_000_000).await;
-        let now = client.now_us(&session);
-        let _ = client
-            .step(&session, |engine| {
-                engine.purge_tokens(now - TOKENS_KEPT_US, client.now_us(&session))
-            })
-            .await;
-        let _ = client
-            .step(&session, |engine| engine.sweep(client.now_us(&session)))
-            .await;
-    }
-}
-
-impl Machine {
-    pub(crate) fn on_read(
-        &mut self,
-        id: NodeId,
-        from: InstanceId,
-        (read, page, at, epoch): (u64, PageId, Lsn, u64),
-        outs: &mut Vec<Out>,
-    ) {
-        let Some(node) = self.alive(id) else { return };
-        let Some(store) = &node.store else { return };
-        let page = match node.installed == epoch {
-            false => Err(NoPage::Other),
-            true => match store.materialise(page, at, &node.history) {
-                Ok(page) => Ok(Arc::new(page)),
-                Err(StoreError::BelowFloor { .. }) => Err(NoPage::TooOld),
-                Err(error) => {
-                    outs.push(Out::Note(format!(
-                        "{id} cannot read page {page} at {at}: {error}"
-                    )));
-                    Err(NoPage::Other)
-                }
-            },
-        };
-        outs.push(Out::Reply {
-            to: from,
-            node: id,
-            message: ToInstance::Page { read, page },
-        });
     }
 }

@@ -8,10 +8,11 @@
 //! | module | part |
 //! |---|---|
 //! | [`config`] | what a seed decides, and the faults that can be planted |
-//! | [`world`] | the event loop; `work` what goes right, `chaos` what goes wrong, `check` what must hold |
+//! | [`world`] | the event loop; `transport` messages, `work` what goes right, `chaos` what goes wrong, `check` what must hold |
+//! | [`effort`], [`report`] | how much a world may do, and what it came to |
 //! | [`machine`], [`node`], [`accept`], `peers`, `repair` | a machine with its disk, log and nodes: the driver of copies and stores |
 //! | [`instance`], [`volume`] | the driver of recovery and writer |
-//! | `database`, [`session`] | the driver of engines: what clients wait for, and clients |
+//! | `database`, `engines`, [`reads`], `appended`, [`session`] | the driver of engines: what clients wait for, and clients |
 //! | [`workloads`] | what clients do, and what must hold for them; `structure` trees and extents |
 //! | [`model`], [`workload`] | what must be there |
 //! | [`planted`] | mistakes that can be built in, to see the checkers notice |
@@ -21,11 +22,14 @@
 //! `docs/design/simulation.md` says what is checked, and how it is known that the checks can fail.
 
 pub mod accept;
+mod appended;
 mod chaos;
 mod check;
 pub mod config;
 pub mod database;
 pub mod disk;
+pub mod effort;
+mod engines;
 mod faults;
 pub mod instance;
 pub mod machine;
@@ -37,12 +41,15 @@ pub mod node;
 mod peers;
 pub mod planted;
 pub mod queue;
+pub mod reads;
 mod repair;
+pub mod report;
 pub mod rng;
 pub mod session;
 pub mod shrink;
 mod structure;
 pub mod trace;
+mod transport;
 pub mod volume;
 mod work;
 pub mod workload;
@@ -50,5 +57,6 @@ pub mod workloads;
 pub mod world;
 
 pub use config::{Config, Kind, Planted};
+pub use report::Report;
 pub use workloads::Workload;
-pub use world::{Report, World};
+pub use world::World;

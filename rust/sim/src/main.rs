@@ -145,6 +145,7 @@ fn command(config: &Config) -> String {
 fn line(config: &Config, report: &Report) -> String {
     let [commits, in_doubt, reads] = report.clients;
     let [waited, given_up] = report.locks;
+    let [handled, given] = report.effort;
     let Report {
         hash,
         events,
@@ -157,7 +158,7 @@ fn line(config: &Config, report: &Report) -> String {
         ..
     } = report;
     format!(
-        "{} {}: {hash:016x} ({events} events, {faults} faults, {acknowledged}/{numbered} MTRs, {commits} commits, {in_doubt} in doubt, {reads} reads, {waited} locks waited for, {given_up} given up, {opened} recoveries, {boots} starts, {compared} pages compared)",
+        "{} {}: {hash:016x} ({events} lines of {handled} events, {faults} faults, {acknowledged}/{numbered} MTRs, {commits} commits, {in_doubt} in doubt, {reads} reads, {waited} locks waited for, {given_up} given up, {opened} recoveries, {boots} starts, {compared} pages compared, {given} given)",
         config.kind.name(),
         config.seed
     )

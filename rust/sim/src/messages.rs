@@ -7,7 +7,8 @@ use aurora_proto::{Ack, Answer, Ask, Inventory, Job, NodeId, Summary};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::Export;
 
-use crate::database::{NoPage, TaskId};
+use crate::database::TaskId;
+use crate::reads::NoPage;
 use crate::session::Response;
 
 /// An instance: a writer, or one that recovers in order to become the writer. Several may be alive at once, which is

@@ -40,6 +40,10 @@ impl Machine {
         } else {
             &*copy.state().history
         };
+        // Below the collection floor there are pages where there were records. They are of the whole group, so one answer is to
+        // be enough.
+        let by_pages = ask.gap.after < store.floor();
+        let give_bytes = if by_pages { u64::MAX } else { give_bytes };
         // The store may stop at its limit, so the answer speaks for what was read and no further; and where that is only
         // what never happened, reading goes on.
         let (mut records, mut read_upto) = (Vec::new(), ask.gap.after);
@@ -55,7 +59,7 @@ impl Machine {
         }
         let hint = copy.state().vdl_hint;
         let answer = gossip::answer(&ask, history, hint, records, read_upto, give_bytes as usize);
-        if ask.gap.after >= store.floor() {
+        if !by_pages {
             let message = ToNode::Answer(answer);
             return outs.push(Out::Peer {
                 to: asker,
@@ -63,7 +67,6 @@ impl Machine {
                 message,
             });
         }
-        // Below the collection floor there are pages where there were records.
         match export(store, ask.pg, segment_pages) {
             Ok(exports) => {
                 let message = ToNode::Hydrate {

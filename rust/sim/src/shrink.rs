@@ -4,7 +4,8 @@
 //! still fail are found by halving; the same for the time at which faults end.
 
 use crate::config::Config;
-use crate::world::{Report, World};
+use crate::report::Report;
+use crate::world::World;
 
 /// Runs at most so many worlds to find a smaller one.
 const TRIES: u32 = 24;

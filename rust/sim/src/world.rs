@@ -9,14 +9,16 @@ use aurora_redo::PgId;
 
 use crate::config::{Config, Kind, NODES, Planted};
 use crate::database::Base;
+use crate::effort::Effort;
 use crate::faults::{End, Process};
-use crate::instance::{Instance, Phase, Send, Step};
-use crate::machine::{CLUSTER, Machine, Out, node_dir};
-use crate::messages::{Event, InstanceId, ToInstance, ToNode};
+use crate::instance::{Instance, Phase, Step};
+use crate::machine::{CLUSTER, Machine, node_dir};
+use crate::messages::{Event, InstanceId};
 use crate::meta::SimMeta;
 use crate::model::{Model, Table};
-use crate::net::{Net, Way};
+use crate::net::Net;
 use crate::queue::Queue;
+use crate::report::Report;
 use crate::rng::Rng;
 use crate::session::Hub;
 use crate::trace::Trace;
@@ -25,39 +27,6 @@ use crate::trace::Trace;
 pub const ORIGIN: VolumeId = VolumeId(1);
 /// After the faults have ended, everything must have come to rest within this.
 const REST_US_MAX: u64 = 2_000_000;
-
-/// What a run came to.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// Hash of everything that happened.
-    pub hash: u64,
-    /// Events.
-    pub events: u64,
-    /// MTRs that were numbered.
-    pub numbered: usize,
-    /// MTRs that were acknowledged.
-    pub acknowledged: usize,
-    /// Recoveries that opened the volume.
-    pub opened: u64,
-    /// Starts of machines after crashes.
-    pub boots: u64,
-    /// Page versions that were compared with the model.
-    pub compared: u64,
-    /// Things that went wrong with the world by design.
-    pub faults: u64,
-    /// Commits that clients were told of, those of which they never knew, and whole tables that they read.
-    pub clients: [u64; 3],
-    /// Waits for locks that came, and those that were given up: too late, or a circle.
-    pub locks: [u64; 2],
-    /// Virtual time at the end.
-    pub now_us: u64,
-    /// What went wrong.
-    pub failure: Option<String>,
-    /// What happened, line by line, if it was kept.
-    pub trace: String,
-}
 
 /// Everything there is.
 #[derive(Debug)]
@@ -84,6 +53,7 @@ pub struct World {
     pub(crate) ends: BTreeMap<u64, End>,
     pub(crate) ends_begun: u64,
     pub(crate) paused: BTreeMap<Process, u64>,
+    effort: Effort,
     failure: Option<String>,
 }
 
@@ -108,7 +78,7 @@ impl World {
             aurora_page::planted::set(None);
             Report {
                 failure: Some(format!("panicked: {}", text.unwrap_or_default())),
-                ..blank_report(seed)
+                ..Report::blank(seed)
             }
         })
     }
@@ -168,12 +138,13 @@ impl World {
             harmed: NodeSet::EMPTY,
             incarnations: (0..NODES).map(|n| (NodeId(n), 1)).collect(),
             ending: false,
-            report: blank_report(config.seed),
+            report: Report::blank(config.seed),
             commit_us: 1_000_000,
             base: None,
             ends: BTreeMap::new(),
             ends_begun: 0,
             paused: BTreeMap::new(),
+            effort: Effort::default(),
             failure: None,
             config,
         };
@@ -197,6 +168,7 @@ impl World {
         self.report.numbered = self.model.mtrs().count();
         self.report.acknowledged = self.model.mtrs().filter(|mtr| mtr.acknowledged).count();
         self.report.now_us = self.queue.now_us();
+        self.report.effort = [self.effort.events, self.effort.pages];
         if let Some(base) = &self.base {
             let hub = &base.hub;
             self.report.clients = [hub.commits.get(), hub.in_doubt.get(), hub.reads.get()];
@@ -219,6 +191,9 @@ impl World {
     }
 
     fn on_event(&mut self, event: Event) {
+        if let Some(what) = self.effort.spend(&event) {
+            return self.fail(what);
+        }
         if let Some(until) = self.stands_still(&event) {
             return self.queue.after(until - self.queue.now_us(), event);
         }
@@ -250,155 +225,7 @@ impl World {
         }
     }
 
-    fn on_node_message(&mut self, node: NodeId, from: InstanceId, message: ToNode) {
-        let machine = self.home[&node];
-        if !self.machines[machine].up {
-            return;
-        }
-        self.note(format_args!("{node} <- {from} {}", message.name()));
-        let outs = self.machines[machine].handle(node, from, message);
-        self.route(machine, Some(node), outs);
-        self.schedule_sync(machine);
-    }
-
-    fn schedule_sync(&mut self, machine: usize) {
-        let Machine {
-            pending,
-            boot,
-            syncing,
-            ..
-        } = &mut self.machines[machine];
-        if !pending.is_empty() && !*syncing {
-            *syncing = true;
-            let event = Event::Sync {
-                machine,
-                boot: *boot,
-            };
-            let delay = self.work.between(20, 400) * self.machines[machine].slow;
-            self.queue.after(delay, event);
-        }
-    }
-
-    fn on_sync(&mut self, machine: usize, boot: u64) {
-        let running = &mut self.machines[machine];
-        if !running.up || running.boot != boot {
-            return;
-        }
-        running.syncing = false;
-        let outs = running.sync();
-        self.note(format_args!("m{machine} syncs, {} answers", outs.len()));
-        self.route(machine, None, outs);
-        self.schedule_sync(machine);
-    }
-
-    pub(crate) fn route(&mut self, machine: usize, sender: Option<NodeId>, outs: Vec<Out>) {
-        for out in outs {
-            match out {
-                Out::Reply { to, node, message } => {
-                    if self.net.is_isolated(to) {
-                        continue;
-                    }
-                    for delay in self.net.arrivals(node, Way::Out) {
-                        let message = message.clone();
-                        self.queue
-                            .after(delay, Event::ToInstance { to, node, message });
-                    }
-                }
-                Out::Peer { to, from, message } => {
-                    if sender.is_some_and(|node| self.net.is_cut(node)) {
-                        continue;
-                    }
-                    for delay in self.net.arrivals(to, Way::In) {
-                        let message = message.clone();
-                        self.queue.after(
-                            delay,
-                            Event::ToNode {
-                                node: to,
-                                from,
-                                message,
-                            },
-                        );
-                    }
-                }
-                Out::Violation(what) => self.fail(what),
-                Out::Note(what) => self.note(format_args!("{what}")),
-                Out::Failed(what) => {
-                    self.note(format_args!("m{machine} fails: {what}"));
-                    return self.crash(machine);
-                }
-            }
-        }
-    }
-
-    /// Sends on behalf of an instance.
-    pub(crate) fn send(&mut self, from: InstanceId, sends: Vec<Send>) {
-        if self.net.is_isolated(from) {
-            return;
-        }
-        for (node, message) in sends {
-            for delay in self.net.arrivals(node, Way::In) {
-                let message = message.clone();
-                self.queue.after(
-                    delay,
-                    Event::ToNode {
-                        node,
-                        from,
-                        message,
-                    },
-                );
-            }
-        }
-    }
-
-    fn on_instance_message(&mut self, to: InstanceId, node: NodeId, message: ToInstance) {
-        let Some(instance) = self
-            .instances
-            .get_mut(&to)
-            .filter(|instance| instance.lives())
-        else {
-            return;
-        };
-        let (step, what) = match message {
-            ToInstance::Ack(ack) => (
-                instance.on_ack(node, &ack),
-                format!("ack {} {} e{}", ack.pg, ack.scl, ack.epoch),
-            ),
-            ToInstance::Inventory(inventory) => {
-                let what = format!(
-                    "inventory {} scl {} hint {}",
-                    inventory.pg, inventory.scl, inventory.vdl_hint
-                );
-                (instance.on_inventory(inventory), what)
-            }
-            ToInstance::Stale { epoch } => {
-                instance.on_stale(epoch);
-                (Step::Nothing, format!("has promised e{epoch}"))
-            }
-            ToInstance::Installed { epoch } => {
-                if epoch == instance.epoch
-                    && let Some(writing) = instance.writing()
-                {
-                    writing.uninstalled.remove(node);
-                }
-                (Step::Nothing, format!("has installed e{epoch}"))
-            }
-            ToInstance::NotInstalled => {
-                if let Some(writing) = instance.writing() {
-                    writing.uninstalled.insert(node);
-                }
-                (Step::Nothing, "has not installed".to_owned())
-            }
-            ToInstance::Page { read, page } => {
-                let what = page.as_ref().err().copied();
-                self.note(format_args!("{to} <- {node} read {read} {what:?}"));
-                return self.on_page(node, read, page);
-            }
-        };
-        self.note(format_args!("{to} <- {node} {what}"));
-        self.on_step(to, step);
-    }
-
-    fn on_step(&mut self, id: InstanceId, step: Step) {
+    pub(crate) fn on_step(&mut self, id: InstanceId, step: Step) {
         match step {
             Step::Nothing => {}
             Step::Note(what) => self.note(format_args!("{what}")),
@@ -548,23 +375,4 @@ fn first_manifest(config: &Config) -> Manifest {
         manifest.pgs.push(manifest.pgs[0].clone());
     }
     manifest
-}
-
-fn blank_report(seed: u64) -> Report {
-    Report {
-        seed,
-        hash: 0,
-        events: 0,
-        numbered: 0,
-        acknowledged: 0,
-        opened: 0,
-        boots: 0,
-        compared: 0,
-        faults: 0,
-        clients: [0; 3],
-        locks: [0; 2],
-        now_us: 0,
-        failure: None,
-        trace: String::new(),
-    }
 }
