@@ -60,6 +60,7 @@ mod open;
 mod options;
 mod osdisk;
 mod readonly;
+mod rebuild;
 mod recover;
 mod removals;
 mod repair;

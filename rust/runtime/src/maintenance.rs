@@ -25,6 +25,7 @@ use crate::node::Node;
 use crate::recover;
 use crate::repair::Repair;
 use crate::status::BackgroundStatus;
+use crate::volume::GONE;
 use crate::waiters::Parker;
 
 /// How often there is a look at what is to be done.
@@ -154,6 +155,7 @@ impl Shared {
         self.find_lost();
         self.prepare_and_flush();
         self.volume.flush_pending();
+        self.rebuild_lost(false);
         turn.ahead = turn.ahead.saturating_sub(budget);
         let repaired = if turn.ahead == 0 {
             self.repair_some(budget)
@@ -182,9 +184,15 @@ impl Shared {
     pub(crate) fn repair_all(&self) -> Result<(), Error> {
         let _work = self.working()?;
         self.find_lost();
-        self.repair_pending()?;
+        // Once for what the others lack, once for who is lost, once to see that it is done.
+        for _ in 0..2 {
+            self.gossip();
+            self.rebuild_lost(true);
+            self.repair_pending()?;
+        }
         self.gossip();
         self.repair_damage();
+        self.rebuild_lost(true);
         Ok(())
     }
 
@@ -199,22 +207,27 @@ impl Shared {
 
     /// Notices directories that are gone while nothing is committed.
     pub(crate) fn find_lost(&self) {
-        for node in self.living().filter(|node| !node.is_alive()) {
-            self.volume.lose(node);
+        for node in self.living() {
+            if !node.is_alive() {
+                self.volume.lose(&node, GONE);
+            }
         }
     }
 
-    pub(crate) fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.volume.nodes.iter().filter(|node| !node.is_lost())
+    /// The nodes that can be read.
+    pub(crate) fn living(&self) -> Vec<Arc<Node>> {
+        let nodes = self.volume.nodes();
+        let living = nodes.iter().filter(|node| !node.is_lost());
+        living.cloned().collect()
     }
 
     /// Keeps spare log files ready and the log within its bound.
     pub(crate) fn prepare_and_flush(&self) {
         for device in &self.volume.devices {
-            if let Err(error) = device.log.prepare() {
+            if let Err(error) = device.log().prepare() {
                 self.maintenance.note(error);
             }
-            if device.log.used_bytes() >= FLUSH_AT_BYTES
+            if device.log().used_bytes() >= FLUSH_AT_BYTES
                 && let Err(error) = self.flush(device)
             {
                 self.maintenance.note(error);
@@ -224,10 +237,8 @@ impl Shared {
 
     /// Puts what the nodes of a device hold in memory into layers, then gives up that part of the log.
     pub(crate) fn flush(&self, device: &Device) -> Result<(), Error> {
-        let nodes: Vec<_> = self
-            .living()
-            .filter(|node| device.nodes.contains(node.id()))
-            .collect();
+        let mut nodes = self.living();
+        nodes.retain(|node| device.nodes.contains(node.id()));
         let (position, states) = {
             // Everything before a position that is read under this lock has reached the page stores.
             let _io = device.io_unless_stalled()?;
@@ -242,7 +253,7 @@ impl Shared {
                     node.states()
                 })
                 .collect();
-            (device.log.position(), states)
+            (device.log().position(), states)
         };
         for (node, (states, unsettled)) in nodes.iter().zip(&states) {
             match node.store.flush_settled(states, *unsettled) {
@@ -254,12 +265,12 @@ impl Shared {
                 Err(error @ StoreError::Full { .. }) => return Err(error.into()),
                 Err(error) => {
                     // A node that cannot write its layers has lost them; its peers have theirs.
-                    self.volume.lose(node);
+                    self.volume.lose(node, &error.to_string());
                     self.maintenance.note(error);
                 }
             }
         }
-        Ok(device.log.trim(position)?)
+        Ok(device.log().trim(position)?)
     }
 
     /// What collection must keep.
@@ -282,7 +293,7 @@ impl Shared {
     /// Compacts and collects each node within its share of the budget.
     fn rewrite(&self, budget: u64) {
         let roots = self.roots();
-        let share = budget / self.volume.nodes.len().max(1) as u64;
+        let share = budget / self.volume.nodes().len().max(1) as u64;
         for node in self.living() {
             let written = node.store.compact(share, &roots).and_then(|compacted| {
                 node.store
@@ -301,7 +312,7 @@ impl Shared {
     }
 
     fn scrub(&self, budget: u64, turn: &mut Turn) {
-        let nodes: Vec<_> = self.living().collect();
+        let nodes = self.living();
         let Some(node) = nodes.get(turn.scrub_next % nodes.len().max(1)) else {
             return;
         };
@@ -321,8 +332,14 @@ impl Shared {
         }
     }
 
+    fn peers(&self, node: &Node) -> Vec<Arc<Node>> {
+        let mut peers = self.living();
+        peers.retain(|peer| peer.id() != node.id());
+        peers
+    }
+
     fn refetch_blob(&self, node: &Node, blob: BlobId) {
-        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+        for peer in self.peers(node) {
             if let Ok(pages) = peer.store.blob_pages(blob) {
                 match node.store.put_blob(blob, self.volume.epoch(), &pages) {
                     Ok(_) => return,
@@ -347,7 +364,7 @@ impl Shared {
             {
                 continue;
             }
-            let refetched = self.fetch_from_peers(node, page..=page, |exports| {
+            let refetched = self.fetch_from_peers(&node, page..=page, |exports| {
                 exports
                     .iter()
                     .try_for_each(|export| node.store.import(export).map(drop))
@@ -356,7 +373,7 @@ impl Shared {
         }
         for node in self.living() {
             for damage in node.store.damage() {
-                if let Err(error) = self.repair_one(node, &damage) {
+                if let Err(error) = self.repair_one(&node, &damage) {
                     self.maintenance.note(error);
                 }
             }
@@ -377,11 +394,9 @@ impl Shared {
         take: impl Fn(&[Export]) -> Result<(), StoreError>,
     ) -> Result<(), Error> {
         let mut failed = None;
-        for peer in self
-            .living()
-            .filter(|peer| peer.id() != node.id() && self.knows_as_much(peer, node, &pages))
-        {
-            let fetched = exports_of(peer, &pages).and_then(|exports| {
+        let peers = self.peers(node).into_iter();
+        for peer in peers.filter(|peer| self.knows_as_much(peer, node, &pages)) {
+            let fetched = exports_of(&peer, &pages).and_then(|exports| {
                 for blob in exports.iter().flat_map(|export| &export.blobs) {
                     if node.store.blob_pages(*blob).is_err() {
                         node.store.put_blob(
@@ -419,16 +434,20 @@ impl Shared {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
             let complete = self.volume.pgcl(pg).min(self.volume.vdl());
             let behind = |node: &&Arc<Node>| node.acknowledges() && self.scl(node, pg) < complete;
-            let behind: Vec<_> = self.living().filter(behind).cloned().collect();
-            for node in behind
-                .iter()
-                .filter(|node| !self.maintenance.repairs(node.id()))
-            {
+            let living = self.living();
+            let behind: Vec<_> = living.iter().filter(behind).collect();
+            for node in behind.iter().filter(|node| !self.is_filled_by_pages(node)) {
                 if let Err(error) = self.gossip_to(node, pg) {
                     self.maintenance.note(error);
                 }
             }
         }
+    }
+
+    /// Whether a node gets its pages in the background: gossip would bring all of them at once.
+    fn is_filled_by_pages(&self, node: &Node) -> bool {
+        let waits = || self.rebuilds.waits(node.id());
+        self.maintenance.repairs(node.id()) || waits()
     }
 
     pub(crate) fn scl(&self, node: &Node, pg: PgId) -> Lsn {
@@ -441,7 +460,7 @@ impl Shared {
 
     fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
         let mut failed = None;
-        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+        for peer in self.peers(node) {
             let Some(summary) =
                 peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary))
             else {
@@ -480,7 +499,7 @@ impl Shared {
                 let volume = &self.volume;
                 match recover::hydrate(
                     &manifest,
-                    &volume.nodes,
+                    &volume.nodes(),
                     &volume.devices,
                     &job,
                     volume.vdl(),
@@ -490,7 +509,7 @@ impl Shared {
                         self.maintenance
                             .repaired_records
                             .fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
-                        volume.acknowledge_one(ack);
+                        volume.acknowledge_one(node, ack);
                     }
                     // Another peer may have it whole.
                     Err(error) => failed = Some(error),
@@ -519,6 +538,7 @@ impl Shared {
         let history = self.volume.history();
         let points = self
             .living()
+            .into_iter()
             .filter_map(|node| node.store.lsn_at(start_us, &history).ok().flatten());
         let Some(window_start) = points.map(|point| point.lsn).max() else {
             return Ok(());

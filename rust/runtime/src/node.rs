@@ -1,14 +1,21 @@
 //! A storage node inside this process: its page store and its copies of protection groups.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use aurora_page::Lsn;
 use aurora_proto::{Accepted, Ack, Copy, CopyState, Fresh, NodeId, NodeInfo, Refuse};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::{NodeStore, PersistedToken, StoreError};
 use parking_lot::Mutex;
+
+/// What became of a node that is lost.
+pub(crate) struct Loss {
+    pub(crate) at: Instant,
+    pub(crate) why: String,
+}
 
 /// One storage node.
 pub(crate) struct Node {
@@ -20,6 +27,8 @@ pub(crate) struct Node {
     /// By protection group; every node of an embedded cluster is a member of every group.
     copies: Mutex<Vec<Copy>>,
     lost: AtomicBool,
+    /// When it was found lost or silent first, and why.
+    loss: OnceLock<Loss>,
     /// Its log takes nothing more: it is read, and acknowledges nothing.
     silent: AtomicBool,
 }
@@ -39,6 +48,7 @@ impl Node {
             store,
             copies: Mutex::new(copies),
             lost: AtomicBool::new(false),
+            loss: OnceLock::new(),
             silent: AtomicBool::new(false),
         }
     }
@@ -58,13 +68,28 @@ impl Node {
     }
 
     /// The log of its device has failed: what the node has can be read, and it gets nothing more.
-    pub(crate) fn silence(&self) {
+    pub(crate) fn silence(&self, why: &str) {
+        self.remember(why);
         self.silent.store(true, Ordering::Release);
     }
 
     /// True when this call is the one that found the node lost.
-    pub(crate) fn lose(&self) -> bool {
+    pub(crate) fn lose(&self, why: &str) -> bool {
+        self.remember(why);
         !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    fn remember(&self, why: &str) {
+        let loss = || Loss {
+            at: Instant::now(),
+            why: why.to_owned(),
+        };
+        self.loss.get_or_init(loss);
+    }
+
+    /// When and why it was lost, if it was.
+    pub(crate) fn loss(&self) -> Option<&Loss> {
+        self.loss.get()
     }
 
     /// Whether the node's directory is still there; asked before every acknowledgement, for a node whose directory is gone is a
