@@ -54,6 +54,7 @@ mod load;
 mod lock;
 mod lockwait;
 mod maintenance;
+mod mend;
 mod metastore;
 mod node;
 mod open;

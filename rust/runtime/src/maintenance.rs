@@ -5,16 +5,15 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aurora_control::retention;
-use aurora_page::{Lsn, PageId};
+use aurora_page::Lsn;
 use aurora_proto::{Job, MetaStore, NodeId, Volume, gossip};
-use aurora_redo::{BlobId, History, PgId};
-use aurora_store::{Damage, Export, Roots, StoreError};
+use aurora_redo::{History, PgId};
+use aurora_store::{Roots, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
@@ -43,8 +42,6 @@ const FLOOR_EVERY_MIN: Duration = Duration::from_millis(200);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long a commit's token is kept: a day.
 const TOKEN_KEPT_US: i64 = 24 * 3600 * 1_000_000;
-/// Records a copy may get by gossip at a time.
-const GOSSIP_BYTES: usize = 4 << 20;
 
 /// What the maintenance thread has to do and has done.
 pub(crate) struct Maintenance {
@@ -332,103 +329,6 @@ impl Shared {
         }
     }
 
-    fn peers(&self, node: &Node) -> Vec<Arc<Node>> {
-        let mut peers = self.living();
-        peers.retain(|peer| peer.id() != node.id());
-        peers
-    }
-
-    fn refetch_blob(&self, node: &Node, blob: BlobId) {
-        for peer in self.peers(node) {
-            if let Ok(pages) = peer.store.blob_pages(blob) {
-                match node.store.put_blob(blob, self.volume.epoch(), &pages) {
-                    Ok(_) => return,
-                    Err(error) => self.maintenance.note(error),
-                }
-            }
-        }
-    }
-
-    /// Rebuilds damaged parts of layers from peers.
-    fn repair_damage(&self) {
-        for (id, page) in self.fetcher.take_damaged() {
-            let Some(node) = self.volume.node(id).filter(|node| !node.is_lost()) else {
-                continue;
-            };
-            // Where a layer is damaged, that layer is repaired.
-            if node
-                .store
-                .damage()
-                .iter()
-                .any(|damage| damage.pages.contains(&page))
-            {
-                continue;
-            }
-            let refetched = self.fetch_from_peers(&node, page..=page, |exports| {
-                exports
-                    .iter()
-                    .try_for_each(|export| node.store.import(export).map(drop))
-            });
-            refetched.unwrap_or_else(|error| self.maintenance.note(error));
-        }
-        for node in self.living() {
-            for damage in node.store.damage() {
-                if let Err(error) = self.repair_one(&node, &damage) {
-                    self.maintenance.note(error);
-                }
-            }
-        }
-    }
-
-    fn repair_one(&self, node: &Node, damage: &Damage) -> Result<(), Error> {
-        self.fetch_from_peers(node, damage.pages.clone(), |exports| {
-            node.store.repair(damage, exports)
-        })
-    }
-
-    /// Gives a node what a peer has of some pages, with the blobs that they refer to: the first peer from which all of it comes.
-    fn fetch_from_peers(
-        &self,
-        node: &Node,
-        pages: RangeInclusive<PageId>,
-        take: impl Fn(&[Export]) -> Result<(), StoreError>,
-    ) -> Result<(), Error> {
-        let mut failed = None;
-        let peers = self.peers(node).into_iter();
-        for peer in peers.filter(|peer| self.knows_as_much(peer, node, &pages)) {
-            let fetched = exports_of(&peer, &pages).and_then(|exports| {
-                for blob in exports.iter().flat_map(|export| &export.blobs) {
-                    if node.store.blob_pages(*blob).is_err() {
-                        node.store.put_blob(
-                            *blob,
-                            self.volume.epoch(),
-                            &peer.store.blob_pages(*blob)?,
-                        )?;
-                    }
-                }
-                take(&exports)
-            });
-            match fetched {
-                Ok(()) => return Ok(()),
-                Err(error) => failed = Some(error),
-            }
-        }
-        Err(failed.map_or_else(|| self.volume.quorum_lost(), Error::from))
-    }
-
-    /// Whether a peer has all that a node says it has of some pages: what a peer that is behind gives in the place of a damaged
-    /// part would make the node forget what it has acknowledged.
-    fn knows_as_much(&self, peer: &Node, node: &Node, pages: &RangeInclusive<PageId>) -> bool {
-        let geometry = self.volume.geometry();
-        let last = geometry
-            .segment_of(*pages.end())
-            .min(self.volume.segments().saturating_sub(1));
-        let mut groups = geometry.segment_of(*pages.start())..=last;
-        // What is above the VDL is in the log, and in no layer that could be damaged but for a moment.
-        let vdl = self.volume.vdl();
-        groups.all(|pg| self.scl(peer, PgId(pg as u32)) >= self.scl(node, PgId(pg as u32)).min(vdl))
-    }
-
     /// Gives each copy that lacks records what a peer has of them.
     fn gossip(&self) {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
@@ -568,18 +468,4 @@ impl Shared {
             self.maintenance.note(error);
         }
     }
-}
-
-/// Everything that a peer has of some pages.
-fn exports_of(peer: &Node, pages: &RangeInclusive<PageId>) -> Result<Vec<Export>, StoreError> {
-    let mut exports = Vec::new();
-    let mut next = Some(*pages.start());
-    while let Some(page) = next {
-        let export = peer
-            .store
-            .export(page..=*pages.end(), GOSSIP_BYTES as u64)?;
-        next = export.next;
-        exports.push(export);
-    }
-    Ok(exports)
 }

@@ -1,7 +1,7 @@
 //! A storage node inside this process: its page store and its copies of protection groups.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -27,6 +27,8 @@ pub(crate) struct Node {
     /// By protection group; every node of an embedded cluster is a member of every group.
     copies: Mutex<Vec<Copy>>,
     lost: AtomicBool,
+    /// Looks in a row at which it did not take what would mend it.
+    refused: AtomicU32,
     /// When it was found lost or silent first, and why.
     loss: OnceLock<Loss>,
     /// Its log takes nothing more: it is read, and acknowledges nothing.
@@ -48,6 +50,7 @@ impl Node {
             store,
             copies: Mutex::new(copies),
             lost: AtomicBool::new(false),
+            refused: AtomicU32::new(0),
             loss: OnceLock::new(),
             silent: AtomicBool::new(false),
         }
@@ -77,6 +80,16 @@ impl Node {
     pub(crate) fn lose(&self, why: &str) -> bool {
         self.remember(why);
         !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    /// It did not take what would mend it; for how many looks in a row, this one included.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// It has no damage that it refuses to have mended.
+    pub(crate) fn mended(&self) {
+        self.refused.store(0, Ordering::Relaxed);
     }
 
     fn remember(&self, why: &str) {

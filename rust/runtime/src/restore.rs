@@ -225,6 +225,50 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+        // The log goes on across a loss while the cluster is open: each making of the node has its own part of it.
+        let anew = |incarnation| LogEntry::Anew {
+            node: NODE,
+            incarnation,
+        };
+        let other = LogEntry::Anew {
+            node: NodeId(1),
+            incarnation: 9,
+        };
+        let log = [
+            fence(5),
+            batch(1, 5),
+            anew(2),
+            batch(2, 5),
+            other,
+            anew(2),
+            batch(3, 5),
+            anew(3),
+            batch(4, 5),
+        ];
+        let of = |incarnation, epoch| {
+            let part = since(&log, NODE, incarnation, epoch);
+            let batches = part.iter().filter_map(|entry| match entry {
+                LogEntry::Batch { batch, .. } => Some(batch.last_lsn().0),
+                _ => None,
+            });
+            batches.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(1, 5),
+            [1],
+            "it came back before the manifest knew another"
+        );
+        assert_eq!(
+            of(2, 5),
+            [3],
+            "what an attempt before it got went with its directory"
+        );
+        assert_eq!(of(3, 5), [4]);
+        assert_eq!(
+            of(3, 7),
+            [4],
+            "states of a later epoch, without a fence of their own"
+        );
         // The same log is all that there is of a node that was always there.
         let identity = NodeIdentity {
             incarnation: 1,
