@@ -29,6 +29,8 @@ class NodeStatus:
     """How many layers it reads from."""
     complete_to: int
     """The LSN up to which it has every record."""
+    progress: float | None
+    """How much of what its peers have it has by now, from 0 to 1, while it is made anew and filled; ``None`` otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,13 @@ class Event:
     time: dt.datetime
     """When."""
     what: str
-    """What: ``failover``, ``replica added``, ..."""
+    """What: ``failover``, ``replica added``, ``node lost``, ``node repaired``, ``node repair failed``, ..."""
     who: str
     """The instance or node."""
     detail: str | None
     """More, in words."""
     took_s: float | None
-    """How long it took; of a failover, for how long nobody could write."""
+    """How long it took; of a failover, for how long nobody could write; of a repair, since the node was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +192,10 @@ class Status:
         width = max((len(f"{node.az} {node.path}") for node in self.nodes), default=0)
         for node in self.nodes:
             place = f"{node.az} {node.path}".ljust(width)
+            filled = "" if node.progress is None else f", {node.progress:.0%} filled"
             lines.append(
                 f"  node {node.id}    {place}  {node.state:<9}  {size(node.bytes):>10}"
-                f" in {node.layers} layers, complete to {node.complete_to:,}"
+                f" in {node.layers} layers, complete to {node.complete_to:,}{filled}"
             )
         return "\n".join(lines)
 

@@ -13,5 +13,5 @@ pub mod repair;
 pub mod retention;
 
 pub use promotion::{CLASSES, Candidate, Detector, TIER_MAX, choose, class_rank};
-pub use repair::{Opening, Policy, Seen, Step, opening, repair_steps};
+pub use repair::{Opening, Policy, Seen, Step, opening, renewals, repair_steps};
 pub use retention::{Roots, collection_floor, forget_before_us};

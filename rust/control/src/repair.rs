@@ -104,7 +104,30 @@ fn anew(info: &NodeInfo) -> Replacement {
     }
 }
 
-/// One step of a repair while the cluster runs. Membership steps are made by CAS, in the order that
+/// Which lost nodes of a running cluster are made anew in their places, from what was seen of all that are lost: those on a device
+/// that is there, as long as the nodes that stay are a write quorum of every group. Not before [`Writer::settled`] says that the
+/// quorum of the others has everything, once nothing that the lost ones said counts any more.
+///
+/// [`Writer::settled`]: aurora_proto::Writer::settled
+pub fn renewals(manifest: &Manifest, lost: &[(NodeId, Seen)]) -> Vec<Replacement> {
+    let gone: NodeSet = lost.iter().map(|(id, _)| *id).collect();
+    let living = manifest.members().difference(gone);
+    let write = |pg: &Membership| pg.settled() && pg.write_quorum().satisfied(living);
+    if !manifest.pgs.iter().all(write) {
+        return Vec::new();
+    }
+    let there = |info: &&NodeInfo| {
+        lost.contains(&(
+            info.id,
+            Seen::Lost {
+                device: info.device,
+            },
+        ))
+    };
+    manifest.nodes.iter().filter(there).map(anew).collect()
+}
+
+/// One step of a repair by another node while the cluster runs. Membership steps are made by CAS, in the order that
 /// `aurora_proto::membership` describes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -309,6 +332,29 @@ mod tests {
             opening(&m, &seen[..2], rebuild),
             Opening::Refuse { .. }
         ));
+    }
+
+    #[test]
+    fn what_is_lost_while_running_is_made_anew_where_it_was() {
+        let m = manifest();
+        let renewed = |m: &Manifest, seen: &[(NodeId, Seen)]| -> Vec<(u16, u64)> {
+            let renewals = renewals(m, seen);
+            renewals
+                .iter()
+                .map(|r| (r.lost.0, r.with.incarnation))
+                .collect()
+        };
+        let at = |id: u16, device| (NodeId(id), Seen::Lost { device });
+        assert_eq!(renewed(&m, &[]), []);
+        assert_eq!(renewed(&m, &[at(4, 3)]), [(4, 4)]);
+        assert_eq!(renewed(&m, &[at(4, 3), at(5, 3)]), [(4, 4), (5, 4)]);
+        assert_eq!(renewed(&m, &[at(4, 9), at(5, 3)]), [(5, 4)]);
+        assert_eq!(renewed(&m, &[(NodeId(4), Seen::Unknown)]), []);
+        let three = [at(0, 1), at(4, 3), at(5, 3)];
+        assert_eq!(renewed(&m, &three), [], "the others are no write quorum");
+        let mut moving = m.clone();
+        moving.pgs[0] = m.pgs[0].begin_replace(NodeId(5), NodeId(6)).unwrap();
+        assert_eq!(renewed(&moving, &[at(4, 3)]), [], "one thing at a time");
     }
 
     #[test]

@@ -99,6 +99,18 @@ impl Copy {
         copy
     }
 
+    /// Gives its tickets out above this one. What comes back late for the copy that was in its place is then of no ticket of its own.
+    #[must_use]
+    pub fn with_tickets_above(mut self, ticket: u64) -> Copy {
+        self.last_ticket = self.last_ticket.max(ticket);
+        self
+    }
+
+    /// The newest ticket that was given out.
+    pub fn last_ticket(&self) -> u64 {
+        self.last_ticket
+    }
+
     /// Its group, node, epoch, History, SCL and VDL hint.
     pub fn state(&self) -> &CopyState {
         &self.state

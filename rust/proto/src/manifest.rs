@@ -381,6 +381,17 @@ impl Manifest {
         next
     }
 
+    /// These nodes were made anew in their places: whatever is found there of an earlier making speaks for nobody. To be written only
+    /// when the quorum of the others has everything (`Writer::settled`).
+    #[must_use]
+    pub fn renewed(&self, nodes: &[NodeInfo]) -> Manifest {
+        let renewed = |info: &NodeInfo| {
+            let same = nodes.iter().find(|new| new.id == info.id);
+            same.unwrap_or(info).clone()
+        };
+        self.with_nodes(self.nodes.iter().map(renewed).collect())
+    }
+
     /// Leaves what happened after `at`, and keeps it as abandoned, closed at the present `vdl`. Takes a new epoch.
     pub fn backtracked(&self, at: Lsn, vdl: Lsn, now_us: i64) -> Result<Manifest, EditError> {
         let history = self.history.clone();

@@ -364,6 +364,17 @@ impl Writer {
         }
     }
 
+    /// What these members have acknowledged counts no more: their copies are lost, and empty ones are to come in their places. What is
+    /// durable stays so; it is the quorum of the others from now on that has to have it, which [`Writer::settled`] tells.
+    pub fn forget(&mut self, nodes: NodeSet) {
+        for pg in &mut self.pgs {
+            let slots = pg.scls.iter_mut();
+            slots
+                .filter(|(node, _)| nodes.contains(*node))
+                .for_each(|(_, scl)| *scl = Lsn::NONE);
+        }
+    }
+
     fn missing(&self) -> NodeSet {
         let blocked = self.pgs.iter().filter(|pg| pg.blocked);
         blocked.fold(NodeSet::EMPTY, |set, pg| {
@@ -389,7 +400,8 @@ impl Writer {
     }
 
     /// Has the write quorum of the present members everything that counts as complete? A joint membership may be
-    /// written to the manifest once it has, and not before: only then does each of its read quorums find everything.
+    /// written to the manifest once it has, and not before: only then does each of its read quorums find everything. The same holds
+    /// for a member that is made anew in its place, after [`Writer::forget`].
     pub fn settled(&self, pg: PgId) -> bool {
         self.pgs
             .get(pg.0 as usize)

@@ -1,5 +1,7 @@
 //! Random traffic, a crash, a recovery that itself crashes at any step, a zombie writer beside it, and again.
 //!
+//! Between two MTRs nodes are lost and made anew in their places, as soon as the writer says that the others have everything [14].
+//!
 //! Checked: every acknowledged commit is in the History and on a write quorum after each recovery [10][11]; the old
 //! writer makes nothing durable after the fence that the recovery has not counted [12].
 
@@ -36,6 +38,8 @@ struct Life {
     traffic: Vec<(Vec<u32>, Vec<[Fate; 6]>)>,
     /// Copies complete each other between MTRs: nodes that take part.
     gossip: Vec<u8>,
+    /// Nodes that are lost while the writer goes on, before the MTR of this number, and are to be made anew.
+    renewed: Vec<(usize, Vec<u16>)>,
     /// Nodes whose disks are lost with the crash, and which are created anew.
     lost: Vec<u16>,
     /// Nodes that cannot be reached by the recovery and keep what they have: with the lost ones at most three.
@@ -55,7 +59,16 @@ fn life() -> impl Strategy<Value = Life> {
     );
     (
         prop::collection::vec(mtr, 0..12),
-        prop::collection::vec(any::<u8>(), 0..3),
+        (
+            prop::collection::vec(any::<u8>(), 0..3),
+            prop::collection::vec(
+                (
+                    0..12usize,
+                    prop::sample::subsequence((0..6u16).collect::<Vec<_>>(), 1..=2),
+                ),
+                0..3,
+            ),
+        ),
         (
             prop::sample::subsequence((0..6u16).collect::<Vec<_>>(), 0..=3).prop_shuffle(),
             0..=2usize,
@@ -65,11 +78,12 @@ fn life() -> impl Strategy<Value = Life> {
         prop::collection::vec((0..GROUPS, 0..6u16), 0..8),
     )
         .prop_map(
-            |(traffic, gossip, (mut lost, absent), alive, crashes, zombie)| {
+            |(traffic, (gossip, renewed), (mut lost, absent), alive, crashes, zombie)| {
                 let absent = lost.split_off(lost.len().saturating_sub(absent));
                 Life {
                     traffic,
                     gossip,
+                    renewed,
                     lost,
                     absent,
                     alive,
@@ -119,7 +133,9 @@ impl World {
     }
 
     fn traffic(&mut self, life: &Life) {
-        for (groups, fates) in &life.traffic {
+        for (number, (groups, fates)) in life.traffic.iter().enumerate() {
+            let renewed = life.renewed.iter().filter(|(before, _)| *before == number);
+            renewed.for_each(|(_, ids)| self.renew(ids));
             let Ok(numbered) = self.writer.append(mtr(groups)) else {
                 break;
             };
@@ -136,6 +152,25 @@ impl World {
             }
         }
         self.acknowledge();
+    }
+
+    /// Nodes are lost. Where the others have everything without them, empty ones are members in their places from now on; where they
+    /// have not, the lost ones come back as they were.
+    fn renew(&mut self, ids: &[u16]) {
+        self.writer.forget(nodes(ids.iter().copied()));
+        if !(0..GROUPS).all(|pg| self.writer.settled(PgId(pg))) {
+            return;
+        }
+        self.incarnation += 1;
+        let incarnation = self.incarnation;
+        let infos: Vec<_> = ids.iter().map(|&id| node_info(id, incarnation)).collect();
+        self.manifest = self.manifest.renewed(&infos);
+        let (epoch, history) = (self.manifest.epoch, self.manifest.history.clone());
+        for pg in (0..GROUPS).map(PgId) {
+            for &id in ids {
+                *self.replica(pg, id) = Replica::new(pg, NodeId(id), epoch, &history);
+            }
+        }
     }
 
     fn acknowledge(&mut self) {

@@ -52,6 +52,7 @@ fn nodes<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyList>> 
         out.set_item("bytes", node.bytes)?;
         out.set_item("layers", node.layers)?;
         out.set_item("complete_to", node.complete_to.0)?;
+        out.set_item("progress", node.progress)?;
         nodes.append(out)?;
     }
     Ok(nodes)

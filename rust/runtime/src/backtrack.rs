@@ -243,9 +243,9 @@ impl Shared {
         };
         let complete = &manifest.abandoned[*past].complete;
         let same = |node: &Node| complete.contains(&(node.id(), node.info.incarnation));
-        let nodes = self.volume.nodes.iter().filter(|node| node.acknowledges());
-        nodes
-            .filter(|node| same(node))
+        let nodes = self.volume.nodes();
+        let here = nodes.iter().filter(|node| node.acknowledges());
+        here.filter(|node| same(node))
             .map(|node| node.id())
             .collect()
     }
@@ -451,7 +451,7 @@ impl Shared {
     ) -> Result<Option<CommitPoint>, Error> {
         let (mut best, mut answered, mut failed) = (None, false, None);
         for node in self.living() {
-            match question(node) {
+            match question(&node) {
                 Ok(found) => {
                     answered = true;
                     best = match (best, found) {
@@ -489,7 +489,10 @@ impl Shared {
         if let Some(chosen) = self.window_chosen() {
             return chosen;
         }
-        let layers = self.living().flat_map(|node| node.store.layers());
+        let layers = self
+            .living()
+            .into_iter()
+            .flat_map(|node| node.store.layers());
         let deltas = layers.filter(|layer| layer.kind == LayerKind::Delta);
         let used: u64 = deltas.map(|layer| layer.bytes).sum();
         let free = self.disk.free_bytes(&self.dir).unwrap_or(u64::MAX);

@@ -95,8 +95,9 @@ impl Branching<'_> {
                     groups.all(|(pg, copy)| copy.scl() >= volume.tail(pg))
                 })
         };
-        let nodes = volume.nodes.iter().filter(has_all);
-        nodes
+        let nodes = volume.nodes();
+        let complete = nodes.iter().filter(has_all);
+        complete
             .map(|node| (node.id(), node.info.incarnation))
             .collect()
     }
@@ -148,7 +149,7 @@ impl Branching<'_> {
                 replica.take(at);
             }
             shared.volume.switch(history.clone(), || {
-                install(&next, &history, at, prepared, &shared.volume.nodes)
+                install(&next, &history, at, prepared, &shared.volume.nodes())
             });
         });
         shared.volume.stream.rebranch(at);
@@ -178,7 +179,7 @@ impl Branching<'_> {
     fn silence(&self, nodes: NodeSet) {
         for id in nodes {
             if let Some(node) = self.shared.volume.node(id) {
-                node.silence();
+                node.silence("its log failed");
             }
         }
     }
@@ -210,19 +211,16 @@ impl Branching<'_> {
             };
             copies.into_iter().map(of_copy).collect()
         };
-        volume.nodes.iter().map(of_node).collect()
+        volume.nodes().iter().map(of_node).collect()
     }
 
     /// Writes down what the copies know now: the links of their records no longer say it. Too few that could end the volume.
     fn settle(&self) -> Result<(), Error> {
         let shared = self.shared;
         let last = shared.volume.history().first_new_lsn().prev();
+        let nodes = shared.volume.nodes();
         std::thread::scope(|scope| {
-            let living = shared
-                .volume
-                .nodes
-                .iter()
-                .filter(|node| node.acknowledges());
+            let living = nodes.iter().filter(|node| node.acknowledges());
             let writes: Vec<_> = living
                 .map(|node| {
                     let write = || {
@@ -237,10 +235,10 @@ impl Branching<'_> {
                 match write.join() {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
+                        shared.volume.lose(node, &error.to_string());
                         shared.maintenance.note(error);
-                        shared.volume.lose(node);
                     }
-                    Err(_) => shared.volume.lose(node),
+                    Err(_) => shared.volume.lose(node, "writing its state panicked"),
                 }
             }
         });

@@ -172,7 +172,8 @@ impl Shared {
                     .all(|(pg, tail)| self.scl(node, pg) >= *tail)
             }
         };
-        let sources: Vec<_> = self.living().filter(has_all).cloned().collect();
+        let mut sources = self.living();
+        sources.retain(|node| has_all(&node));
         if sources.is_empty() {
             return Err(self.volume.quorum_lost());
         }

@@ -19,12 +19,14 @@ use crate::completions::CompletionQueue;
 use crate::fetch::Fetcher;
 use crate::instance::{Instance, InstanceSpec};
 use crate::instances::{CLASS_DEFAULT, Instances, ReplicaSpec, TIER_DEFAULT};
+use crate::load::Loading;
 use crate::lock::DirectoryLock;
 use crate::lockwait::{LOCK_TIMEOUT_DEFAULT, LockWaiters};
 use crate::maintenance::Maintenance;
 use crate::metastore::DirMetaStore;
 use crate::open;
 use crate::options::{OpenOptions, VOLUME_BYTES_MAX};
+use crate::rebuild::Rebuilds;
 use crate::recover::first_acks;
 use crate::scan::PqCounters;
 use crate::scan_cache::ScanCache;
@@ -59,6 +61,9 @@ pub(crate) struct Shared {
     pub(crate) meta: Mutex<Meta>,
     pub(crate) read_only: Option<String>,
     pub(crate) maintenance: Maintenance,
+    /// Nodes that are lost, and what is done about them.
+    pub(crate) rebuilds: Rebuilds,
+    pub(crate) loading: Loading,
     pub(crate) stop: AtomicBool,
     /// Held by whoever does background work: one at a time, and nobody once the cluster is closed.
     pub(crate) work: Mutex<()>,
@@ -180,6 +185,8 @@ impl Cluster {
             }),
             read_only: opened.read_only,
             maintenance: Maintenance::new(opened.jobs),
+            rebuilds: Rebuilds::default(),
+            loading: Loading::default(),
             stop: AtomicBool::new(false),
             work: Mutex::new(()),
             scans: ScanCache::new(scan_cache_bytes),
@@ -669,7 +676,7 @@ fn last_commit_us(volume: &EmbeddedVolume, history: &History) -> Result<i64, Err
     let mut failed = None;
     let mut answered = false;
     let mut last_us = i64::MIN;
-    for node in &volume.nodes {
+    for node in volume.nodes().iter() {
         match node.store.latest(history) {
             Ok(latest) => {
                 answered = true;

@@ -10,7 +10,7 @@ use aurora_page::Lsn;
 use aurora_proto::{Fresh, NodeSet};
 use aurora_redo::PgBatch;
 use aurora_store::{Appended, LogDevice, LogEntry, LogError};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::Error;
 use crate::node::Node;
@@ -34,7 +34,8 @@ pub(crate) struct Offered {
 
 /// One log device.
 pub(crate) struct Device {
-    pub(crate) log: LogDevice,
+    /// Another one after that of a node on a disk of its own was made anew.
+    log: RwLock<Arc<LogDevice>>,
     pub(crate) nodes: NodeSet,
     /// Held from the append to the end of the ingest: a position read under it has everything before it in the page stores.
     pub(crate) io: Mutex<()>,
@@ -50,7 +51,7 @@ impl Device {
     pub(crate) fn new(log: LogDevice) -> Device {
         let nodes = log.nodes();
         Device {
-            log,
+            log: RwLock::new(Arc::new(log)),
             nodes,
             io: Mutex::new(()),
             closed: AtomicBool::new(false),
@@ -69,7 +70,20 @@ impl Device {
                 reason,
             });
         }
-        self.log.append(entries)
+        self.log().append(entries)
+    }
+
+    /// The log as it is now.
+    pub(crate) fn log(&self) -> Arc<LogDevice> {
+        self.log.read().clone()
+    }
+
+    /// Another log in the place of one that was lost with its node: nothing that was meant for that one is written to it.
+    pub(crate) fn renew(&self, log: LogDevice) {
+        let _io = self.io.lock();
+        self.queue.lock().clear();
+        drop(self.take_held());
+        *self.log.write() = Arc::new(log);
     }
 
     /// Ends the device for this owner: when this returns, nothing is written any more.
@@ -85,7 +99,7 @@ impl Device {
                 io::ErrorKind::TimedOut,
                 format!("a write has taken longer than {STALLED:?}"),
             );
-            Error::io(self.log.dir(), source)
+            Error::io(self.log().dir(), source)
         })
     }
 

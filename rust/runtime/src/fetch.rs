@@ -75,7 +75,7 @@ impl Fetcher {
                 Err(error) => {
                     self.router.lock().on_error(id);
                     if is_fatal(&error) && !node.is_alive() {
-                        volume.lose(node);
+                        volume.lose(&node, &error.to_string());
                     }
                     failures.push((id, error));
                 }

@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use aurora_page::{Lsn, PageId};
+use aurora_page::{Lsn, PageId, canonical};
 use aurora_proto::{Accepted, Ack, Job, Refuse};
-use aurora_redo::{BlobId, Op, PgBatch, PgId, Record};
-use aurora_store::{LogEntry, Ticket};
+use aurora_redo::{BlobId, History, Op, PgBatch, PgId, Record};
+use aurora_store::{Export, LogEntry, StoreError, Ticket};
 use parking_lot::MutexGuard;
 
 use crate::Error;
@@ -15,6 +15,8 @@ use crate::node::Node;
 
 /// Bytes of records or pages moved at a time.
 const CHUNK_BYTES: u64 = 8 << 20;
+/// Pages of a chunk that are compared with a peer's: all of them, unless they are nearly empty.
+const COMPARED_MAX: usize = 4096;
 
 /// How far a hydration is.
 #[derive(Clone, Copy)]
@@ -41,6 +43,8 @@ pub(crate) struct Hydration<'a> {
     pub(crate) device: &'a Device,
     pub(crate) epoch: u64,
     pub(crate) vdl: Lsn,
+    /// Whom to compare with.
+    pub(crate) nodes: &'a [Arc<Node>],
     pub(crate) segment_pages: u64,
     /// Under a recovery's fence, before the epoch is installed.
     pub(crate) fenced: bool,
@@ -179,24 +183,65 @@ impl Hydration<'_> {
     fn copy_pages(&self, pg: PgId, page: PageId) -> Result<(Next, u64), Error> {
         let last = PageId((u64::from(pg.0) + 1) * self.segment_pages - 1);
         let range: RangeInclusive<PageId> = page..=last;
+        // Asked before: all of it is in what the peer gives then.
+        let at = scl(self.from, pg).min(self.vdl);
         let export = self.from.store.export(range, CHUNK_BYTES)?;
         let blobs = self.copy_blobs(export.blobs.iter().copied())?;
         let bytes = self.to.store.import(&export)?;
+        if !self.fenced {
+            self.compare(pg, &export, at)?;
+        }
         Ok((
             export.next.map_or(Next::Complete, Next::Page),
             blobs + bytes,
         ))
     }
 
-    /// One chunk of the records of a job, above an LSN.
-    fn copy_records(&self, job: &Job, after: Lsn) -> Result<(Next, u64), Error> {
+    /// What has come is read back, from disk and with its checksums, and compared with what a peer makes of the same pages at the same
+    /// LSN: another peer than the one that it came from, if there is one.
+    fn compare(&self, pg: PgId, export: &Export, at: Lsn) -> Result<(), Error> {
+        let complete =
+            |node: &&Arc<Node>| node.id() != self.to.id() && !node.is_lost() && scl(node, pg) >= at;
+        let mut peers = self.nodes.iter().filter(complete);
+        let other = peers.find(|node| node.id() != self.from.id());
+        let peer = other.map_or(self.from, |node| &**node);
+        let history = self.history(pg)?;
+        // Pages with hardly anything on them are many to a chunk: some of those, evenly.
+        let every = export.chains.len().div_ceil(COMPARED_MAX).max(1);
+        for chain in export.chains.iter().step_by(every) {
+            let page = chain.page;
+            let ours = self.to.store.materialise(page, at, &history);
+            let theirs = peer.store.materialise(page, at, &history);
+            match (ours, theirs) {
+                (Ok(ours), Ok(theirs)) if canonical(&ours) != canonical(&theirs) => {
+                    return Err(unexpected(format!(
+                        "page {page} at {at} is another one at {} than at {}: it came from {}",
+                        self.to.id(),
+                        peer.id(),
+                        self.from.id()
+                    )));
+                }
+                // Collected since, or not there at that LSN, or damaged at the peer, which then is mended.
+                (Ok(_), _) | (_, Err(_)) | (Err(StoreError::BelowFloor { .. }), _) => {}
+                (Err(error), Ok(_)) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The History of the copy that is filled.
+    fn history(&self, pg: PgId) -> Result<Arc<History>, Error> {
         let history = self.to.with_copies(|copies| {
             copies
-                .get(job.pg.0 as usize)
+                .get(pg.0 as usize)
                 .map(|copy| copy.state().history.clone())
         });
-        let history = history
-            .ok_or_else(|| unexpected(format!("no copy of {} at {}", job.pg, self.to.id())))?;
+        history.ok_or_else(|| unexpected(format!("no copy of {pg} at {}", self.to.id())))
+    }
+
+    /// One chunk of the records of a job, above an LSN.
+    fn copy_records(&self, job: &Job, after: Lsn) -> Result<(Next, u64), Error> {
+        let history = self.history(job.pg)?;
         let mut records = self
             .from
             .store
@@ -259,6 +304,14 @@ impl Hydration<'_> {
         }
         Ok(bytes)
     }
+}
+
+fn scl(node: &Node, pg: PgId) -> Lsn {
+    node.with_copies(|copies| {
+        copies
+            .get(pg.0 as usize)
+            .map_or(Lsn::NONE, aurora_proto::Copy::scl)
+    })
 }
 
 /// A copy that has nothing, or lacks what may have been collected, gets pages; any other gets records.

@@ -1,6 +1,7 @@
 //! Bulk load: the driver of the engine's load steps. Rows go in on the caller's thread; pages are sealed and stored at the copies on
 //! others, so that building, sealing and disks work at the same time.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -8,7 +9,7 @@ use std::thread::JoinHandle;
 
 use aurora_engine::{Commit, Engine, Load, LoadBlob, Stop, Table};
 use aurora_page::{KeyBuf, Lsn, Value};
-use aurora_proto::NodeSet;
+use aurora_proto::{NodeSet, Volume};
 use aurora_redo::{BlobId, PgId};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -212,9 +213,10 @@ impl BulkLoad {
             },
         };
         let blob = stored?;
-        self.step(interrupt, |engine, load| {
+        let commit = self.step(interrupt, |engine, load| {
             engine.load_stored(load, blob, wall_us())
         })?;
+        self.cluster.shared().loading.refer(blob, commit.lsn);
         self.waiting -= 1;
         Ok(true)
     }
@@ -223,14 +225,53 @@ impl BulkLoad {
 impl Drop for BulkLoad {
     fn drop(&mut self) {
         self.blobs = None;
+        let loading = &self.cluster.shared().loading;
         if let Some(mut load) = self.load.take() {
             self.cluster.engine().load_abort(&mut load);
         }
         // The threads end with their channel; what they still send must not block them.
-        while self.stored.recv().is_ok() {}
+        while let Ok(stored) = self.stored.recv() {
+            stored.into_iter().for_each(|blob| loading.forget(blob));
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+/// Blobs that copies have, or are getting, and to which no record refers that every copy of their group has been offered. A node
+/// that is made anew meanwhile finds them in no peer's pages.
+#[derive(Default)]
+pub(crate) struct Loading(Mutex<BTreeMap<BlobId, Option<Lsn>>>);
+
+impl Loading {
+    fn begin(&self, blob: BlobId, vdl: Lsn) {
+        let mut blobs = self.0.lock();
+        blobs.retain(|_, referred| referred.is_none_or(|lsn| lsn > vdl));
+        blobs.insert(blob, None);
+    }
+
+    /// A record refers to it by now.
+    fn refer(&self, blob: BlobId, lsn: Lsn) {
+        self.0.lock().insert(blob, Some(lsn));
+    }
+
+    fn forget(&self, blob: BlobId) {
+        self.0.lock().remove(&blob);
+    }
+
+    /// Has a node come, and gives the blobs that it lacks then. What is durable was offered before, and comes with the pages; what
+    /// begins later finds the node.
+    pub(crate) fn while_it_comes(&self, vdl: Lsn, come: impl FnOnce()) -> Vec<BlobId> {
+        let mut blobs = self.0.lock();
+        blobs.retain(|_, referred| referred.is_none_or(|lsn| lsn > vdl));
+        come();
+        blobs.keys().copied().collect()
+    }
+
+    /// Whether a blob may still be referred to by a record that no copy has.
+    pub(crate) fn has(&self, blob: BlobId) -> bool {
+        self.0.lock().contains_key(&blob)
     }
 }
 
@@ -242,8 +283,11 @@ impl Shared {
         let epoch = self.volume.epoch();
         let mut stored = NodeSet::EMPTY;
         let mut failed = None;
+        // Before it is known who is here: a node that is made anew meanwhile gets it by one way or the other.
+        self.loading.begin(blob.id, self.volume.vdl());
+        let nodes = self.volume.nodes();
         std::thread::scope(|scope| {
-            let living = self.volume.nodes.iter().filter(|node| node.is_alive());
+            let living = nodes.iter().filter(|node| node.is_alive());
             let puts: Vec<_> = living
                 .map(|node| {
                     (
@@ -270,6 +314,7 @@ impl Shared {
         {
             return Ok(blob.id);
         }
+        self.loading.forget(blob.id);
         Err(failed.unwrap_or_else(|| self.volume.quorum_lost()))
     }
 }

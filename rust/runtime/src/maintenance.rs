@@ -5,16 +5,15 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aurora_control::retention;
-use aurora_page::{Lsn, PageId};
+use aurora_page::Lsn;
 use aurora_proto::{Job, MetaStore, NodeId, Volume, gossip};
-use aurora_redo::{BlobId, History, PgId};
-use aurora_store::{Damage, Export, Roots, StoreError};
+use aurora_redo::{History, PgId};
+use aurora_store::{Roots, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
@@ -25,6 +24,7 @@ use crate::node::Node;
 use crate::recover;
 use crate::repair::Repair;
 use crate::status::BackgroundStatus;
+use crate::volume::GONE;
 use crate::waiters::Parker;
 
 /// How often there is a look at what is to be done.
@@ -42,8 +42,6 @@ const FLOOR_EVERY_MIN: Duration = Duration::from_millis(200);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long a commit's token is kept: a day.
 const TOKEN_KEPT_US: i64 = 24 * 3600 * 1_000_000;
-/// Records a copy may get by gossip at a time.
-const GOSSIP_BYTES: usize = 4 << 20;
 
 /// What the maintenance thread has to do and has done.
 pub(crate) struct Maintenance {
@@ -154,6 +152,7 @@ impl Shared {
         self.find_lost();
         self.prepare_and_flush();
         self.volume.flush_pending();
+        self.rebuild_lost(false);
         turn.ahead = turn.ahead.saturating_sub(budget);
         let repaired = if turn.ahead == 0 {
             self.repair_some(budget)
@@ -182,9 +181,15 @@ impl Shared {
     pub(crate) fn repair_all(&self) -> Result<(), Error> {
         let _work = self.working()?;
         self.find_lost();
-        self.repair_pending()?;
+        // Once for what the others lack, once for who is lost, once to see that it is done.
+        for _ in 0..2 {
+            self.gossip();
+            self.rebuild_lost(true);
+            self.repair_pending()?;
+        }
         self.gossip();
         self.repair_damage();
+        self.rebuild_lost(true);
         Ok(())
     }
 
@@ -199,22 +204,27 @@ impl Shared {
 
     /// Notices directories that are gone while nothing is committed.
     pub(crate) fn find_lost(&self) {
-        for node in self.living().filter(|node| !node.is_alive()) {
-            self.volume.lose(node);
+        for node in self.living() {
+            if !node.is_alive() {
+                self.volume.lose(&node, GONE);
+            }
         }
     }
 
-    pub(crate) fn living(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.volume.nodes.iter().filter(|node| !node.is_lost())
+    /// The nodes that can be read.
+    pub(crate) fn living(&self) -> Vec<Arc<Node>> {
+        let nodes = self.volume.nodes();
+        let living = nodes.iter().filter(|node| !node.is_lost());
+        living.cloned().collect()
     }
 
     /// Keeps spare log files ready and the log within its bound.
     pub(crate) fn prepare_and_flush(&self) {
         for device in &self.volume.devices {
-            if let Err(error) = device.log.prepare() {
+            if let Err(error) = device.log().prepare() {
                 self.maintenance.note(error);
             }
-            if device.log.used_bytes() >= FLUSH_AT_BYTES
+            if device.log().used_bytes() >= FLUSH_AT_BYTES
                 && let Err(error) = self.flush(device)
             {
                 self.maintenance.note(error);
@@ -224,10 +234,8 @@ impl Shared {
 
     /// Puts what the nodes of a device hold in memory into layers, then gives up that part of the log.
     pub(crate) fn flush(&self, device: &Device) -> Result<(), Error> {
-        let nodes: Vec<_> = self
-            .living()
-            .filter(|node| device.nodes.contains(node.id()))
-            .collect();
+        let mut nodes = self.living();
+        nodes.retain(|node| device.nodes.contains(node.id()));
         let (position, states) = {
             // Everything before a position that is read under this lock has reached the page stores.
             let _io = device.io_unless_stalled()?;
@@ -242,7 +250,7 @@ impl Shared {
                     node.states()
                 })
                 .collect();
-            (device.log.position(), states)
+            (device.log().position(), states)
         };
         for (node, (states, unsettled)) in nodes.iter().zip(&states) {
             match node.store.flush_settled(states, *unsettled) {
@@ -254,12 +262,12 @@ impl Shared {
                 Err(error @ StoreError::Full { .. }) => return Err(error.into()),
                 Err(error) => {
                     // A node that cannot write its layers has lost them; its peers have theirs.
-                    self.volume.lose(node);
+                    self.volume.lose(node, &error.to_string());
                     self.maintenance.note(error);
                 }
             }
         }
-        Ok(device.log.trim(position)?)
+        Ok(device.log().trim(position)?)
     }
 
     /// What collection must keep.
@@ -282,7 +290,7 @@ impl Shared {
     /// Compacts and collects each node within its share of the budget.
     fn rewrite(&self, budget: u64) {
         let roots = self.roots();
-        let share = budget / self.volume.nodes.len().max(1) as u64;
+        let share = budget / self.volume.nodes().len().max(1) as u64;
         for node in self.living() {
             let written = node.store.compact(share, &roots).and_then(|compacted| {
                 node.store
@@ -301,7 +309,7 @@ impl Shared {
     }
 
     fn scrub(&self, budget: u64, turn: &mut Turn) {
-        let nodes: Vec<_> = self.living().collect();
+        let nodes = self.living();
         let Some(node) = nodes.get(turn.scrub_next % nodes.len().max(1)) else {
             return;
         };
@@ -321,114 +329,25 @@ impl Shared {
         }
     }
 
-    fn refetch_blob(&self, node: &Node, blob: BlobId) {
-        for peer in self.living().filter(|peer| peer.id() != node.id()) {
-            if let Ok(pages) = peer.store.blob_pages(blob) {
-                match node.store.put_blob(blob, self.volume.epoch(), &pages) {
-                    Ok(_) => return,
-                    Err(error) => self.maintenance.note(error),
-                }
-            }
-        }
-    }
-
-    /// Rebuilds damaged parts of layers from peers.
-    fn repair_damage(&self) {
-        for (id, page) in self.fetcher.take_damaged() {
-            let Some(node) = self.volume.node(id).filter(|node| !node.is_lost()) else {
-                continue;
-            };
-            // Where a layer is damaged, that layer is repaired.
-            if node
-                .store
-                .damage()
-                .iter()
-                .any(|damage| damage.pages.contains(&page))
-            {
-                continue;
-            }
-            let refetched = self.fetch_from_peers(node, page..=page, |exports| {
-                exports
-                    .iter()
-                    .try_for_each(|export| node.store.import(export).map(drop))
-            });
-            refetched.unwrap_or_else(|error| self.maintenance.note(error));
-        }
-        for node in self.living() {
-            for damage in node.store.damage() {
-                if let Err(error) = self.repair_one(node, &damage) {
-                    self.maintenance.note(error);
-                }
-            }
-        }
-    }
-
-    fn repair_one(&self, node: &Node, damage: &Damage) -> Result<(), Error> {
-        self.fetch_from_peers(node, damage.pages.clone(), |exports| {
-            node.store.repair(damage, exports)
-        })
-    }
-
-    /// Gives a node what a peer has of some pages, with the blobs that they refer to: the first peer from which all of it comes.
-    fn fetch_from_peers(
-        &self,
-        node: &Node,
-        pages: RangeInclusive<PageId>,
-        take: impl Fn(&[Export]) -> Result<(), StoreError>,
-    ) -> Result<(), Error> {
-        let mut failed = None;
-        for peer in self
-            .living()
-            .filter(|peer| peer.id() != node.id() && self.knows_as_much(peer, node, &pages))
-        {
-            let fetched = exports_of(peer, &pages).and_then(|exports| {
-                for blob in exports.iter().flat_map(|export| &export.blobs) {
-                    if node.store.blob_pages(*blob).is_err() {
-                        node.store.put_blob(
-                            *blob,
-                            self.volume.epoch(),
-                            &peer.store.blob_pages(*blob)?,
-                        )?;
-                    }
-                }
-                take(&exports)
-            });
-            match fetched {
-                Ok(()) => return Ok(()),
-                Err(error) => failed = Some(error),
-            }
-        }
-        Err(failed.map_or_else(|| self.volume.quorum_lost(), Error::from))
-    }
-
-    /// Whether a peer has all that a node says it has of some pages: what a peer that is behind gives in the place of a damaged
-    /// part would make the node forget what it has acknowledged.
-    fn knows_as_much(&self, peer: &Node, node: &Node, pages: &RangeInclusive<PageId>) -> bool {
-        let geometry = self.volume.geometry();
-        let last = geometry
-            .segment_of(*pages.end())
-            .min(self.volume.segments().saturating_sub(1));
-        let mut groups = geometry.segment_of(*pages.start())..=last;
-        // What is above the VDL is in the log, and in no layer that could be damaged but for a moment.
-        let vdl = self.volume.vdl();
-        groups.all(|pg| self.scl(peer, PgId(pg as u32)) >= self.scl(node, PgId(pg as u32)).min(vdl))
-    }
-
     /// Gives each copy that lacks records what a peer has of them.
     fn gossip(&self) {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
             let complete = self.volume.pgcl(pg).min(self.volume.vdl());
             let behind = |node: &&Arc<Node>| node.acknowledges() && self.scl(node, pg) < complete;
-            let behind: Vec<_> = self.living().filter(behind).cloned().collect();
-            for node in behind
-                .iter()
-                .filter(|node| !self.maintenance.repairs(node.id()))
-            {
+            let living = self.living();
+            let behind: Vec<_> = living.iter().filter(behind).collect();
+            for node in behind.iter().filter(|node| !self.is_filled_by_pages(node)) {
                 if let Err(error) = self.gossip_to(node, pg) {
                     self.maintenance.note(error);
                 }
             }
         }
+    }
+
+    /// Whether a node gets its pages in the background: gossip would bring all of them at once.
+    fn is_filled_by_pages(&self, node: &Node) -> bool {
+        let waits = || self.rebuilds.waits(node.id());
+        self.maintenance.repairs(node.id()) || waits()
     }
 
     pub(crate) fn scl(&self, node: &Node, pg: PgId) -> Lsn {
@@ -441,7 +360,7 @@ impl Shared {
 
     fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
         let mut failed = None;
-        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+        for peer in self.peers(node) {
             // The one on record: a node that was away has perhaps not heard of it yet.
             let floor = self.floor();
             let summary = peer.with_copies(|copies| {
@@ -483,7 +402,7 @@ impl Shared {
                 let volume = &self.volume;
                 match recover::hydrate(
                     &manifest,
-                    &volume.nodes,
+                    &volume.nodes(),
                     &volume.devices,
                     &job,
                     volume.vdl(),
@@ -493,7 +412,7 @@ impl Shared {
                         self.maintenance
                             .repaired_records
                             .fetch_add(upto.0 - gap.after.0, Ordering::Relaxed);
-                        volume.acknowledge_one(ack);
+                        volume.acknowledge_one(node, ack);
                     }
                     // Another peer may have it whole.
                     Err(error) => failed = Some(error),
@@ -522,6 +441,7 @@ impl Shared {
         let history = self.volume.history();
         let points = self
             .living()
+            .into_iter()
             .filter_map(|node| node.store.lsn_at(start_us, &history).ok().flatten());
         let Some(window_start) = points.map(|point| point.lsn).max() else {
             return Ok(());
@@ -551,18 +471,4 @@ impl Shared {
             self.maintenance.note(error);
         }
     }
-}
-
-/// Everything that a peer has of some pages.
-fn exports_of(peer: &Node, pages: &RangeInclusive<PageId>) -> Result<Vec<Export>, StoreError> {
-    let mut exports = Vec::new();
-    let mut next = Some(*pages.start());
-    while let Some(page) = next {
-        let export = peer
-            .store
-            .export(page..=*pages.end(), GOSSIP_BYTES as u64)?;
-        next = export.next;
-        exports.push(export);
-    }
-    Ok(exports)
 }

@@ -1,14 +1,21 @@
 //! A storage node inside this process: its page store and its copies of protection groups.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use aurora_page::Lsn;
 use aurora_proto::{Accepted, Ack, Copy, CopyState, Fresh, NodeId, NodeInfo, Refuse};
 use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::{NodeStore, PersistedToken, StoreError};
 use parking_lot::Mutex;
+
+/// What became of a node that is lost.
+pub(crate) struct Loss {
+    pub(crate) at: Instant,
+    pub(crate) why: String,
+}
 
 /// One storage node.
 pub(crate) struct Node {
@@ -20,6 +27,10 @@ pub(crate) struct Node {
     /// By protection group; every node of an embedded cluster is a member of every group.
     copies: Mutex<Vec<Copy>>,
     lost: AtomicBool,
+    /// Looks in a row at which it did not take what would mend it.
+    refused: AtomicU32,
+    /// When it was found lost or silent first, and why.
+    loss: OnceLock<Loss>,
     /// Its log takes nothing more: it is read, and acknowledges nothing.
     silent: AtomicBool,
 }
@@ -39,6 +50,8 @@ impl Node {
             store,
             copies: Mutex::new(copies),
             lost: AtomicBool::new(false),
+            refused: AtomicU32::new(0),
+            loss: OnceLock::new(),
             silent: AtomicBool::new(false),
         }
     }
@@ -58,13 +71,38 @@ impl Node {
     }
 
     /// The log of its device has failed: what the node has can be read, and it gets nothing more.
-    pub(crate) fn silence(&self) {
+    pub(crate) fn silence(&self, why: &str) {
+        self.remember(why);
         self.silent.store(true, Ordering::Release);
     }
 
     /// True when this call is the one that found the node lost.
-    pub(crate) fn lose(&self) -> bool {
+    pub(crate) fn lose(&self, why: &str) -> bool {
+        self.remember(why);
         !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    /// It did not take what would mend it; for how many looks in a row, this one included.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// It has no damage that it refuses to have mended.
+    pub(crate) fn mended(&self) {
+        self.refused.store(0, Ordering::Relaxed);
+    }
+
+    fn remember(&self, why: &str) {
+        let loss = || Loss {
+            at: Instant::now(),
+            why: why.to_owned(),
+        };
+        self.loss.get_or_init(loss);
+    }
+
+    /// When and why it was lost, if it was.
+    pub(crate) fn loss(&self) -> Option<&Loss> {
+        self.loss.get()
     }
 
     /// Whether the node's directory is still there; asked before every acknowledgement, for a node whose directory is gone is a

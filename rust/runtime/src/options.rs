@@ -18,6 +18,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 10 << 30;
 pub const DETECTION_DEFAULT: Duration = Duration::from_secs(1);
 /// A shorter silence happens to the living.
 pub const DETECTION_MIN: Duration = Duration::from_millis(10);
+/// What is lost together, a zone with its directories, is then found lost together, and what was only moved about may be back.
+pub const REBUILD_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// The largest volume: 128 TiB, as in Aurora.
 pub const VOLUME_BYTES_MAX: u64 = 128 << 40;
 
@@ -61,6 +63,8 @@ pub struct OpenOptions {
     pub replicas: usize,
     /// An instance that is silent for so long is taken for dead.
     pub detection: Duration,
+    /// A node that is lost while the cluster is open is made anew after so long; with [`Duration::MAX`] when it is opened again.
+    pub rebuild_after: Duration,
 }
 
 impl OpenOptions {
@@ -81,6 +85,7 @@ impl OpenOptions {
             background_bytes_per_s: 256 << 20,
             replicas: 0,
             detection: DETECTION_DEFAULT,
+            rebuild_after: REBUILD_AFTER_DEFAULT,
         }
     }
 

@@ -12,7 +12,7 @@ use aurora_proto::{
     RecoveryError, Replacement, Writer,
 };
 use aurora_redo::{History, PgId};
-use aurora_store::{LogConfig, LogDevice, LogEntry, NodeIdentity, NodeStore, Ticket};
+use aurora_store::{Disk, LogConfig, LogDevice, LogEntry, NodeIdentity, NodeStore, Ticket};
 
 use crate::Error;
 use crate::device::Device;
@@ -62,7 +62,7 @@ pub(crate) fn recover(
     nodes
         .iter()
         .filter(|node| device_of(&devices, node.id()).is_none())
-        .for_each(|node| node.silence());
+        .for_each(|node| node.silence("its log is gone"));
     let mut recovery = Recovery::new(&recovering, &replace)
         .map_err(|error| refused(&recovering, &nodes, error))?;
     for inventory in fence(&recovering, &nodes, &devices)? {
@@ -191,7 +191,7 @@ fn open_node(
 
 /// What is where a node should be. Device numbers change between mounts: living neighbours of the same recorded device tell what
 /// its number is now.
-fn look(site: &Site, info: &NodeInfo, found: &[Arc<Node>]) -> Seen {
+pub(crate) fn look(site: &Site, info: &NodeInfo, found: &[Arc<Node>]) -> Seen {
     if found.iter().any(|node| node.id() == info.id) {
         return Seen::Living;
     }
@@ -235,7 +235,8 @@ fn all_nodes(
     let mut failed = None;
     let mut made = Vec::with_capacity(replace.len());
     for replacement in replace {
-        match make_anew(site, manifest, &replacement.with) {
+        // Of nothing before the fence that is to come.
+        match make_anew(site, manifest, &replacement.with, 0) {
             Ok(node) => {
                 nodes.push(Arc::new(node));
                 made.push(replacement);
@@ -247,21 +248,30 @@ fn all_nodes(
     (nodes, made, failed)
 }
 
-/// An empty node in the place of a lost one.
-fn make_anew(site: &Site, manifest: &Manifest, info: &NodeInfo) -> Result<Node, Error> {
+/// An empty node in the place of a lost one, with this epoch installed.
+pub(crate) fn make_anew(
+    site: &Site,
+    manifest: &Manifest,
+    info: &NodeInfo,
+    installed: u64,
+) -> Result<Node, Error> {
     let dir = layout::node_dir(&site.dir, info);
     if site.disk.exists(&dir) {
         set_aside(site, manifest, info, &dir)?;
     }
     let io = |source| Error::io(&dir, source);
-    site.disk.create_dir_all(&dir).map_err(io)?;
+    layout::make_dir(&*site.disk, &dir).map_err(io)?;
     let made = NodeStore::create(
         site.disk.clone(),
         &dir,
         identity(manifest, info),
         node_config(manifest),
     );
-    let begun = made.and_then(|store| store.flush(&anew(manifest, info.id)).map(|_| store));
+    let begun = made.and_then(|store| {
+        store
+            .flush(&anew(manifest, info.id, installed))
+            .map(|_| store)
+    });
     let store = begun.inspect_err(|_| {
         // Half a node would be set aside as if it had been one; when it cannot even be removed, it is.
         let _ = site.disk.remove_dir_all(&dir);
@@ -282,14 +292,25 @@ fn set_aside(site: &Site, manifest: &Manifest, info: &NodeInfo, dir: &Path) -> R
     if NodeIdentity::read(&*site.disk, dir).is_ok_and(attempt) {
         return site.disk.remove_dir_all(dir).map_err(io);
     }
-    let name = |n: u32| {
-        let mut name = dir.as_os_str().to_owned();
-        name.push(format!(".damaged-{n}"));
-        PathBuf::from(name)
-    };
-    let free = (1..).map(name).find(|kept| !site.disk.exists(kept));
+    let free = (1..)
+        .map(|n| kept_name(dir, n))
+        .find(|kept| !site.disk.exists(kept));
     free.map_or(Ok(()), |kept| site.disk.rename(dir, &kept))
         .map_err(io)
+}
+
+/// The name under which a node's directory is kept that was in the way.
+fn kept_name(dir: &Path, n: usize) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(format!(".damaged-{n}"));
+    PathBuf::from(name)
+}
+
+/// How many directories of a node are kept aside.
+pub(crate) fn set_aside_already(disk: &dyn Disk, dir: &Path) -> usize {
+    (1..)
+        .take_while(|n| disk.exists(&kept_name(dir, *n)))
+        .count()
 }
 
 fn make_devices(
@@ -362,7 +383,8 @@ fn give_up(nodes: &[&Arc<Node>], devices: &[Arc<Device>], error: Error) -> Resul
     if devices.len() == 1 {
         return Err(error);
     }
-    nodes.iter().for_each(|node| node.silence());
+    let why = error.to_string();
+    nodes.iter().for_each(|node| node.silence(&why));
     Ok(())
 }
 
@@ -475,6 +497,7 @@ pub(crate) fn hydration<'a>(
         device,
         epoch,
         vdl,
+        nodes,
         segment_pages: manifest.segment_pages,
         fenced,
     })

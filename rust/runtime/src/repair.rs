@@ -40,14 +40,20 @@ impl Repair {
         self.after.is_none_or(|after| after <= now)
     }
 
-    /// It waits, and begins again from the next of these sources; where there is none, it goes on with the one that it has.
-    fn failed(&mut self, sources: &[NodeId], now: Instant) {
+    /// Goes on with the next of these sources.
+    fn turn(&mut self, sources: &[NodeId]) {
         let next = sources
             .iter()
             .find(|id| **id > self.job.from)
             .or(sources.first());
-        if let Some(next) = next.filter(|next| **next != self.job.from) {
-            self.job.from = *next;
+        self.job.from = next.copied().unwrap_or(self.job.from);
+    }
+
+    /// It waits, and begins again from the next of these sources; where there is none, it goes on with the one that it has.
+    fn failed(&mut self, sources: &[NodeId], now: Instant) {
+        let from = self.job.from;
+        self.turn(sources);
+        if self.job.from != from {
             self.progress = None;
         }
         let wait = BACK_OFF
@@ -87,7 +93,7 @@ impl Shared {
             .lock()
             .iter_mut()
             .for_each(|repair| repair.failures = 0);
-        let attempts = self.volume.nodes.len() as u32;
+        let attempts = self.volume.nodes().len() as u32;
         while !self.maintenance.jobs.lock().is_empty() {
             if self.is_closed() {
                 return Err(Error::Closed);
@@ -114,21 +120,18 @@ impl Shared {
             return Ok(0);
         };
         let job = repair.job;
-        if self
-            .volume
-            .node(job.to)
-            .is_none_or(|node| !node.acknowledges())
-        {
-            // A node that was lost since is rebuilt when the cluster is opened again.
+        let volume = &self.volume;
+        let Some(to) = volume.node(job.to).filter(|node| node.acknowledges()) else {
+            // A node that was lost since is made anew, and then filled from the beginning.
             self.maintenance.jobs.lock().remove(index);
             return Ok(0);
-        }
-        let volume = &self.volume;
+        };
+        let nodes = volume.nodes();
         let hydration = {
             let meta = self.meta.lock();
             recover::hydration(
                 &meta.manifest,
-                &volume.nodes,
+                &nodes,
                 &volume.devices,
                 &job,
                 volume.vdl(),
@@ -146,12 +149,19 @@ impl Shared {
             Ok((Some(ack), _, bytes)) => {
                 jobs.remove(index);
                 drop(jobs);
-                volume.acknowledge_one(ack);
+                self.rebuilds.moved(job.to, bytes);
+                volume.acknowledge_one(&to, ack);
                 Ok(bytes)
             }
             Ok((None, progress, bytes)) => {
                 repair.progress = Some(progress);
-                put(&mut jobs, index, repair);
+                drop(jobs);
+                self.rebuilds.moved(job.to, bytes);
+                // Of several that have everything, each gives a part.
+                if repair.failures == 0 {
+                    repair.turn(&self.sources(&job));
+                }
+                put(&mut self.maintenance.jobs.lock(), index, repair);
                 Ok(bytes)
             }
             Err(error) => {
@@ -173,10 +183,9 @@ impl Shared {
     /// The nodes that have all of what a job brings.
     fn sources(&self, job: &Job) -> Vec<NodeId> {
         let has = |id: &NodeId| *id != job.to;
-        let living = self
-            .living()
-            .filter(|node| self.scl(node, job.pg) >= job.upto);
-        living.map(|node| node.id()).filter(has).collect()
+        let living = self.living().into_iter();
+        let complete = living.filter(|node| self.scl(node, job.pg) >= job.upto);
+        complete.map(|node| node.id()).filter(has).collect()
     }
 }
 

@@ -44,7 +44,8 @@ pub(crate) fn restore_copies(
         };
         states.entry(pg).or_insert_with(begun);
     }
-    for entry in since(entries, node, epoch)
+    let incarnation = manifest.node(node).map_or(0, |info| info.incarnation);
+    for entry in since(entries, node, incarnation, epoch)
         .iter()
         .filter(|entry| entry.nodes().contains(node))
     {
@@ -62,20 +63,26 @@ pub(crate) fn restore_copies(
 
 /// States that were written under an epoch come after its fence, and so does everything that is not in layers. What is before
 /// it in the log is of the copy that was in the place of a node made anew under that epoch, and was lost: its records came with
-/// blobs that are not here.
-fn since(entries: &[LogEntry], node: NodeId, epoch: u64) -> &[LogEntry] {
+/// blobs that are not here. A node that was made anew while the log went on begins at the entry that says so, and one that was lost
+/// ends there.
+fn since(entries: &[LogEntry], node: NodeId, incarnation: u64, epoch: u64) -> &[LogEntry] {
     let fence = |entry: &LogEntry| matches!(entry, LogEntry::Fence { nodes, epoch: e, .. } if *e == epoch && nodes.contains(node));
-    &entries[entries.iter().position(fence).unwrap_or(0)..]
+    let begins = |entry: &LogEntry| matches!(entry, LogEntry::Anew { node: n, incarnation: i } if (*n, *i) == (node, incarnation));
+    let ends = |entry: &LogEntry| matches!(entry, LogEntry::Anew { node: n, incarnation: i } if *n == node && *i > incarnation);
+    let begin = entries.iter().rposition(begins);
+    let begin = begin.max(entries.iter().position(fence)).unwrap_or(0);
+    let end = entries[begin..].iter().position(ends);
+    &entries[begin..end.map_or(entries.len(), |end| begin + end)]
 }
 
-/// The copies of a node that is made anew under the epoch of a manifest: empty, and of nothing before its fence.
-pub(crate) fn anew(manifest: &Manifest, node: NodeId) -> Vec<CopyState> {
+/// The copies of a node that is made anew under the epoch of a manifest, empty; with 0 installed, of nothing before its fence.
+pub(crate) fn anew(manifest: &Manifest, node: NodeId, installed: u64) -> Vec<CopyState> {
     let history = Arc::new(manifest.history.clone());
     let state = |pg| CopyState {
         pg,
         node,
         epoch: manifest.epoch,
-        installed: 0,
+        installed,
         history: history.clone(),
         scl: Lsn::NONE,
         vdl_hint: Lsn::NONE,
@@ -88,6 +95,7 @@ pub(crate) fn anew(manifest: &Manifest, node: NodeId) -> Vec<CopyState> {
 
 fn replay(entry: &LogEntry, states: &mut BTreeMap<PgId, CopyState>, store: &NodeStore) {
     match entry {
+        LogEntry::Anew { .. } => {}
         LogEntry::Batch { batch, .. } => {
             if let Some(state) = states.get_mut(&batch.pg) {
                 state.vdl_hint = state.vdl_hint.max(batch.vdl);
@@ -207,7 +215,7 @@ mod tests {
             }
         };
         manifest.epoch = 5;
-        store.flush(&anew(&manifest, NODE)).unwrap();
+        store.flush(&anew(&manifest, NODE, 0)).unwrap();
         let entries = [batch(1, 1), fence(3), batch(2, 3), fence(5), batch(4, 5)];
         let copies = restore_copies(&manifest, NODE, &store, &entries).unwrap();
         assert_eq!((copies[0].scl(), copies[0].highest()), (Lsn::NONE, Lsn(4)));
@@ -216,6 +224,50 @@ mod tests {
                 .records(PgId(0), Lsn::NONE, Lsn(3), 1 << 20)
                 .unwrap()
                 .is_empty()
+        );
+        // The log goes on across a loss while the cluster is open: each making of the node has its own part of it.
+        let anew = |incarnation| LogEntry::Anew {
+            node: NODE,
+            incarnation,
+        };
+        let other = LogEntry::Anew {
+            node: NodeId(1),
+            incarnation: 9,
+        };
+        let log = [
+            fence(5),
+            batch(1, 5),
+            anew(2),
+            batch(2, 5),
+            other,
+            anew(2),
+            batch(3, 5),
+            anew(3),
+            batch(4, 5),
+        ];
+        let of = |incarnation, epoch| {
+            let part = since(&log, NODE, incarnation, epoch);
+            let batches = part.iter().filter_map(|entry| match entry {
+                LogEntry::Batch { batch, .. } => Some(batch.last_lsn().0),
+                _ => None,
+            });
+            batches.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(1, 5),
+            [1],
+            "it came back before the manifest knew another"
+        );
+        assert_eq!(
+            of(2, 5),
+            [3],
+            "what an attempt before it got went with its directory"
+        );
+        assert_eq!(of(3, 5), [4]);
+        assert_eq!(
+            of(3, 7),
+            [4],
+            "states of a later epoch, without a fence of their own"
         );
         // The same log is all that there is of a node that was always there.
         let identity = NodeIdentity {

@@ -245,7 +245,8 @@ impl Cluster {
             ..ScanReport::default()
         };
         let mut total = Partial::new(job.clone());
-        let mut nodes = vec![(0, 0); shared.volume.nodes.len()];
+        let all = shared.volume.nodes();
+        let mut nodes = vec![(0, 0); all.len()];
         for worker in workers {
             total.merge(worker.partial)?;
             report.pages_cached += worker.cached;
@@ -255,7 +256,7 @@ impl Cluster {
                 *took += us;
             }
         }
-        let named = shared.volume.nodes.iter().zip(nodes);
+        let named = all.iter().zip(nodes);
         report.nodes = named
             .filter(|(_, (pages, _))| *pages > 0)
             .map(|(node, (pages, took_us))| NodeReport {
@@ -331,7 +332,7 @@ impl Scan<'_> {
             partial: Partial::new(self.job.clone()),
             cached: 0,
             bytes: 0,
-            nodes: vec![(0, 0); self.shared.volume.nodes.len()],
+            nodes: vec![(0, 0); self.shared.volume.nodes().len()],
         };
         while !self.stop.load(Ordering::Acquire) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -353,7 +354,7 @@ impl Scan<'_> {
 
     fn part(&self, index: usize, part: &Part, worker: &mut Worker) -> Result<(), Failed> {
         let began = Instant::now();
-        let node = index % self.shared.volume.nodes.len();
+        let node = index % worker.nodes.len();
         let extent = self.read(node, part, worker)?;
         let mut long =
             |reference: OverflowRef| self.long(reference).map_err(|error| error.to_string());
@@ -428,8 +429,9 @@ impl Scan<'_> {
     fn page(&self, node: usize, id: PageId) -> Result<ScanPage, Failed> {
         let volume = &self.shared.volume;
         let pg = PgId(volume.geometry().segment_of(id) as u32);
-        let chosen = &volume.nodes[node];
-        if !chosen.is_lost()
+        let nodes = volume.nodes();
+        if let Some(chosen) = nodes.get(node)
+            && !chosen.is_lost()
             && volume.readable(pg, self.at).contains(chosen.id())
             && let Ok(page) = chosen.store.scan_page(id, self.at, &self.history)
         {

@@ -41,6 +41,8 @@ pub struct NodeStatus {
     pub layers: usize,
     /// The lowest segment complete LSN over its copies that are behind, or the VDL.
     pub complete_to: Lsn,
+    /// How much of what its peers have has come, from 0 to 1, while it is made anew and filled.
+    pub progress: Option<f64>,
 }
 
 /// The buffer pool.
@@ -208,7 +210,7 @@ impl Cluster {
             log_bytes: volume
                 .devices
                 .iter()
-                .map(|device| device.log.used_bytes())
+                .map(|device| device.log().used_bytes())
                 .sum(),
             cache: CacheStatus {
                 hits: cache.hits,
@@ -281,6 +283,7 @@ fn node_status(shared: &Shared, info: &NodeInfo, vdl: Lsn) -> NodeStatus {
         bytes,
         layers,
         complete_to,
+        progress: shared.rebuilds.progress(info.id),
     };
     let Some(node) = shared
         .volume
@@ -301,6 +304,7 @@ fn node_status(shared: &Shared, info: &NodeInfo, vdl: Lsn) -> NodeStatus {
         .map(|(_, scl)| scl);
     let complete_to = behind.min().unwrap_or(vdl);
     let repairing = shared.maintenance.repairs(info.id)
+        || shared.rebuilds.fills(info.id)
         || vdl.0 - complete_to.0 > LAG_MAX
         || !node.store.damage().is_empty();
     let state = if repairing {

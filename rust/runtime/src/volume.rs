@@ -9,7 +9,7 @@
 //! With one log device the leader writes it itself: a commit then costs one write and one sync, and no thread hop. With several,
 //! each has a thread, and the commit waits for the quorum and not for the slowest [9].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -53,6 +53,15 @@ pub(crate) enum Failure {
     Closed,
 }
 
+/// What makes this process the owner of the directory.
+struct Owner {
+    lock: Weak<DirectoryLock>,
+    file: PathBuf,
+}
+
+/// Why a node is lost whose directory, or the identity in it, has no name any more.
+pub(crate) const GONE: &str = "its directory is gone";
+
 /// The volume: protocol cores and the devices they are written to.
 pub struct EmbeddedVolume {
     origin: VolumeId,
@@ -60,7 +69,7 @@ pub struct EmbeddedVolume {
     epoch: AtomicU64,
     geometry: Geometry,
     /// Gone once the cluster has given the directory up; none on memory disks.
-    owner: OnceLock<Weak<DirectoryLock>>,
+    owner: OnceLock<Owner>,
     /// Of the lock and of the nodes' identity files.
     removals: Removals,
     writer: Mutex<Writer>,
@@ -73,8 +82,8 @@ pub struct EmbeddedVolume {
     numbered: AtomicU64,
     segments: AtomicU64,
     history: RwLock<Arc<History>>,
-    /// The nodes that are here.
-    pub(crate) nodes: Vec<Arc<Node>>,
+    /// The nodes that are here. One that was lost stays until another making of it takes its place.
+    nodes: RwLock<Arc<[Arc<Node>]>>,
     /// The nodes there should be.
     members: Vec<NodeInfo>,
     pub(crate) devices: Vec<Arc<Device>>,
@@ -118,7 +127,7 @@ impl EmbeddedVolume {
             stream: Stream::new(writer.numbered()),
             writer: Mutex::new(writer),
             history: RwLock::new(history),
-            nodes,
+            nodes: RwLock::new(nodes.into()),
             members: members.to_vec(),
             devices,
             lead: Mutex::default(),
@@ -215,7 +224,8 @@ impl EmbeddedVolume {
     }
 
     fn without(&self, holds: impl Fn(&Node) -> bool) -> NodeSet {
-        let here = |id: NodeId| self.node(id).is_some_and(|node| holds(node));
+        let nodes = self.nodes();
+        let here = |id: NodeId| nodes.iter().any(|node| node.id() == id && holds(node));
         self.members
             .iter()
             .map(|info| info.id)
@@ -228,7 +238,7 @@ impl EmbeddedVolume {
         let history = self.history();
         let mut writer = self.writer.lock();
         let pg = PgId(writer.pgs() as u32);
-        for node in &self.nodes {
+        for node in self.nodes().iter() {
             node.add_copy(pg, self.epoch(), &history);
         }
         writer.add_pg(members);
@@ -497,8 +507,9 @@ impl EmbeddedVolume {
             return Ok(());
         }
         let io = device.io.lock();
+        let nodes = self.nodes();
         let mut offered = device.take_held();
-        self.offer(device, batches, &mut offered);
+        self.offer(&nodes, device, batches, &mut offered);
         let appended = match device.append(&offered.entries) {
             Ok(appended) => appended,
             Err(error @ LogError::Full { .. }) => {
@@ -507,7 +518,7 @@ impl EmbeddedVolume {
             }
             Err(error) => {
                 drop(io);
-                self.device_failed(device, &error);
+                self.device_failed(&nodes, device, &error);
                 return Err(error);
             }
         };
@@ -522,15 +533,17 @@ impl EmbeddedVolume {
             return Ok(());
         }
         let alive: SmallVec<[NodeId; 6]> = match complete {
-            true => self.acknowledging(device).map(|node| node.id()).collect(),
-            false => self.living(device).map(|node| node.id()).collect(),
+            true => acknowledging(&nodes, device)
+                .map(|node| node.id())
+                .collect(),
+            false => self.living(&nodes, device).map(|node| node.id()).collect(),
         };
-        let mut acks: SmallVec<[Ack; 12]> = SmallVec::new();
+        let mut acks: SmallVec<[(&Node, Ack); 12]> = SmallVec::new();
         for token in appended.tokens {
             if alive.contains(&token.node())
-                && let Some(node) = self.node(token.node())
+                && let Some(node) = nodes.iter().find(|node| node.id() == token.node())
             {
-                acks.extend(node.persisted(token));
+                acks.extend(node.persisted(token).map(|ack| (&**node, ack)));
             }
         }
         self.acknowledge(&acks);
@@ -539,11 +552,24 @@ impl EmbeddedVolume {
 
     /// Names the lock that makes this process the owner of the directory.
     pub(crate) fn set_owner(&self, lock: &Arc<DirectoryLock>, dir: &Path) {
-        let _ = self.owner.set(Arc::downgrade(lock));
-        let identities = self.nodes.iter().map(|node| node.dir.join(IDENTITY_FILE));
-        self.removals.watch(identities.chain([dir.join(LOCK_FILE)]));
+        let _ = self.owner.set(Owner {
+            lock: Arc::downgrade(lock),
+            file: dir.join(LOCK_FILE),
+        });
+        self.watch();
+    }
+
+    /// Watches the files that are asked for before every acknowledgement, as long as all of them are there.
+    fn watch(&self) {
+        let Some(owner) = self.owner.get() else {
+            return;
+        };
+        let nodes = self.nodes();
+        let identities = nodes.iter().map(|node| node.dir.join(IDENTITY_FILE));
+        self.removals.watch(identities.chain([owner.file.clone()]));
         // What was removed before the watch began must not count as present.
-        if !lock.is_held() || !self.nodes.iter().all(|node| node.is_alive()) {
+        let held = owner.lock.upgrade().is_some_and(|lock| lock.is_held());
+        if !held || !nodes.iter().all(|node| node.is_alive()) {
             self.removals.stop();
         }
     }
@@ -553,7 +579,7 @@ impl EmbeddedVolume {
         let held = self
             .owner
             .get()
-            .is_none_or(|lock| lock.upgrade().is_some_and(|lock| lock.is_held()));
+            .is_none_or(|owner| owner.lock.upgrade().is_some_and(|lock| lock.is_held()));
         if !held {
             let reason = format!(
                 "{LOCK_FILE} was removed while the cluster was open, so another process may own the directory"
@@ -564,10 +590,16 @@ impl EmbeddedVolume {
     }
 
     /// Offers batches to the copies on a device, and notes what they took.
-    fn offer(&self, device: &Device, batches: &[Arc<PgBatch>], offered: &mut Offered) {
+    fn offer(
+        &self,
+        nodes: &[Arc<Node>],
+        device: &Device,
+        batches: &[Arc<PgBatch>],
+        offered: &mut Offered,
+    ) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in self.acknowledging(device) {
+            for node in acknowledging(nodes, device) {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}
@@ -584,7 +616,7 @@ impl EmbeddedVolume {
                     // Sent before the volume went over to another branch, to a device that is slow: others have it.
                     Err(Refuse::StaleEpoch { have, .. }) if have <= self.epoch() => {}
                     Err(Refuse::StaleEpoch { have, .. }) => self.fenced(have),
-                    Err(_) => self.lose(node),
+                    Err(refuse) => self.lose(node, &format!("it refused {}: {refuse}", batch.pg)),
                 }
             }
             if !tickets.is_empty() {
@@ -595,26 +627,25 @@ impl EmbeddedVolume {
         }
     }
 
-    /// The nodes of a device that take part in commits, as far as is known.
-    fn acknowledging<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
-        let nodes = device.nodes.iter().filter_map(|id| self.node(id));
-        nodes.filter(|node| node.acknowledges())
-    }
-
     /// The nodes of a device whose directories are still there; those found gone are lost from now on.
-    fn living<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
-        self.acknowledging(device).filter(|node| {
+    fn living<'a>(
+        &'a self,
+        nodes: &'a [Arc<Node>],
+        device: &'a Device,
+    ) -> impl Iterator<Item = &'a Arc<Node>> {
+        acknowledging(nodes, device).filter(|node| {
             let alive = node.is_alive();
             if !alive {
-                self.lose(node);
+                self.lose(node, GONE);
             }
             alive
         })
     }
 
-    fn acknowledge(&self, acks: &[Ack]) {
+    fn acknowledge(&self, acks: &[(&Node, Ack)]) {
         let mut writer = self.writer.lock();
-        for ack in acks {
+        // Under the lock: what a lost node has said on its way here must not count for the one that is made in its place.
+        for (_, ack) in acks.iter().filter(|(node, _)| !node.is_lost()) {
             writer.on_ack(ack.node, ack);
         }
         let fenced = writer.fenced_by();
@@ -632,8 +663,8 @@ impl EmbeddedVolume {
     }
 
     /// What a copy of this node acknowledges outside a round: after gossip or hydration.
-    pub(crate) fn acknowledge_one(&self, ack: Ack) {
-        self.acknowledge(&[ack]);
+    pub(crate) fn acknowledge_one(&self, node: &Node, ack: Ack) {
+        self.acknowledge(&[(node, ack)]);
         self.waiters.advance(self.vdl());
     }
 
@@ -655,9 +686,9 @@ impl EmbeddedVolume {
         self.fail(Failure::Fenced { by });
     }
 
-    fn device_failed(&self, device: &Device, error: &LogError) {
-        for node in device.nodes.iter().filter_map(|id| self.node(id)) {
-            node.silence();
+    fn device_failed(&self, nodes: &[Arc<Node>], device: &Device, error: &LogError) {
+        for node in nodes.iter().filter(|node| device.nodes.contains(node.id())) {
+            node.silence(&error.to_string());
         }
         if self.update_lost() {
             self.fail(Failure::LogFailed {
@@ -667,8 +698,8 @@ impl EmbeddedVolume {
     }
 
     /// A node is gone: it is not counted any more, and when too few are left, the volume takes no more commits.
-    pub(crate) fn lose(&self, node: &Node) {
-        if node.lose() && self.update_lost() {
+    pub(crate) fn lose(&self, node: &Node, why: &str) {
+        if node.lose(why) && self.update_lost() {
             self.fail(Failure::QuorumLost);
         }
     }
@@ -680,9 +711,62 @@ impl EmbeddedVolume {
         self.is_blocked_without(lost)
     }
 
-    pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
-        self.nodes.iter().find(|node| node.id() == id)
+    /// The directory of a member, as the manifest names it.
+    pub(crate) fn path_of(&self, id: NodeId) -> String {
+        let info = self.members.iter().find(|info| info.id == id);
+        info.map_or_else(|| id.to_string(), |info| info.path.clone())
     }
+
+    /// The nodes that are here, in order of their ids.
+    pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
+        self.nodes.read().clone()
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.nodes
+            .read()
+            .iter()
+            .find(|node| node.id() == id)
+            .cloned()
+    }
+
+    /// What these nodes have acknowledged counts no more: they are lost, and are to be made anew. True when everything that is durable
+    /// is on a write quorum of the others, in every group, and so will be whatever comes.
+    pub(crate) fn forget(&self, ids: NodeSet) -> bool {
+        for id in ids {
+            if let Some(node) = self.node(id) {
+                // Also one that only took nothing more: nothing that it says may count from now on.
+                self.lose(&node, "it is made anew");
+            }
+        }
+        let mut writer = self.writer.lock();
+        writer.forget(ids);
+        (0..writer.pgs() as u32).all(|pg| writer.settled(PgId(pg)))
+    }
+
+    /// A node that was made anew takes the place of the one that was lost. From the next round on it is offered what the others are.
+    /// The caller holds the manifest, in which the node is, so the volume does not grow meanwhile, and no branch begins.
+    pub(crate) fn replace(&self, node: Arc<Node>) {
+        {
+            let mut nodes = self.nodes.write();
+            let mut next = nodes.to_vec();
+            next.retain(|other| other.id() != node.id());
+            next.push(node);
+            next.sort_by_key(|node| node.id());
+            *nodes = next.into();
+        }
+        self.update_lost();
+        self.watch();
+    }
+}
+
+/// The nodes of a device that take part in commits, as far as is known.
+fn acknowledging<'a>(
+    nodes: &'a [Arc<Node>],
+    device: &'a Device,
+) -> impl Iterator<Item = &'a Arc<Node>> {
+    let here = nodes.iter().filter(|node| device.nodes.contains(node.id()));
+    here.filter(|node| node.acknowledges())
 }
 
 impl Volume for EmbeddedVolume {

@@ -399,3 +399,124 @@ fn a_device_whose_syncs_fail_is_lost_alone() {
     cluster.repair_now().unwrap();
     caught_up(&cluster);
 }
+
+/// The log of a node on a disk of its own goes with its directory, or its syncs fail: node and log are made anew while commits go on.
+#[test]
+fn nodes_with_logs_of_their_own_come_back_while_it_is_open() {
+    let (dir, shm) = (TempDir::new(), ShmDir::new());
+    let disk = moody(Arc::new(OsDisk), shm.0.join("az2"));
+    let open = || {
+        let quick = OpenOptions {
+            rebuild_after: Duration::ZERO,
+            ..options(&dir.0, &shm.0)
+        };
+        Cluster::open_on(quick, disk.clone()).unwrap()
+    };
+    let repaired = |cluster: &Cluster, zone: &str| {
+        let events = cluster.events();
+        let zone = |event: &&aurora_runtime::Event| event.who.contains(zone);
+        let of_zone = events.iter().filter(zone);
+        of_zone
+            .filter(|event| event.what == "node repaired")
+            .count()
+    };
+    let cluster = open();
+    commit_some(&cluster, 0, 20);
+    cluster.flush_now().unwrap();
+    common::remove_dir(shm.0.join("az3"));
+    commit_some(&cluster, 20, 20);
+    eventually("zone 3 is back", || repaired(&cluster, "az3") == 2);
+    caught_up(&cluster);
+    assert!(shm.0.join("az3/node5/log").is_dir());
+    // As long as the syncs fail nothing can be made there either.
+    disk.broken.store(true, Ordering::Release);
+    commit_some(&cluster, 40, 20);
+    eventually("the attempts are on record", || {
+        let events = cluster.events();
+        let failed = events
+            .iter()
+            .filter(|event| event.what == "node repair failed");
+        failed.count() == 2
+    });
+    assert_eq!(states(&cluster)[2..4], [NodeState::Lost; 2]);
+    disk.broken.store(false, Ordering::Release);
+    eventually("zone 2 is back", || repaired(&cluster, "az2") == 2);
+    caught_up(&cluster);
+    commit_some(&cluster, 60, 20);
+    check(&cluster, 80);
+    cluster.close().unwrap();
+    // What was set aside when the disk failed is there for whoever wants to know.
+    assert!(shm.0.join("az2/node3.damaged-1").is_dir());
+    // The four that were made anew stand for themselves.
+    common::remove_dir(dir.0.join("az1"));
+    common::remove_dir(shm.0.join("az3/node6"));
+    let cluster = open();
+    check(&cluster, 80);
+    commit_some(&cluster, 80, 10);
+}
+
+/// A device that is unmounted while the cluster is open: nothing is made in its place, until it is there again.
+#[test]
+fn nothing_is_made_where_a_device_was_that_is_gone() {
+    let disk = MemDisk::faulty();
+    let device = |number: u64| disk.set_device(Path::new("/mnt/az3"), number);
+    device(5);
+    let quick = OpenOptions {
+        rebuild_after: Duration::ZERO,
+        ..options(Path::new("/cluster"), Path::new("/mnt"))
+    };
+    let cluster = Cluster::open_on(quick, Arc::new(disk.clone())).unwrap();
+    commit_some(&cluster, 0, 10);
+    caught_up(&cluster);
+    device(1);
+    for node in ["/mnt/az3/node5", "/mnt/az3/node6"] {
+        disk.remove_dir_all(Path::new(node)).unwrap();
+    }
+    commit_some(&cluster, 10, 10);
+    cluster.repair_now().unwrap();
+    assert_eq!(states(&cluster)[4..], [NodeState::Lost; 2]);
+    assert!(!disk.exists(Path::new("/mnt/az3/node5")));
+    device(5);
+    eventually("the nodes are back", || {
+        states(&cluster) == [NodeState::Healthy; 6]
+    });
+    check(&cluster, 20);
+}
+
+/// Damage that the node's disk does not let be mended: the node is made anew as soon as something can be written there.
+#[test]
+fn a_node_that_cannot_be_mended_is_made_anew() {
+    let dir = TempDir::new();
+    let node = dir.0.join("az1/node1");
+    let disk = moody(Arc::new(OsDisk), node.clone());
+    let quick = OpenOptions {
+        segment_bytes: Some(4 << 20),
+        rebuild_after: Duration::ZERO,
+        ..OpenOptions::at(&dir.0)
+    };
+    let cluster = Cluster::open_on(quick, disk.clone()).unwrap();
+    commit_some(&cluster, 0, 100);
+    cluster.flush_now().unwrap();
+    disk.broken.store(true, Ordering::Release);
+    for entry in fs::read_dir(node.join("layers")).unwrap() {
+        use std::os::unix::fs::FileExt;
+        let path = entry.unwrap().path();
+        let len = fs::metadata(&path).unwrap().len();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[0x55; 64], len / 3).unwrap();
+    }
+    let happened = |what: &str| cluster.events().iter().any(|event| event.what == what);
+    eventually("it is given up", || happened("node lost"));
+    let events = cluster.events();
+    let lost = events.iter().find(|event| event.what == "node lost");
+    let why = lost.and_then(|event| event.detail.clone()).unwrap();
+    assert!(why.contains("cannot be mended"), "{why}");
+    commit_some(&cluster, 100, 10);
+    eventually("it cannot be made anew either", || {
+        happened("node repair failed")
+    });
+    disk.broken.store(false, Ordering::Release);
+    eventually("it is made anew", || happened("node repaired"));
+    caught_up(&cluster);
+    check(&cluster, 110);
+}

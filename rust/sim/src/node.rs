@@ -176,7 +176,8 @@ impl Node {
                         again(state, |copy| drop(copy.install(*epoch, &history)))
                     });
                 }
-                LogEntry::Install { .. } => {}
+                // No node of the simulator is made anew while its disk's log goes on.
+                LogEntry::Install { .. } | LogEntry::Anew { .. } => {}
             }
         }
         let Some(store) = &self.store else {

@@ -71,6 +71,10 @@ fn fences_and_installs_come_back() {
             epoch: 7,
             history,
         },
+        LogEntry::Anew {
+            node: aurora_proto::NodeId(4),
+            incarnation: 1 << 40,
+        },
     ];
     log.append(&entries).expect("appended");
     let (_, replay) = open(&disk).expect("opened");

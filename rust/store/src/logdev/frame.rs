@@ -3,7 +3,7 @@
 //! ```text
 //!   body    entry, entry, ...
 //!   entry   kind u8 | nodes varint | length varint | content
-//!   content batch: as aurora-redo packs it;  fence and install: epoch varint | history
+//!   content batch: as aurora-redo packs it;  fence and install: epoch varint | history;  anew: incarnation varint
 //! ```
 
 use std::sync::Arc;
@@ -62,11 +62,19 @@ pub enum LogEntry {
         /// Its History.
         history: History,
     },
+    /// A node was made anew while the log went on: what is before this and says that it is for the node is for the copy that was lost.
+    Anew {
+        /// The node.
+        node: NodeId,
+        /// The making of it that begins here.
+        incarnation: u64,
+    },
 }
 
 const BATCH: u8 = 1;
 const FENCE: u8 = 2;
 const INSTALL: u8 = 3;
+const ANEW: u8 = 4;
 
 impl LogEntry {
     /// A batch with the tickets of the copies that accepted it.
@@ -85,6 +93,7 @@ impl LogEntry {
             LogEntry::Batch { nodes, .. }
             | LogEntry::Fence { nodes, .. }
             | LogEntry::Install { nodes, .. } => *nodes,
+            LogEntry::Anew { node, .. } => NodeSet::EMPTY.with(*node),
         }
     }
 
@@ -93,6 +102,7 @@ impl LogEntry {
             LogEntry::Batch { tickets, .. }
             | LogEntry::Fence { tickets, .. }
             | LogEntry::Install { tickets, .. } => tickets,
+            LogEntry::Anew { .. } => &[],
         }
     }
 
@@ -115,6 +125,10 @@ impl LogEntry {
             LogEntry::Install { epoch, history, .. } => {
                 put_epoch(scratch, *epoch, history);
                 INSTALL
+            }
+            LogEntry::Anew { incarnation, .. } => {
+                put_u64(scratch, *incarnation);
+                ANEW
             }
         };
         out.push(kind);
@@ -177,8 +191,20 @@ pub(super) fn decode_group(body: &Bytes, out: &mut Vec<LogEntry>) -> Result<(), 
                     history,
                 }
             }
+            ANEW => {
+                let incarnation = Reader::new("anew", content).u64()?;
+                let Some(node) = nodes.iter().next().filter(|_| nodes.len() == 1) else {
+                    return Err(RedoError::Unknown {
+                        what: "log group",
+                        field: "nodes of a node made anew",
+                        expected: "one",
+                        got: nodes.len() as u64,
+                    });
+                };
+                LogEntry::Anew { node, incarnation }
+            }
             got => {
-                let expected = "batch, fence or install";
+                let expected = "batch, fence, install or anew";
                 return Err(RedoError::Unknown {
                     what: "log group",
                     field: "kind",
