@@ -53,17 +53,7 @@ impl Shared {
         &self,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Branching<'_>, Error> {
-        let changing = self.instances.changing.lock();
-        let work = self.working()?;
-        let meta = self.meta.lock();
-        self.volume.check_or_retry()?;
-        self.volume.pause();
-        let branching = Branching {
-            shared: self,
-            meta,
-            _changing: changing,
-            _work: work,
-        };
+        let branching = self.stop_numbering()?;
         let begun = Instant::now();
         let late = || begun.elapsed() > DRAIN_MAX;
         let ends = || interrupt() || self.is_closed() || late();
@@ -79,6 +69,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Stops the numbering of commits, and waits for none of those in flight.
+    ///
+    /// # Errors
+    /// Why the volume takes no commits, if it does not.
+    pub(crate) fn stop_numbering(&self) -> Result<Branching<'_>, Error> {
+        let changing = self.instances.changing.lock();
+        let work = self.working()?;
+        let meta = self.meta.lock();
+        self.volume.check_or_retry()?;
+        self.volume.pause();
+        Ok(Branching {
+            shared: self,
+            meta,
+            _changing: changing,
+            _work: work,
+        })
+    }
+}
+
 impl Branching<'_> {
     /// The manifest as it is.
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -89,7 +99,7 @@ impl Branching<'_> {
     pub(crate) fn complete(&self) -> Vec<(NodeId, u64)> {
         let volume = &self.shared.volume;
         let has_all = |node: &&Arc<Node>| {
-            node.acknowledges()
+            node.has_log()
                 && node.with_copies(|copies| {
                     let mut groups = (0..).map(PgId).zip(copies.iter());
                     groups.all(|(pg, copy)| copy.scl() >= volume.tail(pg))
@@ -218,11 +228,7 @@ impl Branching<'_> {
         let shared = self.shared;
         let last = shared.volume.history().first_new_lsn().prev();
         std::thread::scope(|scope| {
-            let living = shared
-                .volume
-                .nodes
-                .iter()
-                .filter(|node| node.acknowledges());
+            let living = shared.volume.nodes.iter().filter(|node| node.has_log());
             let writes: Vec<_> = living
                 .map(|node| {
                     let write = || {

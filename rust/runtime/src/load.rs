@@ -198,7 +198,11 @@ impl Shared {
         let mut stored = NodeSet::EMPTY;
         let mut failed = None;
         std::thread::scope(|scope| {
-            let living = self.volume.nodes.iter().filter(|node| node.is_alive());
+            let living = self
+                .volume
+                .nodes
+                .iter()
+                .filter(|node| node.answers() && node.is_alive());
             let puts: Vec<_> = living
                 .map(|node| {
                     (

@@ -162,6 +162,7 @@ impl Shared {
         };
         turn.ahead += repaired.saturating_sub(budget);
         self.gossip();
+        self.send_again();
         self.repair_damage();
         let floor_every = (self.window() / 4).clamp(FLOOR_EVERY_MIN, FLOOR_EVERY);
         if turn.floor_moved.elapsed() >= floor_every {
@@ -208,6 +209,13 @@ impl Shared {
         self.volume.nodes.iter().filter(|node| !node.is_lost())
     }
 
+    /// Who can give a node what it lacks.
+    fn peers<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = &'a Arc<Node>> {
+        let reaches = !node.gate.is_cut();
+        self.living()
+            .filter(move |peer| reaches && peer.answers() && peer.id() != node.id())
+    }
+
     /// Keeps spare log files ready and the log within its bound.
     pub(crate) fn prepare_and_flush(&self) {
         for device in &self.volume.devices {
@@ -252,6 +260,8 @@ impl Shared {
                         .fetch_add(bytes, Ordering::Relaxed),
                 ),
                 Err(error @ StoreError::Full { .. }) => return Err(error.into()),
+                // A fault that was injected ends, and the log keeps everything until then.
+                Err(error) if node.gate.is_on() => return Err(error.into()),
                 Err(error) => {
                     // A node that cannot write its layers has lost them; its peers have theirs.
                     self.volume.lose(node);
@@ -322,7 +332,7 @@ impl Shared {
     }
 
     fn refetch_blob(&self, node: &Node, blob: BlobId) {
-        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+        for peer in self.peers(node) {
             if let Ok(pages) = peer.store.blob_pages(blob) {
                 match node.store.put_blob(blob, self.volume.epoch(), &pages) {
                     Ok(_) => return,
@@ -378,8 +388,8 @@ impl Shared {
     ) -> Result<(), Error> {
         let mut failed = None;
         for peer in self
-            .living()
-            .filter(|peer| peer.id() != node.id() && self.knows_as_much(peer, node, &pages))
+            .peers(node)
+            .filter(|peer| self.knows_as_much(peer, node, &pages))
         {
             let fetched = exports_of(peer, &pages).and_then(|exports| {
                 for blob in exports.iter().flat_map(|export| &export.blobs) {
@@ -418,7 +428,9 @@ impl Shared {
     fn gossip(&self) {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
             let complete = self.volume.pgcl(pg).min(self.volume.vdl());
-            let behind = |node: &&Arc<Node>| node.acknowledges() && self.scl(node, pg) < complete;
+            let behind = |node: &&Arc<Node>| {
+                node.acknowledges() && !node.gate.is_stalled() && self.scl(node, pg) < complete
+            };
             let behind: Vec<_> = self.living().filter(behind).cloned().collect();
             for node in behind
                 .iter()
@@ -441,7 +453,7 @@ impl Shared {
 
     fn gossip_to(&self, node: &Arc<Node>, pg: PgId) -> Result<(), Error> {
         let mut failed = None;
-        for peer in self.living().filter(|peer| peer.id() != node.id()) {
+        for peer in self.peers(node) {
             let Some(summary) =
                 peer.with_copies(|copies| copies.get(pg.0 as usize).map(gossip::summary))
             else {

@@ -175,7 +175,7 @@ impl Shared {
         let has = |id: &NodeId| *id != job.to;
         let living = self
             .living()
-            .filter(|node| self.scl(node, job.pg) >= job.upto);
+            .filter(|node| node.answers() && self.scl(node, job.pg) >= job.upto);
         living.map(|node| node.id()).filter(has).collect()
     }
 }

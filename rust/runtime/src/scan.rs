@@ -429,7 +429,7 @@ impl Scan<'_> {
         let volume = &self.shared.volume;
         let pg = PgId(volume.geometry().segment_of(id) as u32);
         let chosen = &volume.nodes[node];
-        if !chosen.is_lost()
+        if chosen.answers()
             && volume.readable(pg, self.at).contains(chosen.id())
             && let Ok(page) = chosen.store.scan_page(id, self.at, &self.history)
         {
