@@ -25,6 +25,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SEEDS ?= 200
 SEED ?=
+MINUTES ?= 1
 
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PROBE := benches/peers/probe
@@ -62,6 +63,10 @@ test-python: $(VENV)/.engine ## Python tests and the examples; PYTEST_ARGS="-k n
 sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n
 	cargo test --locked -p aurora-sim
 	cargo run --locked -p aurora-sim -- --trace --seeds $(if $(SEED),$(SEED),0..$(SEEDS))
+
+.PHONY: soak
+soak: $(VENV)/.engine ## MINUTES=n of workloads with checkers on a real disk, under db.faults and kill -9; SEED=n
+	$(PY) tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Formatting, clippy, ruff, mypy, and the direction of dependencies

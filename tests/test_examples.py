@@ -30,6 +30,7 @@ def test_every_example_is_run_here() -> None:
         "demo.py",
         "failover.py",
         "undo.py",
+        "test_retry_logic.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -79,6 +80,15 @@ def test_undo(tmp_path: Path) -> None:
     assert "forward again: 5 rows" in out
     assert "clone and compare: 5 rows put back" in out
     assert "selective: {'insert': 2, 'update': 0, 'delete': 0}, 7 rows" in out
+
+
+def test_retry_logic(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_retry_logic.py")],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "18 passed" in done.stdout
 
 
 @pytest.mark.crash

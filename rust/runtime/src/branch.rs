@@ -165,7 +165,7 @@ impl Branching<'_> {
         drop(applying);
         self.meta.manifest = next;
         drop(devices);
-        self.settle()
+        self.settle(!known.is_empty())
     }
 
     /// The compare-and-swap. After an error other than a conflict its outcome is unknown: it is read, which completes it.
@@ -223,8 +223,9 @@ impl Branching<'_> {
         volume.nodes.iter().map(of_node).collect()
     }
 
-    /// Writes down what the copies know now: the links of their records no longer say it. Too few that could end the volume.
-    fn settle(&self) -> Result<(), Error> {
+    /// Writes down what the copies know now: the links of their records may no longer say it, and do not if `beyond` them something
+    /// was known. Too few that could end the volume.
+    fn settle(&self, beyond: bool) -> Result<(), Error> {
         let shared = self.shared;
         let last = shared.volume.history().first_new_lsn().prev();
         std::thread::scope(|scope| {
@@ -242,6 +243,11 @@ impl Branching<'_> {
             for (node, write) in writes {
                 match write.join() {
                     Ok(Ok(())) => {}
+                    // A fault that was injected ends: the log says it until then, unless it is not in there.
+                    Ok(Err(error)) if node.gate.is_on() && !beyond => {
+                        shared.maintenance.note(error);
+                        shared.write_states_later(node);
+                    }
                     Ok(Err(error)) => {
                         shared.maintenance.note(error);
                         shared.volume.lose(node);

@@ -53,6 +53,12 @@ impl Late {
         }
     }
 
+    /// Whether something is on its way to a node.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        let due = &self.due.lock().1;
+        due.values().any(|(to, _)| *to == node)
+    }
+
     /// Takes what is due; otherwise says how long the next one takes.
     fn take(&self) -> Result<Vec<(NodeId, Arc<PgBatch>)>, Duration> {
         let due = &mut self.due.lock().1;

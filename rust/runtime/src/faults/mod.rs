@@ -127,6 +127,8 @@ pub(crate) struct Faults {
     inner: Mutex<Inner>,
     /// Some batches do not arrive: somebody must send them again.
     lossy: AtomicBool,
+    /// Nodes that could not write their copies' states when the volume went over to another branch.
+    unwritten: Mutex<NodeSet>,
     /// What becomes of the next commit.
     commit_crash: AtomicU8,
 }
@@ -137,6 +139,7 @@ impl Faults {
             disk,
             inner: Mutex::default(),
             lossy: AtomicBool::new(false),
+            unwritten: Mutex::new(NodeSet::EMPTY),
             commit_crash: AtomicU8::new(0),
         }
     }
@@ -248,17 +251,64 @@ impl EmbeddedVolume {
 }
 
 impl Shared {
-    /// Sends what nodes have missed to those that are reached again.
+    /// Has the states of a node's copies be written when its disk takes them again.
+    pub(crate) fn write_states_later(&self, node: &Node) {
+        self.faults.unwritten.lock().insert(node.id());
+    }
+
+    fn write_states_again(&self) {
+        let unwritten = std::mem::replace(&mut *self.faults.unwritten.lock(), NodeSet::EMPTY);
+        for node in self.living().filter(|node| unwritten.contains(node.id())) {
+            let written = self.write_states(node);
+            match written {
+                Ok(()) => {}
+                Err(error) if node.gate.is_on() => {
+                    self.maintenance.note(error);
+                    self.write_states_later(node);
+                }
+                Err(error) => {
+                    self.maintenance.note(error);
+                    self.volume.lose(node);
+                }
+            }
+        }
+    }
+
+    fn write_states(&self, node: &Node) -> Result<(), Error> {
+        let (states, unsettled) = match device_of(&self.volume.devices, node.id()) {
+            // Everything before this moment has reached the page store.
+            Some(device) => {
+                let _io = device.io_unless_stalled()?;
+                node.states()
+            }
+            None => node.states(),
+        };
+        node.store.flush_settled(&states, unsettled)?;
+        Ok(())
+    }
+
+    /// Sends what nodes have missed to those that are reached again. By whoever does the background's work.
     pub(crate) fn send_again(&self) {
         if !self.faults.lossy.load(Ordering::Acquire) {
             return;
         }
+        self.write_states_again();
         for node in self.living().filter(|node| node.acknowledges()) {
-            let fails = |percent| self.volume.late.dice().percent(percent);
-            if node.gate.rough().is_some_and(|rough| fails(rough.percent)) {
-                continue;
+            let late = &self.volume.late;
+            match node.gate.rough() {
+                Some(rough) if late.dice().percent(rough.percent) => {}
+                Some(Condition {
+                    delay: Some(delay), ..
+                }) => {
+                    // What is on its way is not sent again, and what is sent again is late again.
+                    if !late.has(node.id()) {
+                        for batch in self.volume.missed(node) {
+                            late.put(node.id(), batch, late.dice().between(delay));
+                        }
+                    }
+                }
+                _ => self.send_missed(node),
             }
-            self.send_missed(node);
         }
         self.volume.wake_waiters();
     }
