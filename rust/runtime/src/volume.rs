@@ -184,6 +184,11 @@ impl EmbeddedVolume {
         writer.vdl()
     }
 
+    /// Whether the writer is crashing.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
     /// Numbers a commit after which the writer crashes. Whether anybody hears of it is then open; with `lost` it does not even
     /// reach storage. False for a commit that has nothing to make durable.
     pub(crate) fn crash_within<T, E>(

@@ -45,6 +45,10 @@ impl Shared {
         let begun = Instant::now();
         let writer = self.instances.writer();
         let crashed = self.crash_now(&writer);
+        if crashed.is_err() && self.volume.is_halted() {
+            // It was bound to a commit and cannot come: commits go on.
+            self.volume.resume();
+        }
         self.volume.fates.settle_due(crashed.is_ok());
         self.volume.wake_committers();
         let events = &self.instances.events;
