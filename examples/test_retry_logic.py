@@ -82,8 +82,14 @@ def is_charged_once(shop: Shop) -> bool:
 
 def test_the_writer_dies_between_two_statements(shop: Shop) -> None:
     """The transaction is refused as a Retryable, and ``run`` does it again at the next writer."""
-    crashes = iter([shop.db.faults.crash_writer])
-    shop.between = lambda: next(crashes, lambda: None)()
+    crashed = threading.Event()
+
+    def crash_once() -> None:
+        if not crashed.is_set():
+            crashed.set()
+            shop.db.faults.crash_writer()
+
+    shop.between = crash_once
     shop.order("1", "Ann", 30)
     assert is_charged_once(shop)
     assert "failover" in [event.what for event in shop.db.events()]

@@ -92,7 +92,7 @@ def say(kind: str, *words: object) -> None:
     os.write(1, f"{kind} {text}\n".encode())
 
 
-class Problem(Exception):
+class CheckError(Exception):
     """A check that did not hold."""
 
 
@@ -136,11 +136,11 @@ class Child:
         row = self.db.get(self.registers, writer)
         n = 0 if row is None else row.n
         if n not in (told, told + 1):
-            raise Problem(f"register {writer}: {told} steps were acknowledged, {n} are there")
+            raise CheckError(f"register {writer}: {told} steps were acknowledged, {n} are there")
         for step in (told, told + 1):
             known = self.db.committed(f"{writer}/{step}") is not None
             if step > 0 and known != (step <= n):
-                raise Problem(f"register {writer} is {n}, and the token of step {step} says {known}")
+                raise CheckError(f"register {writer} is {n}, and the token of step {step} says {known}")
         return n
 
     # ------------------------------------------------------------------------------- workloads
@@ -166,7 +166,7 @@ class Child:
             def read(number: int) -> Link:
                 found = tx.get(self.ring, number)
                 if found is None:
-                    raise Problem(f"ring: member {number} is gone")
+                    raise CheckError(f"ring: member {number} is gone")
                 return found
 
             one, place = read(moved), read(behind)
@@ -250,20 +250,20 @@ class Child:
         rows = list(view.range(self.accounts))
         total = sum(row.balance for row in rows)
         if (len(rows), total) != (ACCOUNTS, ACCOUNTS * OPENING_BALANCE):
-            raise Problem(f"bank: {len(rows)} accounts with {total} at LSN {view.lsn}")
+            raise CheckError(f"bank: {len(rows)} accounts with {total} at LSN {view.lsn}")
         indexed = {row.id: row.balance for row in view.range(self.accounts.index("by_balance"))}
         if indexed != {row.id: row.balance for row in rows}:
-            raise Problem(f"index: it differs from its table at LSN {view.lsn}")
+            raise CheckError(f"index: it differs from its table at LSN {view.lsn}")
         links = {row.id: row for row in view.range(self.ring)}
         if sorted(links) != list(range(RING)):
-            raise Problem(f"ring: members {sorted(links)} at LSN {view.lsn}")
+            raise CheckError(f"ring: members {sorted(links)} at LSN {view.lsn}")
         for direction in ("after", "before"):
             seen, at = [], 0
             while at not in seen and at in links:
                 seen.append(at)
                 at = getattr(links[at], direction)
             if len(seen) != RING or at != 0:
-                raise Problem(f"ring: {direction} leads through {seen} to {at} at LSN {view.lsn}")
+                raise CheckError(f"ring: {direction} leads through {seen} to {at} at LSN {view.lsn}")
 
     def check_copies(self) -> None:
         """Every copy gets everything, once nothing is broken any more."""
@@ -274,7 +274,7 @@ class Child:
             if not behind:
                 return
             if time.monotonic() > deadline:
-                raise Problem(f"copies do not catch up: {behind}; {status.background.last_error}")
+                raise CheckError(f"copies do not catch up: {behind}; {status.background.last_error}")
             time.sleep(0.1)
 
     # ------------------------------------------------------------------------------- one life
@@ -306,7 +306,7 @@ class Child:
         for thread in threads:
             thread.join(timeout=STUCK_S)
             if thread.is_alive():
-                raise Problem(f"{thread.name} does not come to an end: {self.db.status()}")
+                raise CheckError(f"{thread.name} does not come to an end: {self.db.status()}")
         for step, error in schedule.failures:
             if not isinstance(error, (ex.QuorumLost, ex.DiskFull, ex.Retryable, ex.InvalidOption)):
                 say("N", f"{step.fault} could not happen: {error!r}")
@@ -315,7 +315,7 @@ class Child:
         for writer, step in self.counts.items():
             row = self.db.get(self.registers, writer)
             if row is None or row.n not in (step, step + 1):
-                raise Problem(f"register {writer}: {step} steps were acknowledged, {row} is there")
+                raise CheckError(f"register {writer}: {step} steps were acknowledged, {row} is there")
         self.check_copies()
         self.db.close()
         say("E")
@@ -329,7 +329,7 @@ class Child:
 
 def report(error: BaseException) -> str:
     """An error for the parent: the check that failed, or all of the traceback."""
-    return str(error) if isinstance(error, Problem) else traceback.format_exc()[-4_000:]
+    return str(error) if isinstance(error, CheckError) else traceback.format_exc()[-4_000:]
 
 
 STEPS = (

@@ -727,7 +727,7 @@ class Faults:
         self, kind: str, node: str | None, *, percent: int = 100, least_ms: float = 0.0, most_ms: float = 0.0
     ) -> tuple[int, str]:
         """Has something break; gives its number and what it is in words."""
-    def end(self, id: int) -> bool:
+    def end(self, number: int) -> bool:
         """Has it work again; False when it does already."""
     def end_all(self) -> None:
         """Ends every fault."""

@@ -1,4 +1,4 @@
-"""Faults on an embedded cluster, for tests: nodes, disks and the writer break when told to, and work again when told to.
+"""Faults on an embedded cluster, for tests: nodes, disks and the writer break when told to, and work again.
 
 .. code-block:: python
 
@@ -7,13 +7,14 @@
     db.faults.crash_writer(during_commit="lost")
     service.transfer(...)                   # retries what the crash took
 
-The words are those of Aurora's fault injection queries where it has them: ``ALTER SYSTEM CRASH``, ``ALTER SYSTEM SIMULATE
-... PERCENT DISK FAILURE``, ``... DISK CONGESTION BETWEEN ... AND ... MILLISECONDS``, ``... READ REPLICA FAILURE``, each
-``FOR INTERVAL ...``.
+The words are those of Aurora's fault injection queries where it has them: ``ALTER SYSTEM CRASH``, ``ALTER SYSTEM
+SIMULATE ... PERCENT DISK FAILURE``, ``... DISK CONGESTION BETWEEN ... AND ... MILLISECONDS``, ``... READ REPLICA
+FAILURE``, each ``FOR INTERVAL ...``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import random
 import threading
@@ -146,10 +147,9 @@ class Fault:
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
-        try:
+        # In a fork: the parent's cluster, and the parent's fault.
+        with contextlib.suppress(ForkedProcess):
             self._faults.end(self._number)
-        except ForkedProcess:
-            pass  # The parent's cluster, and the parent's fault.
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +164,7 @@ class Fault:
 class Faults:
     """What can be broken: ``Cluster.faults``. ``print`` it for what is.
 
-    Everything that lasts begins at the call, returns a ``Fault`` for a ``with`` block, and may be given an ``interval``.
+    What lasts begins at the call, returns a ``Fault`` for a ``with`` block, and may be given an ``interval``.
     """
 
     def __init__(self, cluster: _engine.Cluster) -> None:
@@ -218,7 +218,7 @@ class Faults:
     def disk_congestion(
         self, min_ms: float, max_ms: float, *, node: str | None = None, interval: dt.timedelta | None = None
     ) -> Fault:
-        """``SIMULATE ... DISK CONGESTION BETWEEN min AND max MILLISECONDS``: a node's disk is slow, or all disks are."""
+        """``SIMULATE ... DISK CONGESTION BETWEEN min AND max MILLISECONDS``: a node's disk is slow, or all are."""
         return self.start(DiskCongestion(node, min_ms, max_ms), interval=interval)
 
     def disk_failure(self, percent: int, *, node: str | None = None, interval: dt.timedelta | None = None) -> Fault:

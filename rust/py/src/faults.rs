@@ -70,9 +70,9 @@ impl Faults {
     }
 
     /// Has it work again; False when it does already.
-    fn end(&self, py: Python<'_>, id: u64) -> PyResult<bool> {
+    fn end(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
         let cluster = self.db.cluster_any(py)?;
-        Ok(py.detach(|| cluster.end_fault(id)))
+        Ok(py.detach(|| cluster.end_fault(number)))
     }
 
     /// Ends every fault.

@@ -194,7 +194,7 @@ fn slow_and_failing_disks_hold_a_commit_back_only_where_too_few_are_left() {
         percent: 50,
     };
     let failing = cluster.start_fault(failing).unwrap();
-    (10..20).for_each(|value| drop(took(value)));
+    assert!((10..20).map(took).max() > Some(Duration::ZERO));
     // A layer that cannot be written stays in the log, and its node is none the worse.
     let broken = cluster
         .start_fault(Fault::DiskFailure {
