@@ -25,6 +25,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SEEDS ?= 200
 SEED ?=
+MINUTES ?= 1
 
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PROBE := benches/peers/probe
@@ -66,6 +67,10 @@ sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n,
 .PHONY: sim-mutations
 sim-mutations: ## Each planted mistake until the simulator catches it, as a table
 	cargo run --locked --release -p aurora-sim -- --mutations --seeds 0..2000
+
+.PHONY: soak
+soak: $(VENV)/.engine ## MINUTES=n of workloads with checkers on a real disk, under db.faults and kill -9; SEED=n
+	$(PY) tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Formatting, clippy, ruff, mypy, and the direction of dependencies

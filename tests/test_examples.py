@@ -32,6 +32,7 @@ def test_every_example_is_run_here() -> None:
         "undo.py",
         "loading.py",
         "typed_rows.py",
+        "test_retry_logic.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -103,6 +104,15 @@ def test_typed_rows(tmp_path: Path, path: tuple[str, ...]) -> None:
     assert "typed: Ann 19.90 [{'sku': 1}]" in out
     assert "dict: {'customer': 'Bob', 'total': Decimal('0.00')}" in out
     assert 'refused: row 1: column "total"' in out
+
+
+def test_retry_logic(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_retry_logic.py")],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "18 passed" in done.stdout
 
 
 @pytest.mark.crash

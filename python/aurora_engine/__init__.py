@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from aurora_engine import exceptions
+from aurora_engine import exceptions, faults
 from aurora_engine._engine import (
     Agg,
     AsyncSavepoint,
@@ -120,6 +120,7 @@ __all__ = [
     "desc",
     "drop_cluster",
     "exceptions",
+    "faults",
     "foreign_key",
     "index",
     "lit",

@@ -847,6 +847,34 @@ class View:
         """The rows of a range, as rows or as an Arrow stream, or what a query makes of them."""
 
 @final
+class Faults:
+    """The faults of one cluster; ``aurora_engine.faults`` gives them their shape."""
+
+    def __new__(cls, cluster: Cluster) -> Self: ...
+    def nodes(self) -> list[tuple[str, str, str]]:
+        """Name, Availability Zone and directory of every storage node."""
+    def start(
+        self, kind: str, node: str | None, *, percent: int = 100, least_ms: float = 0.0, most_ms: float = 0.0
+    ) -> tuple[int, str]:
+        """Has something break; gives its number and what it is in words."""
+    def end(self, number: int) -> bool:
+        """Has it work again; False when it does already."""
+    def end_all(self) -> None:
+        """Ends every fault."""
+    def active(self) -> list[tuple[int, str]]:
+        """What is on: number and words."""
+    @property
+    def crash_is_armed(self) -> bool:
+        """Whether a crash waits for the next commit."""
+    def crash_writer(self, during_commit: str | None = None) -> None:
+        """Ends the writer as a crash would: now, or with ``"lost"`` or ``"kept"`` during the next commit."""
+    def crash_replica(self, name: str) -> None:
+        """Ends a replica as a crash would."""
+    def corrupt_page(self, node: str) -> tuple[str, int, int]:
+        """Spoils a sector on a node's disk; gives the file, the offset and the number of bytes."""
+    def seed(self, seed: int) -> None:
+        """Has all dice fall from a seed on."""
+
 class Instance:
     """An instance of a cluster, as an endpoint sees it."""
 

@@ -18,6 +18,7 @@ from aurora_engine.aio import Aio
 from aurora_engine.definitions import Definitions
 from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failover_of
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
+from aurora_engine.faults import Faults
 from aurora_engine.history import (
     Backtrack,
     BacktrackWindow,
@@ -203,6 +204,7 @@ class Cluster(Indexing, Definitions):
 
     _aio: Aio | None = None
     _endpoints: Endpoints | None = None
+    _faults: Faults | None = None
 
     @property
     def parallel_query(self) -> str:
@@ -714,6 +716,13 @@ class Cluster(Indexing, Definitions):
         if choose is not None and not callable(choose):
             raise _refused("choose", "a function", choose)
         self._set_choose(choose)
+
+    @property
+    def faults(self) -> Faults:
+        """What can be broken on purpose, for tests: nodes, disks, the writer."""
+        if self._faults is None:
+            self._faults = Faults(self)
+        return self._faults
 
     def metrics(self) -> list[Metric]:
         """Every metric as it is now, under Aurora's names where Aurora has one."""

@@ -22,7 +22,7 @@ class NodeStatus:
     device: int
     """The device it lies on: nodes of one device fail together."""
     state: str
-    """``healthy``, ``repairing`` or ``lost``."""
+    """``healthy``, ``repairing``, ``lost``, or ``unreachable`` while an injected fault keeps it away."""
     bytes: int
     """Bytes of its layers and blobs."""
     layers: int
@@ -194,7 +194,7 @@ class Status:
             place = f"{node.az} {node.path}".ljust(width)
             filled = "" if node.progress is None else f", {node.progress:.0%} filled"
             lines.append(
-                f"  node {node.id}    {place}  {node.state:<9}  {size(node.bytes):>10}"
+                f"  node {node.id}    {place}  {node.state:<11}  {size(node.bytes):>10}"
                 f" in {node.layers} layers, complete to {node.complete_to:,}{filled}"
             )
         return "\n".join(lines)

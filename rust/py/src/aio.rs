@@ -180,7 +180,7 @@ impl AsyncTransaction {
             return Err(Raise::new(py, "AsyncMisuse", message).err());
         }
         match core.try_number(py)? {
-            Some(numbered) if numbered.after <= core.db.cluster(py)?.vdl() => {
+            Some(numbered) if core.db.cluster(py)?.is_told(numbered.after) => {
                 core.acknowledged(numbered.commit);
                 Ready::nothing(py)
             }

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aurora_engine::Mode;
+use aurora_engine::{EngineError, Mode, Stop};
 use aurora_page::Lsn;
 use aurora_runtime::{Error, NodePlacement, OpenOptions, ReplicaSpec};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyType};
 
 use crate::commit::PyCommit;
-use crate::db::{Db, interruptible};
+use crate::db::{Db, Engine, interruptible};
 use crate::errors::{Raise, describe, invalid_option};
 use crate::failure::raise;
 use crate::from_py::datetime_us;
@@ -322,10 +322,28 @@ impl Cluster {
 
     /// The commit that was made with a token, if one was in the last 24 hours.
     fn committed(&self, py: Python<'_>, token: &str) -> PyResult<Option<PyCommit>> {
-        let found = self.db.call(py, |engine| engine.token_status(token))?;
-        let Some(found) = found else { return Ok(None) };
-        self.db.wait(py, found.lsn)?;
         let cluster = self.db.cluster(py)?;
+        let found = loop {
+            let status = |engine: &Engine| match engine.token_status(token) {
+                // It is asked of the present history, whichever that is by now.
+                Err(Stop::Failed(EngineError::Branched { .. })) => Ok(None),
+                found => Ok(Some(found?)),
+            };
+            let Some(found) = self.db.run(py, status)? else {
+                continue;
+            };
+            let Some(found) = found else { return Ok(None) };
+            let durable = interruptible(py, |interrupt| {
+                match cluster.wait_durable(found.lsn, interrupt) {
+                    // It was there, and the writer crashed before storage had it.
+                    Err(Error::WriterCrashed) => Ok(false),
+                    waited => waited.map(|()| true),
+                }
+            })?;
+            if durable {
+                break found;
+            }
+        };
         // The engine knows an LSN by which the commit is in. Its time is its own, so the time leads to its own LSN, as long as
         // that lies in the window.
         let lsn = py

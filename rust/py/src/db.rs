@@ -223,11 +223,11 @@ impl Db {
     /// Waits until everything up to `lsn` is durable, with the interpreter free.
     pub fn wait_durable(&self, py: Python<'_>, lsn: Lsn) -> Result<(), WaitError> {
         let cluster = self.cluster_any(py).map_err(WaitError::Python)?;
-        if cluster.vdl() >= lsn {
+        if cluster.is_told(lsn) {
             return Ok(());
         }
         let pending = Mutex::new(None);
-        match py.detach(|| cluster.wait_durable(lsn, &|| signalled(&pending))) {
+        match py.detach(|| cluster.wait_told(lsn, &|| signalled(&pending))) {
             Ok(()) => Ok(()),
             Err(error) => Err(match pending.into_inner() {
                 Some(signal) => WaitError::Python(signal),
@@ -241,7 +241,7 @@ impl Db {
     /// Waits for durability on behalf of a call that is no commit.
     pub fn wait(&self, py: Python<'_>, lsn: Lsn) -> PyResult<()> {
         let cluster = self.cluster(py)?;
-        if cluster.vdl() >= lsn {
+        if cluster.is_told(lsn) {
             return Ok(());
         }
         interruptible(py, |interrupt| cluster.wait_durable(lsn, interrupt))

@@ -114,6 +114,9 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
             .with("instance", instance)
             .with("there", there)
             .err(),
+        Error::WriterCrashed => Raise::new(py, "WriterMoved", message)
+            .with("writer", py.None())
+            .err(),
         Error::Closed => Raise::new(py, "ClusterClosed", message).err(),
     }
 }

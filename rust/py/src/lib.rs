@@ -31,6 +31,7 @@ mod errors;
 mod expr;
 mod expr_functions;
 mod failure;
+mod faults;
 mod filter;
 mod fork;
 mod from_py;
@@ -92,6 +93,8 @@ mod _engine {
     use super::expr::{_case, Agg, Expr, coalesce, col, count, lit};
     #[pymodule_export]
     use super::expr_functions::{TextFunctions, TimeFunctions};
+    #[pymodule_export]
+    use super::faults::Faults;
     #[pymodule_export]
     use super::group_by::GroupBy;
     #[pymodule_export]

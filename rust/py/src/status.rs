@@ -63,6 +63,7 @@ fn state_name(state: NodeState) -> &'static str {
         NodeState::Healthy => "healthy",
         NodeState::Repairing => "repairing",
         NodeState::Lost => "lost",
+        NodeState::Unreachable => "unreachable",
     }
 }
 

@@ -402,10 +402,13 @@ impl Core {
     pub fn number(&self, py: Python<'_>) -> PyResult<Numbered> {
         let mut open = self.end(py)?;
         let token = self.token.as_deref();
-        let now_us = self.db.cluster(py)?.now_us();
-        let commit = self
-            .db
-            .call(py, |engine| engine.commit(open.get_mut(), now_us, token))?;
+        let cluster = self.db.cluster(py)?;
+        let now_us = cluster.now_us();
+        let commit = self.db.call(py, |engine| {
+            cluster.committing(engine, |engine| {
+                engine.commit(open.get_mut(), now_us, token)
+            })
+        })?;
         Ok(self.numbered(&commit))
     }
 
@@ -419,7 +422,9 @@ impl Core {
             return Err(self.not_open(py, &state));
         };
         let (token, now_us) = (self.token.as_deref(), cluster.now_us());
-        match cluster.engine().commit(open.get_mut(), now_us, token) {
+        match cluster.committing(&cluster.engine(), |engine| {
+            engine.commit(open.get_mut(), now_us, token)
+        }) {
             Ok(commit) => {
                 *state = State::Ended;
                 Ok(Some(self.numbered(&commit)))

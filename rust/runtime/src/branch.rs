@@ -53,17 +53,7 @@ impl Shared {
         &self,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Branching<'_>, Error> {
-        let changing = self.instances.changing.lock();
-        let work = self.working()?;
-        let meta = self.meta.lock();
-        self.volume.check_or_retry()?;
-        self.volume.pause();
-        let branching = Branching {
-            shared: self,
-            meta,
-            _changing: changing,
-            _work: work,
-        };
+        let branching = self.stop_numbering()?;
         let begun = Instant::now();
         let late = || begun.elapsed() > DRAIN_MAX;
         let ends = || interrupt() || self.is_closed() || late();
@@ -79,6 +69,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Stops the numbering of commits, and waits for none of those in flight.
+    ///
+    /// # Errors
+    /// Why the volume takes no commits, if it does not.
+    pub(crate) fn stop_numbering(&self) -> Result<Branching<'_>, Error> {
+        let changing = self.instances.changing.lock();
+        let work = self.working()?;
+        let meta = self.meta.lock();
+        self.volume.check_or_retry()?;
+        self.volume.pause();
+        Ok(Branching {
+            shared: self,
+            meta,
+            _changing: changing,
+            _work: work,
+        })
+    }
+}
+
 impl Branching<'_> {
     /// The manifest as it is.
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -89,7 +99,7 @@ impl Branching<'_> {
     pub(crate) fn complete(&self) -> Vec<(NodeId, u64)> {
         let volume = &self.shared.volume;
         let has_all = |node: &&Arc<Node>| {
-            node.acknowledges()
+            node.has_log()
                 && node.with_copies(|copies| {
                     let mut groups = (0..).map(PgId).zip(copies.iter());
                     groups.all(|(pg, copy)| copy.scl() >= volume.tail(pg))
@@ -156,7 +166,7 @@ impl Branching<'_> {
         drop(applying);
         self.meta.manifest = next;
         drop(devices);
-        self.settle()
+        self.settle(!known.is_empty())
     }
 
     /// The compare-and-swap. After an error other than a conflict its outcome is unknown: it is read, which completes it.
@@ -214,13 +224,14 @@ impl Branching<'_> {
         volume.nodes().iter().map(of_node).collect()
     }
 
-    /// Writes down what the copies know now: the links of their records no longer say it. Too few that could end the volume.
-    fn settle(&self) -> Result<(), Error> {
+    /// Writes down what the copies know now: the links of their records may no longer say it, and do not if `beyond` them something
+    /// was known. Too few that could end the volume.
+    fn settle(&self, beyond: bool) -> Result<(), Error> {
         let shared = self.shared;
         let last = shared.volume.history().first_new_lsn().prev();
         let nodes = shared.volume.nodes();
         std::thread::scope(|scope| {
-            let living = nodes.iter().filter(|node| node.acknowledges());
+            let living = nodes.iter().filter(|node| node.has_log());
             let writes: Vec<_> = living
                 .map(|node| {
                     let write = || {
@@ -234,6 +245,11 @@ impl Branching<'_> {
             for (node, write) in writes {
                 match write.join() {
                     Ok(Ok(())) => {}
+                    // A fault that was injected ends: the log says it until then, unless it is not in there.
+                    Ok(Err(error)) if node.gate.is_on() && !beyond => {
+                        shared.maintenance.note(error);
+                        shared.write_states_later(node);
+                    }
                     Ok(Err(error)) => {
                         shared.volume.lose(node, &error.to_string());
                         shared.maintenance.note(error);

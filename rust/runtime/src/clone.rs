@@ -21,6 +21,7 @@ use crate::backtrack::{Place, Target, history_of};
 use crate::cluster::{Cluster, Shared};
 use crate::create::{WINDOW_KEY, announce, make_directories, random_u64};
 use crate::device::Device;
+use crate::faults::disk::FaultDisk;
 use crate::layout;
 use crate::metastore::DirMetaStore;
 use crate::node::Node;
@@ -94,7 +95,13 @@ impl Shared {
                 disk.create_dir_all(&dir)
                     .map_err(|source| Error::io(&dir, source))?;
                 let lock = None;
-                Site { disk, dir, lock }
+                let (disk, disk_faults) = FaultDisk::over(disk);
+                Site {
+                    disk,
+                    disk_faults,
+                    dir,
+                    lock,
+                }
             }
         };
         check_new(&site, options)?;
@@ -133,9 +140,15 @@ impl Shared {
         unfinished::unmark(&*site.disk, &site.dir)
             .map_err(|source| Error::io(&site.dir, source))?;
         let writer = WriterStart::of_branch(&manifest, seed.at, &seed.tails, BYTES_IN_FLIGHT_MAX);
-        let Site { disk, dir, lock } = site;
+        let Site {
+            disk,
+            disk_faults,
+            dir,
+            lock,
+        } = site;
         Ok(Opened {
             disk,
+            disk_faults,
             dir,
             lock,
             meta,

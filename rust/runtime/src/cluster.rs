@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::clock::wall_us;
 use crate::completions::CompletionQueue;
+use crate::faults::Faults;
 use crate::fetch::Fetcher;
 use crate::instance::{Instance, InstanceSpec};
 use crate::instances::{CLASS_DEFAULT, Instances, ReplicaSpec, TIER_DEFAULT};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     /// Leaves that scans have read.
     pub(crate) scans: ScanCache,
     pub(crate) pq: PqCounters,
+    /// What was injected.
+    pub(crate) faults: Faults,
     /// When the volume grew last.
     grown: Mutex<Option<Instant>>,
 }
@@ -191,6 +194,7 @@ impl Cluster {
             work: Mutex::new(()),
             scans: ScanCache::new(scan_cache_bytes),
             pq: PqCounters::default(),
+            faults: Faults::new(opened.disk_faults),
             grown: Mutex::new(None),
         });
         let threads = Mutex::new(threads::start(&shared)?);
@@ -348,6 +352,20 @@ impl Cluster {
     /// The volume's failure or [`Error::Interrupted`]: what was numbered has an unknown fate then.
     pub fn wait_durable(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
         self.handle.shared.volume.wait(lsn, interrupt)
+    }
+
+    /// The same for whoever made the commit that ends at `lsn`.
+    ///
+    /// # Errors
+    /// As [`Cluster::wait_durable`], and [`Error::WriterCrashed`] where the writer crashed before it could confirm the commit.
+    pub fn wait_told(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.handle.shared.volume.wait_told(lsn, interrupt)
+    }
+
+    /// Whether the committer of what ends at `lsn` may be told, without waiting, that it is durable.
+    #[inline]
+    pub fn is_told(&self, lsn: Lsn) -> bool {
+        self.handle.shared.volume.is_told(lsn)
     }
 
     /// Has `id` appear in [`Cluster::completions`] when `lsn` is durable, or the volume has failed.
@@ -590,6 +608,7 @@ impl Handle {
             // A fork: the threads and the lock are the parent's.
             return Ok(());
         }
+        self.shared.end_faults();
         self.shared.volume.flush_pending();
         let healthy = self.shared.volume.failure().is_none();
         self.shared.volume.fail(Failure::Closed);
@@ -601,6 +620,7 @@ impl Handle {
         // A change of instances that is under way ends; after it none begins.
         drop(self.shared.instances.changing.lock());
         self.shared.instances.join_threads();
+        self.shared.volume.late.join();
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has been reported on standard error; closing goes on.
             let _ = thread.join();

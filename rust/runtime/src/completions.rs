@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
+use crate::faults::fates::{Fate, Fates};
 
 /// Outcome of one awaited commit: its caller's id, and whether it is durable.
 pub type Completion = (u64, Result<(), Error>);
@@ -73,13 +74,19 @@ impl CompletionQueue {
     }
 
     /// Moves every commit at or below `vdl` to the ready list and signals once.
-    pub(crate) fn advance(&self, vdl: Lsn) {
-        self.complete(|lsn| (lsn <= vdl).then_some(Ok(())));
+    pub(crate) fn advance(&self, vdl: Lsn, fates: &Fates) {
+        self.complete(|lsn| match fates.of(lsn) {
+            _ if lsn > vdl => None,
+            Fate::Told => Some(Ok(())),
+            Fate::Untold | Fate::Gone => Some(Err(Error::WriterCrashed)),
+            Fate::Later => None,
+        });
     }
 
     /// Fails every commit above `vdl`: their fate is unknown until the cluster is opened again.
-    pub(crate) fn fail(&self, vdl: Lsn, error: impl Fn() -> Error) {
-        self.complete(|lsn| Some(if lsn <= vdl { Ok(()) } else { Err(error()) }));
+    pub(crate) fn fail(&self, vdl: Lsn, fates: &Fates, error: impl Fn() -> Error) {
+        self.advance(vdl, fates);
+        self.complete(|_| Some(Err(error())));
     }
 
     fn complete(&self, outcome: impl Fn(Lsn) -> Option<Result<(), Error>>) {
@@ -111,12 +118,13 @@ mod tests {
         for lsn in 1..=10 {
             queue.register(Lsn(lsn), lsn);
         }
-        queue.advance(Lsn(7));
+        let fates = Fates::default();
+        queue.advance(Lsn(7), &fates);
         let mut ids: Vec<u64> = queue.drain().into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (1..=7).collect::<Vec<_>>());
         assert!(queue.is_waiting());
-        queue.fail(Lsn(8), || Error::Closed);
+        queue.fail(Lsn(8), &fates, || Error::Closed);
         let failed = queue
             .drain()
             .iter()

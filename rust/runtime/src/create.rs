@@ -73,9 +73,15 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
     meta.cas(0, &manifest)?;
     unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
     let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
-    let Site { disk, dir, lock } = site;
+    let Site {
+        disk,
+        disk_faults,
+        dir,
+        lock,
+    } = site;
     Ok(Opened {
         disk,
+        disk_faults,
         dir,
         lock,
         meta,

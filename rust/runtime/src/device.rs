@@ -41,6 +41,8 @@ pub(crate) struct Device {
     pub(crate) io: Mutex<()>,
     /// The cluster was closed: the log may have another owner by now.
     closed: AtomicBool,
+    /// An injected fault: there is no room.
+    full: AtomicBool,
     /// Taken by the copies, and refused for lack of space.
     held: Mutex<Offered>,
     queue: Mutex<VecDeque<Arc<PgBatch>>>,
@@ -55,6 +57,7 @@ impl Device {
             nodes,
             io: Mutex::new(()),
             closed: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             held: Mutex::default(),
             queue: Mutex::default(),
             thread: Mutex::new(None),
@@ -68,6 +71,13 @@ impl Device {
             return Err(LogError::Poisoned {
                 path: Default::default(),
                 reason,
+            });
+        }
+        if self.full.load(Ordering::Acquire) {
+            return Err(LogError::Full {
+                path: self.log().dir().to_path_buf(),
+                needed: 0,
+                source: io::ErrorKind::StorageFull.into(),
             });
         }
         self.log().append(entries)
@@ -84,6 +94,11 @@ impl Device {
         self.queue.lock().clear();
         drop(self.take_held());
         *self.log.write() = Arc::new(log);
+    }
+
+    /// Has the device refuse everything for lack of room, or no more.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
     }
 
     /// Ends the device for this owner: when this returns, nothing is written any more.

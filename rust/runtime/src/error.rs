@@ -164,6 +164,9 @@ pub enum Error {
         /// Bytes a volume may have.
         bytes_max: u64,
     },
+    /// The writer crashed, and what it had numbered and not confirmed may be there or not.
+    #[error("the writer crashed before it could confirm this")]
+    WriterCrashed,
     /// The cluster was closed.
     #[error("the cluster is closed")]
     Closed,

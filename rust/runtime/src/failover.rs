@@ -271,6 +271,7 @@ impl Shared {
                 detector.excuse(pause_us);
             }
             last_us = now_us;
+            self.crash_if_due();
             self.look_after(&mut detector, now_us);
             parker.park(look_every);
         }

@@ -84,6 +84,8 @@ pub struct Instance {
     removed: AtomicBool,
     has_thread: AtomicBool,
     paused: AtomicBool,
+    /// An injected fault: nothing comes from the writer.
+    cut: AtomicBool,
 }
 
 impl Deref for Instance {
@@ -116,6 +118,7 @@ impl Instance {
             removed: AtomicBool::new(false),
             has_thread: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
         }
     }
 
@@ -168,7 +171,11 @@ impl Instance {
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Acquire)
+        self.paused.load(Ordering::Acquire) || self.cut.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Release);
     }
 
     /// Its place in the redo stream.

@@ -22,6 +22,7 @@
 //! | `readonly` | opening without leaving a trace |
 //! | [`Instance`], `instances`, `stream` | the writer and its replicas, each with a cache of its own; the redo stream |
 //! | `failover`, `events` | another instance becomes the writer; what has happened |
+//! | `faults` | nodes, disks and the writer break when they are told to |
 //! | [`Ingest`], `sort`, `stored` | rows in any order into any table: sorted, merged with those that are there |
 //! | [`BulkLoad`] | rows in key order, as sealed pages stored at every copy |
 //! | `scan`, `scan_cache`, `changes` | parallel query: plans on the storage nodes |
@@ -46,6 +47,7 @@ mod direct;
 mod error;
 mod events;
 mod failover;
+mod faults;
 mod fetch;
 mod hydrate;
 mod ingest;
@@ -86,6 +88,7 @@ pub use completions::{Completion, CompletionQueue};
 pub use error::Error;
 pub use events::Event;
 pub use failover::Failover;
+pub use faults::{CommitCrash, Corruption, Fault, FaultInfo, NodeName};
 pub use ingest::{Ingest, LoadOptions, LoadPhase, Loaded, OnConflict};
 pub use instance::{Connection, Instance, InstanceSpec, Progress};
 pub use instances::{Choose, REPLICAS_MAX, ReplicaSpec};

@@ -287,7 +287,9 @@ impl Shared {
         self.loading.begin(blob.id, self.volume.vdl());
         let nodes = self.volume.nodes();
         std::thread::scope(|scope| {
-            let living = nodes.iter().filter(|node| node.is_alive());
+            let living = nodes
+                .iter()
+                .filter(|node| node.answers() && node.is_alive());
             let puts: Vec<_> = living
                 .map(|node| {
                     (

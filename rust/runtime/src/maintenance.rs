@@ -161,6 +161,7 @@ impl Shared {
         };
         turn.ahead += repaired.saturating_sub(budget);
         self.gossip();
+        self.send_again();
         self.repair_damage();
         let floor_every = (self.window() / 4).clamp(FLOOR_EVERY_MIN, FLOOR_EVERY);
         if turn.floor_moved.elapsed() >= floor_every {
@@ -260,6 +261,8 @@ impl Shared {
                         .fetch_add(bytes, Ordering::Relaxed),
                 ),
                 Err(error @ StoreError::Full { .. }) => return Err(error.into()),
+                // A fault that was injected ends, and the log keeps everything until then.
+                Err(error) if node.gate.is_on() => return Err(error.into()),
                 Err(error) => {
                     // A node that cannot write its layers has lost them; its peers have theirs.
                     self.volume.lose(node, &error.to_string());
@@ -333,7 +336,9 @@ impl Shared {
     fn gossip(&self) {
         for pg in (0..self.volume.segments() as u32).map(PgId) {
             let complete = self.volume.pgcl(pg).min(self.volume.vdl());
-            let behind = |node: &&Arc<Node>| node.acknowledges() && self.scl(node, pg) < complete;
+            let behind = |node: &&Arc<Node>| {
+                node.acknowledges() && !node.gate.is_stalled() && self.scl(node, pg) < complete
+            };
             let living = self.living();
             let behind: Vec<_> = living.iter().filter(behind).collect();
             for node in behind.iter().filter(|node| !self.is_filled_by_pages(node)) {

@@ -76,6 +76,10 @@ impl Shared {
         let Some(error) = refused else {
             return node.mended();
         };
+        // A fault that was injected ends.
+        if node.gate.is_on() {
+            return;
+        }
         let mute = self.volume.mute();
         if node.refused() >= LOOKS && mute.without(node.id()).len() <= LOST_MAX {
             let why = format!("its damage cannot be mended: {error}");
@@ -83,10 +87,11 @@ impl Shared {
         }
     }
 
-    /// The other nodes that can be read.
+    /// Who can give a node what it lacks: the other nodes that can be read.
     pub(crate) fn peers(&self, node: &Node) -> Vec<Arc<Node>> {
+        let reaches = !node.gate.is_cut();
         let mut peers = self.living();
-        peers.retain(|peer| peer.id() != node.id());
+        peers.retain(|peer| reaches && peer.answers() && peer.id() != node.id());
         peers
     }
 

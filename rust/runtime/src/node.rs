@@ -11,6 +11,8 @@ use aurora_redo::{History, PgBatch, PgId};
 use aurora_store::{NodeStore, PersistedToken, StoreError};
 use parking_lot::Mutex;
 
+use crate::faults::gate::Gate;
+
 /// What became of a node that is lost.
 pub(crate) struct Loss {
     pub(crate) at: Instant,
@@ -33,6 +35,8 @@ pub(crate) struct Node {
     loss: OnceLock<Loss>,
     /// Its log takes nothing more: it is read, and acknowledges nothing.
     silent: AtomicBool,
+    /// What of its traffic comes through, while faults are injected.
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Node {
@@ -53,6 +57,7 @@ impl Node {
             refused: AtomicU32::new(0),
             loss: OnceLock::new(),
             silent: AtomicBool::new(false),
+            gate: Arc::default(),
         }
     }
 
@@ -65,9 +70,19 @@ impl Node {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// True while the node takes part in commits: it is there, and so is its log.
+    /// True while the node takes part in commits: it is there, so is its log, and no injected fault keeps it away.
     pub(crate) fn acknowledges(&self) -> bool {
+        self.has_log() && !self.gate.is_closed()
+    }
+
+    /// True while the node and its log are there, whether anything reaches it or not.
+    pub(crate) fn has_log(&self) -> bool {
         !self.is_lost() && !self.silent.load(Ordering::Acquire)
+    }
+
+    /// True while the node can be read.
+    pub(crate) fn answers(&self) -> bool {
+        !self.is_lost() && !self.gate.is_cut()
     }
 
     /// The log of its device has failed: what the node has can be read, and it gets nothing more.

@@ -13,6 +13,7 @@ use aurora_store::{
 use crate::Error;
 use crate::create::create;
 use crate::device::Device;
+use crate::faults::disk::{DiskFaults, FaultDisk};
 use crate::layout;
 use crate::lock::DirectoryLock;
 use crate::metastore::DirMetaStore;
@@ -31,6 +32,7 @@ pub(crate) const MEMORY_DIR: &str = "/memory";
 /// A volume that is open for this process, or only for reading.
 pub(crate) struct Opened {
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) disk_faults: Arc<DiskFaults>,
     pub(crate) dir: PathBuf,
     pub(crate) lock: Option<DirectoryLock>,
     pub(crate) meta: DirMetaStore,
@@ -58,6 +60,8 @@ pub(crate) struct OpenLog {
 /// What opening works with.
 pub(crate) struct Site {
     pub(crate) disk: Arc<dyn Disk>,
+    /// What goes wrong on it when it is told to.
+    pub(crate) disk_faults: Arc<DiskFaults>,
     pub(crate) dir: PathBuf,
     pub(crate) lock: Option<DirectoryLock>,
 }
@@ -82,9 +86,11 @@ pub(crate) fn open_on(options: &OpenOptions, disk: Arc<dyn Disk>) -> Result<Open
         }
         layout::make_dir(&*disk, &dir).map_err(|source| Error::io(&dir, source))?;
     }
+    let (disk, disk_faults) = FaultDisk::over(disk);
     open_site(
         Site {
             disk,
+            disk_faults,
             dir,
             lock: None,
         },
@@ -114,8 +120,10 @@ pub(crate) fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
         let dir = PathBuf::from(MEMORY_DIR);
         disk.create_dir_all(&dir)
             .map_err(|source| Error::io(&dir, source))?;
+        let (disk, disk_faults) = FaultDisk::over(disk);
         return Ok(Site {
             disk,
+            disk_faults,
             dir,
             lock: None,
         });
@@ -140,7 +148,13 @@ pub(crate) fn prepare_site(options: &OpenOptions) -> Result<Site, Error> {
         true => DirectoryLock::share(&dir)?,
         false => Some(DirectoryLock::take(&dir, options.takeover)?),
     };
-    Ok(Site { disk, dir, lock })
+    let (disk, disk_faults) = FaultDisk::over(disk);
+    Ok(Site {
+        disk,
+        disk_faults,
+        dir,
+        lock,
+    })
 }
 
 fn not_a_cluster(path: &Path, got: &str) -> Error {

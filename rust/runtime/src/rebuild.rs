@@ -153,7 +153,7 @@ impl Shared {
     /// Takes the next step with every node that is lost or being filled; `now` also with those that are to wait a while. The caller
     /// does the background's work, so no branch begins meanwhile.
     pub(crate) fn rebuild_lost(&self, now: bool) {
-        let lost = self.volume.mute();
+        let lost = self.volume.gone();
         self.note_losses(lost);
         if self.volume.failure().is_some() {
             // Too few are left, or nothing can be written: the next opening decides.
@@ -223,6 +223,7 @@ impl Shared {
         }
         let site = Site {
             disk: self.disk.clone(),
+            disk_faults: self.faults.disk(),
             dir: self.dir.clone(),
             lock: None,
         };
@@ -327,12 +328,16 @@ impl Shared {
             );
             return Err(failure(&dir, &what));
         }
-        let node = make_anew(site, manifest, info, manifest.epoch)?;
+        let mut node = make_anew(site, manifest, info, manifest.epoch)?;
         // What comes back late for the lost one must not pass for something that this one waits for.
         let old = self.volume.node(info.id);
-        let tickets = old.map_or(0, |old| {
+        let tickets = old.as_ref().map_or(0, |old| {
             old.with_copies(|copies| copies.iter().map(Copy::last_ticket).max().unwrap_or(0))
         });
+        // A fault that is injected is one of the place.
+        if let Some(old) = old {
+            node.gate = old.gate.clone();
+        }
         node.with_copies(|copies| {
             let above = |copy: Copy| copy.with_tickets_above(tickets);
             *copies = std::mem::take(copies).into_iter().map(above).collect();

@@ -73,7 +73,12 @@ pub(crate) fn recover(
     let mut plan = recovery
         .plan()
         .map_err(|error| refused(&recovering, &nodes, error))?;
-    let Site { disk, dir, lock } = site;
+    let Site {
+        disk,
+        disk_faults,
+        dir,
+        lock,
+    } = site;
     if !plan.can_open() {
         if let Some(error) = failed {
             return Err(error);
@@ -83,6 +88,7 @@ pub(crate) fn recover(
         let manifest = recovering;
         return Ok(Opened {
             disk,
+            disk_faults,
             dir,
             lock,
             meta,
@@ -104,6 +110,7 @@ pub(crate) fn recover(
     let writer = plan.writer_start(&opened, BYTES_IN_FLIGHT_MAX);
     Ok(Opened {
         disk,
+        disk_faults,
         dir,
         lock,
         meta,
@@ -482,7 +489,10 @@ pub(crate) fn hydration<'a>(
     vdl: Lsn,
     fenced: bool,
 ) -> Result<Hydration<'a>, Error> {
-    let find = |id: NodeId| nodes.iter().find(|node| node.id() == id);
+    let find = |id: NodeId| {
+        let node = nodes.iter().find(|node| node.id() == id);
+        node.filter(|node| node.answers())
+    };
     let (Some(from), Some(to), Some(device)) =
         (find(job.from), find(job.to), device_of(devices, job.to))
     else {
@@ -569,9 +579,15 @@ fn open_for_reading(
         .filter_map(|log| log.log)
         .map(|log| Arc::new(Device::new(log)))
         .collect();
-    let Site { disk, dir, lock } = site;
+    let Site {
+        disk,
+        disk_faults,
+        dir,
+        lock,
+    } = site;
     Ok(Opened {
         disk,
+        disk_faults,
         dir,
         lock,
         meta,
@@ -587,7 +603,7 @@ fn open_for_reading(
 
 /// The first acknowledgements of a writer: what every copy has, so that reads find their copies.
 pub(crate) fn first_acks(writer: &mut Writer, nodes: &[Arc<Node>]) {
-    for node in nodes.iter().filter(|node| node.acknowledges()) {
+    for node in nodes.iter().filter(|node| node.has_log()) {
         for ack in node.with_copies(|copies| {
             copies
                 .iter()

@@ -184,7 +184,7 @@ impl Shared {
     fn sources(&self, job: &Job) -> Vec<NodeId> {
         let has = |id: &NodeId| *id != job.to;
         let living = self.living().into_iter();
-        let complete = living.filter(|node| self.scl(node, job.pg) >= job.upto);
+        let complete = living.filter(|node| node.answers() && self.scl(node, job.pg) >= job.upto);
         complete.map(|node| node.id()).filter(has).collect()
     }
 }

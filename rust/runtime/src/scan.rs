@@ -431,7 +431,7 @@ impl Scan<'_> {
         let pg = PgId(volume.geometry().segment_of(id) as u32);
         let nodes = volume.nodes();
         if let Some(chosen) = nodes.get(node)
-            && !chosen.is_lost()
+            && chosen.answers()
             && volume.readable(pg, self.at).contains(chosen.id())
             && let Ok(page) = chosen.store.scan_page(id, self.at, &self.history)
         {

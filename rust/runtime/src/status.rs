@@ -20,6 +20,8 @@ pub enum NodeState {
     Repairing,
     /// Its directory is gone or its files or its log refuse; it acknowledges nothing.
     Lost,
+    /// An injected fault keeps it away; it catches up when that ends.
+    Unreachable,
 }
 
 /// One storage node.
@@ -285,11 +287,7 @@ fn node_status(shared: &Shared, info: &NodeInfo, vdl: Lsn) -> NodeStatus {
         complete_to,
         progress: shared.rebuilds.progress(info.id),
     };
-    let Some(node) = shared
-        .volume
-        .node(info.id)
-        .filter(|node| node.acknowledges())
-    else {
+    let Some(node) = shared.volume.node(info.id).filter(|node| node.has_log()) else {
         return status(NodeState::Lost, info.device, 0, 0, Lsn::NONE);
     };
     let scls = node.with_copies(|copies| {
@@ -307,7 +305,9 @@ fn node_status(shared: &Shared, info: &NodeInfo, vdl: Lsn) -> NodeStatus {
         || shared.rebuilds.fills(info.id)
         || vdl.0 - complete_to.0 > LAG_MAX
         || !node.store.damage().is_empty();
-    let state = if repairing {
+    let state = if node.gate.is_cut() {
+        NodeState::Unreachable
+    } else if repairing {
         NodeState::Repairing
     } else {
         NodeState::Healthy

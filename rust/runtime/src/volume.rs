@@ -27,8 +27,11 @@ use crate::Error;
 use crate::changes::ChangeClock;
 use crate::completions::CompletionQueue;
 use crate::device::{Device, Offered};
+use crate::faults::fates::{Fate, Fates};
+use crate::faults::late::Late;
 use crate::lock::{DirectoryLock, LOCK_FILE};
 use crate::node::Node;
+use crate::recover::first_acks;
 use crate::removals::Removals;
 use crate::stream::Stream;
 use crate::waiters::{Parker, Waiters};
@@ -81,6 +84,12 @@ pub struct EmbeddedVolume {
     branching: AtomicBool,
     numbered: AtomicU64,
     segments: AtomicU64,
+    /// The writer has crashed: no acknowledgement counts until the next one is there. Changed under the writer's lock.
+    halted: AtomicBool,
+    /// Who is told of a commit, where a crash came between.
+    pub(crate) fates: Fates,
+    /// Batches on their way to nodes whose disks are slow.
+    pub(crate) late: Late,
     history: RwLock<Arc<History>>,
     /// The nodes that are here. One that was lost stays until another making of it takes its place.
     nodes: RwLock<Arc<[Arc<Node>]>>,
@@ -126,6 +135,9 @@ impl EmbeddedVolume {
             segments: AtomicU64::new(writer.pgs() as u64),
             stream: Stream::new(writer.numbered()),
             writer: Mutex::new(writer),
+            halted: AtomicBool::new(false),
+            fates: Fates::default(),
+            late: Late::default(),
             history: RwLock::new(history),
             nodes: RwLock::new(nodes.into()),
             members: members.to_vec(),
@@ -163,7 +175,50 @@ impl EmbeddedVolume {
 
     /// Ends a pause.
     pub(crate) fn resume(&self) {
+        let mut writer = self.writer.lock();
         self.branching.store(false, Ordering::Release);
+        if self.halted.swap(false, Ordering::AcqRel) {
+            // The crash did not come about: what was acknowledged meanwhile counts after all.
+            first_acks(&mut writer, &self.nodes());
+            self.vdl.fetch_max(writer.vdl().0, Ordering::AcqRel);
+        }
+    }
+
+    /// The writer crashes: nothing more is numbered, and no acknowledgement counts any more, until [`EmbeddedVolume::switch`] or
+    /// [`EmbeddedVolume::resume`]. Gives the VDL that stays.
+    pub(crate) fn halt(&self) -> Lsn {
+        let writer = self.writer.lock();
+        self.branching.store(true, Ordering::Release);
+        self.halted.store(true, Ordering::Release);
+        writer.vdl()
+    }
+
+    /// Whether the writer is crashing.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// Numbers a commit after which the writer crashes. Whether anybody hears of it is then open; with `lost` it does not even
+    /// reach storage. False for a commit that has nothing to make durable.
+    pub(crate) fn crash_within<T, E>(
+        &self,
+        lost: bool,
+        commit: impl FnOnce() -> Result<T, E>,
+        place: impl FnOnce(&T) -> Lsn,
+    ) -> Result<(T, bool), E> {
+        // Nothing is sent as long as the lead is held.
+        let _lead = self.lead.lock();
+        let before = self.numbered();
+        let made = commit()?;
+        let last = place(&made);
+        if last <= before {
+            return Ok((made, false));
+        }
+        self.fates.hold(before.next(), last);
+        if lost {
+            self.halt();
+        }
+        Ok((made, true))
     }
 
     /// Goes over to another branch: its writer, and the copies, which `install` has take epoch and History under the writer's
@@ -172,8 +227,13 @@ impl EmbeddedVolume {
         let lost = self.mute();
         {
             let mut writer = self.writer.lock();
+            let was_numbered = writer.numbered();
             *writer = install();
             writer.set_lost(lost);
+            if self.halted.swap(false, Ordering::AcqRel) {
+                // Before anything above them is durable.
+                self.fates.forget(writer.vdl().next(), was_numbered);
+            }
             self.settled
                 .fetch_max(history.first_new_lsn().prev().0, Ordering::AcqRel);
             *self.history.write() = history;
@@ -181,7 +241,7 @@ impl EmbeddedVolume {
             self.numbered.store(writer.numbered().0, Ordering::Release);
             self.epoch.store(writer.epoch(), Ordering::Release);
         }
-        self.completions.advance(self.known());
+        self.completions.advance(self.known(), &self.fates);
         self.waiters.wake_all();
     }
 
@@ -213,14 +273,19 @@ impl EmbeddedVolume {
         self.writer.lock().tail(pg)
     }
 
-    /// Members that are not here, or were found lost: nothing can be read there.
+    /// Members that are not here, were found lost, or answer nobody: nothing can be read there.
     pub(crate) fn lost(&self) -> NodeSet {
-        self.without(|node| !node.is_lost())
+        self.without(|node| node.answers())
     }
 
-    /// Members that take no part in commits: those lost, and those whose log has failed.
+    /// Members that take no part in commits: those lost, those whose log has failed, those that a fault keeps away.
     pub(crate) fn mute(&self) -> NodeSet {
         self.without(|node| node.acknowledges())
+    }
+
+    /// Members that are lost, and those whose log has failed: they do not come back by themselves.
+    pub(crate) fn gone(&self) -> NodeSet {
+        self.without(Node::has_log)
     }
 
     fn without(&self, holds: impl Fn(&Node) -> bool) -> NodeSet {
@@ -290,8 +355,12 @@ impl EmbeddedVolume {
             of: self.members.len(),
             need: self.members.len() / 2 + 1,
             missing: missing.map(|info| info.path.clone()).collect(),
-            hint: "open the cluster again to rebuild lost directories from the copies that are left, or bring the directories back first"
-                .into(),
+            hint: if self.nodes().iter().any(|node| node.gate.is_closed()) {
+                "injected faults keep nodes away, which are back when those end".into()
+            } else {
+                "open the cluster again to rebuild lost directories from the copies that are left, or bring the directories back first"
+                    .into()
+            },
         }
     }
 
@@ -305,7 +374,8 @@ impl EmbeddedVolume {
         let reason = place.clone();
         drop(place);
         if let Some(reason) = reason {
-            self.completions.fail(self.vdl(), || self.error_of(&reason));
+            self.completions
+                .fail(self.vdl(), &self.fates, || self.error_of(&reason));
         }
         self.waiters.wake_all();
     }
@@ -380,9 +450,42 @@ impl EmbeddedVolume {
     /// # Errors
     /// The failure of the volume, or [`Error::Interrupted`]; the commit's fate is then unknown until the cluster is opened again.
     pub(crate) fn wait(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.wait_for(lsn, interrupt, false)
+    }
+
+    /// The same for whoever made the commit: of one that the writer crashed on, nobody is told.
+    pub(crate) fn wait_told(&self, lsn: Lsn, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.wait_for(lsn, interrupt, true)
+    }
+
+    /// Whether a committer may be told, without waiting, that everything up to `lsn` is durable.
+    #[inline]
+    pub(crate) fn is_told(&self, lsn: Lsn) -> bool {
+        self.vdl() >= lsn && self.fates.of(lsn) == Fate::Told
+    }
+
+    /// What is known of an LSN, for its committer or for others; `None` as long as it is open.
+    fn outcome(&self, lsn: Lsn, committer: bool) -> Option<Result<(), Error>> {
+        if self.known() < lsn {
+            return None;
+        }
+        match self.fates.of(lsn) {
+            Fate::Gone => Some(Err(Error::WriterCrashed)),
+            Fate::Untold if committer => Some(Err(Error::WriterCrashed)),
+            Fate::Later if committer => None,
+            _ => Some(Ok(())),
+        }
+    }
+
+    fn wait_for(
+        &self,
+        lsn: Lsn,
+        interrupt: &dyn Fn() -> bool,
+        committer: bool,
+    ) -> Result<(), Error> {
         loop {
-            if self.known() >= lsn {
-                return Ok(());
+            if let Some(outcome) = self.outcome(lsn, committer) {
+                return outcome;
             }
             self.check()?;
             if self.try_lead() {
@@ -392,7 +495,8 @@ impl EmbeddedVolume {
             self.waiters.register(lsn, &parker);
             // The second look: whatever a leader did before the registration shows here.
             let led = self.known() < lsn && !self.failed.load(Ordering::Acquire) && self.try_lead();
-            let woken = led || self.known() >= lsn || parker.park(INTERRUPT_EVERY);
+            let told = self.outcome(lsn, committer).is_some();
+            let woken = led || told || parker.park(INTERRUPT_EVERY);
             self.waiters.unregister(&parker);
             if !woken && interrupt() {
                 return Err(Error::Interrupted);
@@ -404,10 +508,10 @@ impl EmbeddedVolume {
     pub(crate) fn notify(&self, lsn: Lsn, id: u64) {
         self.completions.register(lsn, id);
         if self.known() >= lsn {
-            self.completions.advance(self.known());
+            self.completions.advance(self.known(), &self.fates);
         } else if let Some(failure) = self.failure() {
             self.completions
-                .fail(self.vdl(), || self.error_of(&failure));
+                .fail(self.vdl(), &self.fates, || self.error_of(&failure));
         } else if let Some(thread) = self.log_thread.lock().as_ref() {
             thread.wake();
         }
@@ -503,13 +607,23 @@ impl EmbeddedVolume {
     ///
     /// What the device had no room for is held with its tickets, and goes before everything else at the next attempt.
     pub(crate) fn write(&self, device: &Device, batches: &[Arc<PgBatch>]) -> Result<(), LogError> {
+        self.write_to(device, batches, None)
+    }
+
+    /// The same for one of the device's nodes alone, or for all of them.
+    pub(crate) fn write_to(
+        &self,
+        device: &Device,
+        batches: &[Arc<PgBatch>],
+        only: Option<NodeId>,
+    ) -> Result<(), LogError> {
         if !self.removals.none() && !self.is_owner() {
             return Ok(());
         }
         let io = device.io.lock();
         let nodes = self.nodes();
         let mut offered = device.take_held();
-        self.offer(&nodes, device, batches, &mut offered);
+        self.offer(&nodes, device, batches, only, &mut offered);
         let appended = match device.append(&offered.entries) {
             Ok(appended) => appended,
             Err(error @ LogError::Full { .. }) => {
@@ -533,9 +647,7 @@ impl EmbeddedVolume {
             return Ok(());
         }
         let alive: SmallVec<[NodeId; 6]> = match complete {
-            true => acknowledging(&nodes, device)
-                .map(|node| node.id())
-                .collect(),
+            true => logged(&nodes, device).map(|node| node.id()).collect(),
             false => self.living(&nodes, device).map(|node| node.id()).collect(),
         };
         let mut acks: SmallVec<[(&Node, Ack); 12]> = SmallVec::new();
@@ -595,11 +707,12 @@ impl EmbeddedVolume {
         nodes: &[Arc<Node>],
         device: &Device,
         batches: &[Arc<PgBatch>],
+        only: Option<NodeId>,
         offered: &mut Offered,
     ) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in acknowledging(nodes, device) {
+            for node in self.takers(nodes, device, only, batch) {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}
@@ -627,13 +740,28 @@ impl EmbeddedVolume {
         }
     }
 
+    /// The nodes of a device that a batch reaches now.
+    fn takers<'a>(
+        &'a self,
+        nodes: &'a [Arc<Node>],
+        device: &'a Device,
+        only: Option<NodeId>,
+        batch: &'a Arc<PgBatch>,
+    ) -> impl Iterator<Item = &'a Arc<Node>> {
+        logged(nodes, device).filter(move |node| match only {
+            None => self.comes_through(node, batch),
+            // What comes late, or once more, has been through that.
+            Some(id) => node.id() == id && !node.gate.is_closed() && !node.gate.is_stalled(),
+        })
+    }
+
     /// The nodes of a device whose directories are still there; those found gone are lost from now on.
     fn living<'a>(
         &'a self,
         nodes: &'a [Arc<Node>],
         device: &'a Device,
     ) -> impl Iterator<Item = &'a Arc<Node>> {
-        acknowledging(nodes, device).filter(|node| {
+        logged(nodes, device).filter(|node| {
             let alive = node.is_alive();
             if !alive {
                 self.lose(node, GONE);
@@ -644,6 +772,9 @@ impl EmbeddedVolume {
 
     fn acknowledge(&self, acks: &[(&Node, Ack)]) {
         let mut writer = self.writer.lock();
+        if self.halted.load(Ordering::Acquire) {
+            return;
+        }
         // Under the lock: what a lost node has said on its way here must not count for the one that is made in its place.
         for (_, ack) in acks.iter().filter(|(node, _)| !node.is_lost()) {
             writer.on_ack(ack.node, ack);
@@ -657,7 +788,7 @@ impl EmbeddedVolume {
             self.fenced(by);
         }
         if moved {
-            self.completions.advance(vdl);
+            self.completions.advance(vdl, &self.fates);
             self.stream.wake();
         }
     }
@@ -666,6 +797,12 @@ impl EmbeddedVolume {
     pub(crate) fn acknowledge_one(&self, node: &Node, ack: Ack) {
         self.acknowledge(&[(node, ack)]);
         self.waiters.advance(self.vdl());
+    }
+
+    /// What committers are told has changed.
+    pub(crate) fn wake_committers(&self) {
+        self.completions.advance(self.known(), &self.fates);
+        self.waiters.wake_all();
     }
 
     /// After the VDL has moved on another thread.
@@ -704,11 +841,22 @@ impl EmbeddedVolume {
         }
     }
 
-    /// Tells the writer who is lost; true when a group cannot reach its write quorum any more.
-    fn update_lost(&self) -> bool {
+    /// Tells the writer who is lost; true when a group cannot reach its write quorum any more, whatever comes back.
+    pub(crate) fn update_lost(&self) -> bool {
         let lost = self.mute();
         self.writer.lock().set_lost(lost);
-        self.is_blocked_without(lost)
+        self.is_blocked_without(self.gone())
+    }
+
+    /// What a node may have missed of what is on its way to a quorum. What is there, it gets from its peers.
+    pub(crate) fn missed(&self, node: &Node) -> Vec<Arc<PgBatch>> {
+        let scls = node.with_copies(|copies| {
+            let scl = |copy: &aurora_proto::Copy| (copy.state().pg, copy.scl());
+            copies.iter().map(scl).collect::<Vec<_>>()
+        });
+        let writer = self.writer.lock();
+        let missed = scls.into_iter().map(|(pg, scl)| writer.resend(pg, scl));
+        missed.flatten().collect()
     }
 
     /// The directory of a member, as the manifest names it.
@@ -760,13 +908,10 @@ impl EmbeddedVolume {
     }
 }
 
-/// The nodes of a device that take part in commits, as far as is known.
-fn acknowledging<'a>(
-    nodes: &'a [Arc<Node>],
-    device: &'a Device,
-) -> impl Iterator<Item = &'a Arc<Node>> {
+/// The nodes of a device whose log is there, as far as is known.
+fn logged<'a>(nodes: &'a [Arc<Node>], device: &'a Device) -> impl Iterator<Item = &'a Arc<Node>> {
     let here = nodes.iter().filter(|node| device.nodes.contains(node.id()));
-    here.filter(|node| node.acknowledges())
+    here.filter(|node| node.has_log())
 }
 
 impl Volume for EmbeddedVolume {
