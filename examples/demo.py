@@ -214,7 +214,8 @@ def demo(folder: Path, scale: float, seconds: float) -> None:
     started = time.perf_counter()
     with au.open(cluster) as db:
         print(
-            f"   open after {(time.perf_counter() - started) * 1000:,.0f} ms; the lost zone's copies are being rebuilt"
+            f"   open after {(time.perf_counter() - started) * 1000:,.0f} ms; "
+            "what was not back yet of the lost zone is being rebuilt"
         )
         verify(db, data, owner.acknowledged)
         print(f"\n{db.status()}")

@@ -102,7 +102,8 @@ def main(seconds: float = 3.0) -> None:
         for event in db.events():
             if event.what == "failover":
                 print(f"{event.detail}, {(event.took_s or 0) * 1000:.1f} ms without a writer")
-        lost = [node.path for node in db.status().missing]
+        # A second after that they are made anew and filled from the others.
+        lost = [event.who for event in db.events() if event.what == "node lost"]
         print(f"{len(times):,} commits, longest gap {gap * 1000:.0f} ms (detection 200 ms); lost {', '.join(lost)}")
         for thread in range(THREADS):
             row = db.get(accounts, thread)

@@ -1,8 +1,8 @@
 """Copies that are lost while the cluster is open come back by themselves, and then count as before.
 
 Directories are removed while threads commit; nobody opens the cluster again, nobody calls for a repair. What must hold:
-`status()` goes from lost over repairing to healthy, `events()` says what was lost and how long it took to repair, commits
-and reads go on throughout, and what was made anew carries the cluster when the copies that it was made from are gone.
+`status()` goes from lost over repairing to healthy, `events()` says what was lost and how long the repair took, commits and
+reads go on throughout, and what was made anew carries the cluster when the copies that it was made from are gone.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ def test_removed_copies_come_back_while_a_thread_commits(tmp_path: Path, lost: l
         assert eventually(back), db.status()
         assert writer.goes_on(), writer.error
         count = writer.stop()
+        back()
         assert {(node, state) for node in lost for state in ("lost", "healthy")} <= seen
         assert not {(node, "lost") for node in NODES if node not in lost} & seen
         assert sorted(happened(db, "node lost")) == sorted(lost)

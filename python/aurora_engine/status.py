@@ -30,7 +30,7 @@ class NodeStatus:
     complete_to: int
     """The LSN up to which it has every record."""
     progress: float | None
-    """How much of what its peers have it has by now, from 0 to 1, while it is made anew and filled; ``None`` otherwise."""
+    """How much of what its peers have it has, from 0 to 1, while it is made anew and filled; otherwise ``None``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,10 @@ fn anew(info: &NodeInfo) -> Replacement {
 }
 
 /// Which lost nodes of a running cluster are made anew in their places, from what was seen of all that are lost: those on a device
-/// that is there, as long as the nodes that stay are a write quorum of every group. Not before [`Writer::settled`] says that the
-/// quorum of the others has everything, once nothing that the lost ones said counts any more.
+/// that is there, as long as the nodes that stay are a write quorum of every group. Not before [`Writer::forget`] agrees: the quorum
+/// of the others has everything, and nothing counts any more that the lost ones said.
 ///
-/// [`Writer::settled`]: aurora_proto::Writer::settled
+/// [`Writer::forget`]: aurora_proto::Writer::forget
 pub fn renewals(manifest: &Manifest, lost: &[(NodeId, Seen)]) -> Vec<Replacement> {
     let gone: NodeSet = lost.iter().map(|(id, _)| *id).collect();
     let living = manifest.members().difference(gone);

@@ -8,7 +8,7 @@ use aurora_redo::{PgBatch, Record};
 use smallvec::SmallVec;
 
 use crate::membership::Membership;
-use crate::quorum::{NodeId, Quorum};
+use crate::quorum::{NodeId, NodeSet, Quorum};
 
 #[derive(Debug)]
 pub(crate) struct Pg {
@@ -62,18 +62,23 @@ impl Pg {
 
     /// How far the write quorum of the present members has come.
     pub(crate) fn reached(&self) -> Lsn {
+        self.reached_without(NodeSet::EMPTY)
+    }
+
+    /// The same if these had nothing.
+    pub(crate) fn reached_without(&self, nodes: NodeSet) -> Lsn {
+        let counted = || self.scls.iter().filter(|(node, _)| !nodes.contains(*node));
         if let Some(quorum) = &self.joint {
             let at = |node| {
-                self.scls
-                    .iter()
+                counted()
                     .find(|(n, _)| *n == node)
                     .map_or(Lsn::NONE, |(_, scl)| *scl)
             };
             return quorum.reached(&at);
         }
         // The k-th highest: the highest value that at least k members have reached. Members are few.
-        let reached_by = |lsn| self.scls.iter().filter(|(_, scl)| *scl >= lsn).count();
-        let candidates = self.scls.iter().map(|(_, scl)| *scl);
+        let reached_by = |lsn| counted().filter(|(_, scl)| *scl >= lsn).count();
+        let candidates = counted().map(|(_, scl)| *scl);
         candidates
             .filter(|&lsn| reached_by(lsn) >= self.k)
             .max()

@@ -382,7 +382,7 @@ impl Manifest {
     }
 
     /// These nodes were made anew in their places: whatever is found there of an earlier making speaks for nobody. To be written only
-    /// when the quorum of the others has everything (`Writer::settled`).
+    /// when the quorum of the others has everything (`Writer::forget`).
     #[must_use]
     pub fn renewed(&self, nodes: &[NodeInfo]) -> Manifest {
         let renewed = |info: &NodeInfo| {

@@ -364,15 +364,21 @@ impl Writer {
         }
     }
 
-    /// What these members have acknowledged counts no more: their copies are lost, and empty ones are to come in their places. What is
-    /// durable stays so; it is the quorum of the others from now on that has to have it, which [`Writer::settled`] tells.
-    pub fn forget(&mut self, nodes: NodeSet) {
+    /// From now on nothing counts that these members have acknowledged: their copies are lost, and empty ones are to come in their
+    /// places. False, and nothing has changed, while the write quorum of the others does not have everything that is durable: a
+    /// recovery that hears the empty ones would not find it.
+    pub fn forget(&mut self, nodes: NodeSet) -> bool {
+        let has_all = |pg: &Pg| pg.reached_without(nodes) >= pg.pgcl;
+        if !self.pgs.iter().all(has_all) {
+            return false;
+        }
         for pg in &mut self.pgs {
             let slots = pg.scls.iter_mut();
             slots
                 .filter(|(node, _)| nodes.contains(*node))
                 .for_each(|(_, scl)| *scl = Lsn::NONE);
         }
+        true
     }
 
     fn missing(&self) -> NodeSet {
@@ -400,8 +406,7 @@ impl Writer {
     }
 
     /// Has the write quorum of the present members everything that counts as complete? A joint membership may be
-    /// written to the manifest once it has, and not before: only then does each of its read quorums find everything. The same holds
-    /// for a member that is made anew in its place, after [`Writer::forget`].
+    /// written to the manifest once it has, and not before: only then does each of its read quorums find everything.
     pub fn settled(&self, pg: PgId) -> bool {
         self.pgs
             .get(pg.0 as usize)

@@ -157,8 +157,7 @@ impl World {
     /// Nodes are lost. Where the others have everything without them, empty ones are members in their places from now on; where they
     /// have not, the lost ones come back as they were.
     fn renew(&mut self, ids: &[u16]) {
-        self.writer.forget(nodes(ids.iter().copied()));
-        if !(0..GROUPS).all(|pg| self.writer.settled(PgId(pg))) {
+        if !self.writer.forget(nodes(ids.iter().copied())) {
             return;
         }
         self.incarnation += 1;

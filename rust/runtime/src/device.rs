@@ -89,11 +89,12 @@ impl Device {
     }
 
     /// Another log in the place of one that was lost with its node: nothing that was meant for that one is written to it.
-    pub(crate) fn renew(&self, log: LogDevice) {
-        let _io = self.io.lock();
+    pub(crate) fn renew(&self, log: LogDevice) -> Result<(), Error> {
+        let _io = self.io_unless_stalled()?;
         self.queue.lock().clear();
         drop(self.take_held());
         *self.log.write() = Arc::new(log);
+        Ok(())
     }
 
     /// Has the device refuse everything for lack of room, or no more.

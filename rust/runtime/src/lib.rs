@@ -58,6 +58,7 @@ mod load;
 mod lock;
 mod lockwait;
 mod maintenance;
+mod members;
 mod mend;
 mod metastore;
 mod node;

@@ -1,7 +1,7 @@
 //! Lost nodes are made anew while the cluster is open.
 //!
 //! ```text
-//!   forget    what the lost node acknowledged counts no more; until a quorum of the others has everything, gossip goes on
+//!   forget    once a quorum of the others has everything that is durable, nothing counts any more that the lost node acknowledged
 //!   make      an empty node in its place, of the next incarnation; the log says that what it held for the lost one is not this one's
 //!   CAS       the manifest with the incarnation: this is the moment at which it happens [4]
 //!   join      it is offered what the others are, and acknowledges nothing that counts, for it lacks what was before
@@ -359,8 +359,7 @@ impl Shared {
             // The log went with its node.
             let (disk, config) = (site.disk.clone(), LogConfig::default());
             let log = LogDevice::create(disk, &path, device.nodes, salt(manifest), config)?;
-            device.renew(log);
-            return Ok(());
+            return device.renew(log);
         }
         let _io = device.io_unless_stalled()?;
         if device.has_held() {

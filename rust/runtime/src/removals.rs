@@ -17,8 +17,12 @@ pub(crate) struct Removals(Mutex<Option<OwnedFd>>);
 
 impl Removals {
     /// Watches the files. Where that cannot be done (no inotify, too many watches, a file that is gone), every question is answered
-    /// by "perhaps".
-    pub(crate) fn watch(&self, files: impl Iterator<Item = PathBuf>) {
+    /// by "perhaps". `present` says, once the watch has begun, that nothing was removed before; nobody is answered until it has.
+    pub(crate) fn watch(
+        &self,
+        files: impl Iterator<Item = PathBuf>,
+        present: impl FnOnce() -> bool,
+    ) {
         let watched = || {
             let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             let what = WatchFlags::ATTRIB | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
@@ -27,12 +31,8 @@ impl Removals {
             }
             Ok::<_, Errno>(fd)
         };
-        *self.0.lock() = watched().ok();
-    }
-
-    /// Ends the watch: the files must be asked.
-    pub(crate) fn stop(&self) {
-        *self.0.lock() = None;
+        let mut watch = self.0.lock();
+        *watch = watched().ok().filter(|_| present());
     }
 
     /// True when nothing has happened to any of the files since the watch began; false when they must be asked.
@@ -63,14 +63,16 @@ mod tests {
         }
         let removals = Removals::default();
         assert!(!removals.none(), "nothing is watched yet");
-        removals.watch(files.iter().cloned());
+        removals.watch(files.iter().cloned(), || false);
+        assert!(!removals.none(), "something was removed before");
+        removals.watch(files.iter().cloned(), || true);
         assert!(removals.none());
         // A handle that is still open does not hide the removal of the name.
         let _open = fs::File::open(&files[1]).expect("opened");
         fs::remove_file(&files[1]).expect("removed");
         assert!(!removals.none());
         assert!(!removals.none());
-        removals.watch(files.iter().cloned());
+        removals.watch(files.iter().cloned(), || true);
         assert!(!removals.none(), "a file that is gone cannot be watched");
         fs::remove_dir_all(dir).expect("removed");
     }

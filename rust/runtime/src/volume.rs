@@ -9,7 +9,7 @@
 //! With one log device the leader writes it itself: a commit then costs one write and one sync, and no thread hop. With several,
 //! each has a thread, and the commit waits for the quorum and not for the slowest [9].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use aurora_proto::{
     Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer,
 };
 use aurora_redo::{History, Mtr, PgBatch, PgId};
-use aurora_store::{IDENTITY_FILE, LogEntry, LogError, Ticket};
+use aurora_store::{LogEntry, LogError, Ticket};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
@@ -57,9 +57,9 @@ pub(crate) enum Failure {
 }
 
 /// What makes this process the owner of the directory.
-struct Owner {
-    lock: Weak<DirectoryLock>,
-    file: PathBuf,
+pub(crate) struct Owner {
+    pub(crate) lock: Weak<DirectoryLock>,
+    pub(crate) file: PathBuf,
 }
 
 /// Why a node is lost whose directory, or the identity in it, has no name any more.
@@ -72,10 +72,10 @@ pub struct EmbeddedVolume {
     epoch: AtomicU64,
     geometry: Geometry,
     /// Gone once the cluster has given the directory up; none on memory disks.
-    owner: OnceLock<Owner>,
+    pub(crate) owner: OnceLock<Owner>,
     /// Of the lock and of the nodes' identity files.
-    removals: Removals,
-    writer: Mutex<Writer>,
+    pub(crate) removals: Removals,
+    pub(crate) writer: Mutex<Writer>,
     /// Changed under the writer's lock.
     vdl: AtomicU64,
     /// What became of every LSN at or below it is known, though the VDL may lie below it since a branch.
@@ -92,9 +92,9 @@ pub struct EmbeddedVolume {
     pub(crate) late: Late,
     history: RwLock<Arc<History>>,
     /// The nodes that are here. One that was lost stays until another making of it takes its place.
-    nodes: RwLock<Arc<[Arc<Node>]>>,
+    pub(crate) nodes: RwLock<Arc<[Arc<Node>]>>,
     /// The nodes there should be.
-    members: Vec<NodeInfo>,
+    pub(crate) members: Vec<NodeInfo>,
     pub(crate) devices: Vec<Arc<Device>>,
     /// Held by the one thread that sends.
     lead: Mutex<()>,
@@ -224,12 +224,12 @@ impl EmbeddedVolume {
     /// Goes over to another branch: its writer, and the copies, which `install` has take epoch and History under the writer's
     /// lock, so that no acknowledgement of the one is counted for the other. Nothing is in flight, and nothing is numbered.
     pub(crate) fn switch(&self, history: Arc<History>, install: impl FnOnce() -> Writer) {
-        let lost = self.mute();
         {
             let mut writer = self.writer.lock();
             let was_numbered = writer.numbered();
             *writer = install();
-            writer.set_lost(lost);
+            // Under the lock: what is newer must not be overwritten by what is older.
+            writer.set_lost(self.mute());
             if self.halted.swap(false, Ordering::AcqRel) {
                 // Before anything above them is durable.
                 self.fates.forget(writer.vdl().next(), was_numbered);
@@ -271,31 +271,6 @@ impl EmbeddedVolume {
     /// The newest record of a group.
     pub(crate) fn tail(&self, pg: PgId) -> Lsn {
         self.writer.lock().tail(pg)
-    }
-
-    /// Members that are not here, were found lost, or answer nobody: nothing can be read there.
-    pub(crate) fn lost(&self) -> NodeSet {
-        self.without(|node| node.answers())
-    }
-
-    /// Members that take no part in commits: those lost, those whose log has failed, those that a fault keeps away.
-    pub(crate) fn mute(&self) -> NodeSet {
-        self.without(|node| node.acknowledges())
-    }
-
-    /// Members that are lost, and those whose log has failed: they do not come back by themselves.
-    pub(crate) fn gone(&self) -> NodeSet {
-        self.without(Node::has_log)
-    }
-
-    fn without(&self, holds: impl Fn(&Node) -> bool) -> NodeSet {
-        let nodes = self.nodes();
-        let here = |id: NodeId| nodes.iter().any(|node| node.id() == id && holds(node));
-        self.members
-            .iter()
-            .map(|info| info.id)
-            .filter(|id| !here(*id))
-            .collect()
     }
 
     /// The volume grew: the manifest with the new group is written.
@@ -343,24 +318,6 @@ impl EmbeddedVolume {
                 reason: reason.clone(),
             },
             Failure::Closed => Error::Closed,
-        }
-    }
-
-    /// The error that names the missing nodes.
-    pub(crate) fn quorum_lost(&self) -> Error {
-        let lost = self.mute();
-        let missing = self.members.iter().filter(|info| lost.contains(info.id));
-        Error::QuorumLost {
-            have: self.members.len() - lost.len(),
-            of: self.members.len(),
-            need: self.members.len() / 2 + 1,
-            missing: missing.map(|info| info.path.clone()).collect(),
-            hint: if self.nodes().iter().any(|node| node.gate.is_closed()) {
-                "injected faults keep nodes away, which are back when those end".into()
-            } else {
-                "open the cluster again to rebuild lost directories from the copies that are left, or bring the directories back first"
-                    .into()
-            },
         }
     }
 
@@ -425,7 +382,7 @@ impl EmbeddedVolume {
         full.fold(NodeSet::EMPTY, |set, device| set.union(device.nodes))
     }
 
-    fn is_blocked_without(&self, nodes: NodeSet) -> bool {
+    pub(crate) fn is_blocked_without(&self, nodes: NodeSet) -> bool {
         let writer = self.writer.lock();
         (0..writer.pgs()).any(|pg| {
             let members = writer.membership(PgId(pg as u32));
@@ -662,30 +619,6 @@ impl EmbeddedVolume {
         Ok(())
     }
 
-    /// Names the lock that makes this process the owner of the directory.
-    pub(crate) fn set_owner(&self, lock: &Arc<DirectoryLock>, dir: &Path) {
-        let _ = self.owner.set(Owner {
-            lock: Arc::downgrade(lock),
-            file: dir.join(LOCK_FILE),
-        });
-        self.watch();
-    }
-
-    /// Watches the files that are asked for before every acknowledgement, as long as all of them are there.
-    fn watch(&self) {
-        let Some(owner) = self.owner.get() else {
-            return;
-        };
-        let nodes = self.nodes();
-        let identities = nodes.iter().map(|node| node.dir.join(IDENTITY_FILE));
-        self.removals.watch(identities.chain([owner.file.clone()]));
-        // What was removed before the watch began must not count as present.
-        let held = owner.lock.upgrade().is_some_and(|lock| lock.is_held());
-        if !held || !nodes.iter().all(|node| node.is_alive()) {
-            self.removals.stop();
-        }
-    }
-
     /// Whether this process still owns the directory; if not, nothing is acknowledged from now on.
     fn is_owner(&self) -> bool {
         let held = self
@@ -775,8 +708,8 @@ impl EmbeddedVolume {
         if self.halted.load(Ordering::Acquire) {
             return;
         }
-        // Under the lock: what a lost node has said on its way here must not count for the one that is made in its place.
-        for (_, ack) in acks.iter().filter(|(node, _)| !node.is_lost()) {
+        // Under the lock: what a lost node has said must not count for the one that is made in its place.
+        for (_, ack) in acks.iter().filter(|(node, _)| node.has_log()) {
             writer.on_ack(ack.node, ack);
         }
         let fenced = writer.fenced_by();
@@ -823,31 +756,6 @@ impl EmbeddedVolume {
         self.fail(Failure::Fenced { by });
     }
 
-    fn device_failed(&self, nodes: &[Arc<Node>], device: &Device, error: &LogError) {
-        for node in nodes.iter().filter(|node| device.nodes.contains(node.id())) {
-            node.silence(&error.to_string());
-        }
-        if self.update_lost() {
-            self.fail(Failure::LogFailed {
-                detail: error.to_string(),
-            });
-        }
-    }
-
-    /// A node is gone: it is not counted any more, and when too few are left, the volume takes no more commits.
-    pub(crate) fn lose(&self, node: &Node, why: &str) {
-        if node.lose(why) && self.update_lost() {
-            self.fail(Failure::QuorumLost);
-        }
-    }
-
-    /// Tells the writer who is lost; true when a group cannot reach its write quorum any more, whatever comes back.
-    pub(crate) fn update_lost(&self) -> bool {
-        let lost = self.mute();
-        self.writer.lock().set_lost(lost);
-        self.is_blocked_without(self.gone())
-    }
-
     /// What a node may have missed of what is on its way to a quorum. What is there, it gets from its peers.
     pub(crate) fn missed(&self, node: &Node) -> Vec<Arc<PgBatch>> {
         let scls = node.with_copies(|copies| {
@@ -857,54 +765,6 @@ impl EmbeddedVolume {
         let writer = self.writer.lock();
         let missed = scls.into_iter().map(|(pg, scl)| writer.resend(pg, scl));
         missed.flatten().collect()
-    }
-
-    /// The directory of a member, as the manifest names it.
-    pub(crate) fn path_of(&self, id: NodeId) -> String {
-        let info = self.members.iter().find(|info| info.id == id);
-        info.map_or_else(|| id.to_string(), |info| info.path.clone())
-    }
-
-    /// The nodes that are here, in order of their ids.
-    pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
-        self.nodes.read().clone()
-    }
-
-    pub(crate) fn node(&self, id: NodeId) -> Option<Arc<Node>> {
-        self.nodes
-            .read()
-            .iter()
-            .find(|node| node.id() == id)
-            .cloned()
-    }
-
-    /// What these nodes have acknowledged counts no more: they are lost, and are to be made anew. True when everything that is durable
-    /// is on a write quorum of the others, in every group, and so will be whatever comes.
-    pub(crate) fn forget(&self, ids: NodeSet) -> bool {
-        for id in ids {
-            if let Some(node) = self.node(id) {
-                // Also one that only took nothing more: nothing that it says may count from now on.
-                self.lose(&node, "it is made anew");
-            }
-        }
-        let mut writer = self.writer.lock();
-        writer.forget(ids);
-        (0..writer.pgs() as u32).all(|pg| writer.settled(PgId(pg)))
-    }
-
-    /// A node that was made anew takes the place of the one that was lost. From the next round on it is offered what the others are.
-    /// The caller holds the manifest, in which the node is, so the volume does not grow meanwhile, and no branch begins.
-    pub(crate) fn replace(&self, node: Arc<Node>) {
-        {
-            let mut nodes = self.nodes.write();
-            let mut next = nodes.to_vec();
-            next.retain(|other| other.id() != node.id());
-            next.push(node);
-            next.sort_by_key(|node| node.id());
-            *nodes = next.into();
-        }
-        self.update_lost();
-        self.watch();
     }
 }
 
