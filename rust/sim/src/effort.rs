@@ -10,7 +10,7 @@ use crate::messages::{Event, ToInstance, ToNode};
 /// Events of a world at the most.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// Pages that arrive at nodes of a world at the most.
-pub const PAGES_MAX: u64 = 100_000;
+pub const PAGES_MAX: u64 = 50_000;
 
 /// What a world has done so far.
 #[derive(Debug, Default)]

@@ -238,7 +238,12 @@ fn worlds(arguments: &Arguments, jobs: usize) -> bool {
         done += 1;
         virtual_us += report.now_us;
         if arguments.verbose {
-            println!("{}", line(&config, &report));
+            let failed = if report.failure.is_some() {
+                "FAILED "
+            } else {
+                ""
+            };
+            println!("{failed}{}", line(&config, &report));
         } else if done.is_multiple_of((all / 20).max(1)) {
             eprintln!("{done} of {all} worlds, {} failed", failed.len());
         }
