@@ -442,19 +442,19 @@ impl Shared {
         if node.store.has_blob(blob) {
             return true;
         }
-        let peers = self.living();
-        let others = peers.iter().filter(|peer| peer.id() != node.id());
-        for peer in others.filter(|peer| peer.store.has_blob(blob)) {
+        let peers = self.peers(node);
+        let mut failed = false;
+        for peer in peers.iter().filter(|peer| peer.store.has_blob(blob)) {
             let pages = peer.store.blob_pages(blob);
             match pages.and_then(|pages| node.store.put_blob(blob, self.volume.epoch(), &pages)) {
                 Ok(_) => return true,
                 Err(error) => {
                     self.maintenance.note(error);
-                    return false;
+                    failed = true;
                 }
             }
         }
-        !loading
+        !failed && !loading
     }
 
     /// Everything of the groups of which the node has nothing, each from another of those that have it.
