@@ -623,4 +623,4 @@ EXAMPLES = settings.default.max_examples if settings.default is not None else 50
 TestInMemory = Machine.TestCase
 TestInMemory.settings = settings(max_examples=EXAMPLES // 2, stateful_step_count=40, deadline=None)
 TestOnDisk = OnDisk.TestCase
-TestOnDisk.settings = settings(max_examples=EXAMPLES // 5, stateful_step_count=40, deadline=None)
+TestOnDisk.settings = settings(max_examples=EXAMPLES // 16, stateful_step_count=40, deadline=None)
