@@ -26,6 +26,7 @@ def test_every_example_is_run_here() -> None:
         "job_queue.py",
         "threads.py",
         "asyncio_service.py",
+        "fastapi_service.py",
         "dashboard.py",
         "demo.py",
         "failover.py",
@@ -66,6 +67,15 @@ def test_job_queue(tmp_path: Path, path: tuple[str, ...]) -> None:
 def test_asyncio_service(tmp_path: Path, path: tuple[str, ...]) -> None:
     out = run("asyncio_service.py", *path, cwd=tmp_path)
     assert "counted: 20,000; /page/7 was seen 2 times" in out
+
+
+@pytest.mark.parametrize("path", [(), ("bank",)])
+def test_fastapi_service(tmp_path: Path, path: tuple[str, ...]) -> None:
+    out = run("fastapi_service.py", *path, cwd=tmp_path)
+    assert 'taken: table "accounts", index "by_owner"' in out
+    assert "transfers: 200 of 400 requests, each once" in out
+    assert 'refused: table "accounts", check "solvent"' in out
+    assert "money: 3000.00; jobs: 200" in out
 
 
 @pytest.mark.parametrize("path", [(), ("orders",)])

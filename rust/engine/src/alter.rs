@@ -142,6 +142,8 @@ impl<V: Volume> Engine<V> {
         let newest = self.volume.spent();
         let id = ObjectId(FIRST_USER_OBJECT + newest.0);
         let mut table = plain(&before.name, id, PageId::default(), &before.schema);
+        // The mark that the catalogue sets: a table is dropped under the number that it has then.
+        table.dropped = self.names.write().mark(id);
         table.root = edit.create_root(&table)?;
         let mut definition = before.definition.clone();
         for (def, number) in definition.indexes.iter_mut().zip(1..) {
