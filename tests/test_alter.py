@@ -394,3 +394,15 @@ def test_after_a_backtrack_handles_are_of_the_branch_that_counts() -> None:
             db.get(emptied, 1)
         again = db.add_column(accounts, "mail", au.Int8, default=7)
         assert au.astuple(db.get(changed, 1)) == au.astuple(db.get(again, 1)) == (1, "owner 1", 1, 7)
+
+
+def test_a_table_that_was_emptied_and_then_dropped_is_gone_for_those_who_have_it() -> None:
+    """Its new number had a mark of its own that nothing set: readers went on and found no rows."""
+    with au.open(memory=True) as db:
+        accounts = filled(db, 3)
+        db.truncate(accounts)
+        emptied = db.table("accounts", Account)
+        db.drop_table("accounts")
+        for handle in (accounts, emptied):
+            with pytest.raises(exceptions.TableDropped):
+                db.get(handle, 1)

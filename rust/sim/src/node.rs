@@ -112,6 +112,8 @@ impl Node {
             let epoch = match entry {
                 LogEntry::Batch { batch, .. } => batch.epoch,
                 LogEntry::Fence { epoch, .. } | LogEntry::Install { epoch, .. } => *epoch,
+                // Not in the simulator, where no node is made anew while its disk's log goes on.
+                LogEntry::Anew { .. } => return false,
             };
             entry.nodes().contains(self.id) && epoch >= made_for
         };

@@ -323,7 +323,7 @@ impl Shared {
     }
 
     fn send_missed(&self, node: &Node) {
-        let missed = self.volume.missed(&node);
+        let missed = self.volume.missed(node);
         if !missed.is_empty() {
             self.volume.deliver(node, &missed);
         }
