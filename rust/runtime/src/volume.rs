@@ -340,7 +340,7 @@ impl EmbeddedVolume {
             of: self.members.len(),
             need: self.members.len() / 2 + 1,
             missing: missing.map(|info| info.path.clone()).collect(),
-            hint: if self.nodes.iter().any(|node| node.gate.is_closed()) {
+            hint: if self.nodes.iter().any(|node| node.gate.is_on()) {
                 "injected faults keep nodes away, which are back when those end".into()
             } else {
                 "open the cluster again to rebuild lost directories from the copies that are left, or bring the directories back first"
@@ -447,6 +447,12 @@ impl EmbeddedVolume {
     #[inline]
     pub(crate) fn is_told(&self, lsn: Lsn) -> bool {
         self.vdl() >= lsn && self.fates.of(lsn) == Fate::Told
+    }
+
+    /// Whether what ends at `lsn` is durable, and was not lost in a crash of the writer.
+    #[inline]
+    pub(crate) fn is_there(&self, lsn: Lsn) -> bool {
+        self.vdl() >= lsn && self.fates.of(lsn) != Fate::Gone
     }
 
     /// What is known of an LSN, for its committer or for others; `None` as long as it is open.
