@@ -28,6 +28,7 @@ __all__ = [
     "Cluster",
     "Commit",
     "Expr",
+    "Faults",
     "GroupBy",
     "Index",
     "Instance",
@@ -875,6 +876,7 @@ class Faults:
     def seed(self, seed: int) -> None:
         """Has all dice fall from a seed on."""
 
+@final
 class Instance:
     """An instance of a cluster, as an endpoint sees it."""
 

@@ -378,7 +378,7 @@ impl Core {
             Ok(done) => Ok(Progress::Done(done)),
             Err(Halt::Python(error)) => Err(error),
             Err(Halt::Stop(Stop::WaitLock(wait))) => Ok(Progress::Lock(wait)),
-            Err(Halt::Stop(stop)) => match final_error(stop, cluster.vdl()) {
+            Err(Halt::Stop(stop)) => match final_error(stop, cluster) {
                 Some(error) => Err(raise_engine(py, &error)),
                 None => Ok(Progress::Blocked),
             },
@@ -429,7 +429,7 @@ impl Core {
                 *state = State::Ended;
                 Ok(Some(self.numbered(&commit)))
             }
-            Err(stop) => match final_error(stop, cluster.vdl()) {
+            Err(stop) => match final_error(stop, cluster) {
                 Some(error) => {
                     *state = State::Ended;
                     Err(raise_engine(py, &error))
@@ -547,12 +547,12 @@ pub const WRITE_QUORUM: u32 = 4;
 
 /// The error of a stop that no waiting changes: neither the volume's, nor one that rests on another's row that is not
 /// yet durable [15].
-fn final_error(stop: Stop, vdl: Lsn) -> Option<EngineError> {
+fn final_error(stop: Stop, cluster: &Cluster) -> Option<EngineError> {
     match stop {
         Stop::Failed(EngineError::Volume(_) | EngineError::WriterMoved { .. }) => None,
         Stop::Failed(
             error @ (EngineError::DuplicateKey { .. } | EngineError::TokenUsed { .. }),
-        ) => (error.rests_on() <= vdl).then_some(error),
+        ) => cluster.is_there(error.rests_on()).then_some(error),
         Stop::Failed(error) => Some(error),
         _ => None,
     }

@@ -119,7 +119,26 @@ impl Branching<'_> {
     /// # Errors
     /// What kept the manifest from being written: nothing has happened then. When it cannot even be learnt whether it was, or too
     /// few copies follow, the volume fails, and the next open decides.
-    pub(crate) fn finish(mut self, next: Manifest, at: Lsn, known: &[NodeId]) -> Result<(), Error> {
+    pub(crate) fn finish(self, next: Manifest, at: Lsn, known: &[NodeId]) -> Result<(), Error> {
+        self.go(next, at, known, false)
+    }
+
+    /// The same to the VDL as it is, with commits in flight, which are cut off. Every copy then knows no more than its log says, so
+    /// what it acknowledges next is found again whether its state could be written or not.
+    ///
+    /// # Errors
+    /// As [`Branching::finish`].
+    pub(crate) fn cut(self, next: Manifest, at: Lsn) -> Result<(), Error> {
+        self.go(next, at, &[], true)
+    }
+
+    fn go(
+        mut self,
+        next: Manifest,
+        at: Lsn,
+        known: &[NodeId],
+        in_flight: bool,
+    ) -> Result<(), Error> {
         let shared = self.shared;
         let devices: Result<Vec<_>, Error> = shared
             .volume
@@ -138,13 +157,13 @@ impl Branching<'_> {
                 epoch: next.epoch,
                 history: next.history.clone(),
             };
-            if let Err(error) = device.append(&[entry]) {
+            if let Err(error) = device.append_always(&[entry]) {
                 shared.maintenance.note(error);
                 silent = silent.union(device.nodes);
             }
         }
         self.silence(silent);
-        let prepared = self.prepare(&history, at, known);
+        let prepared = self.prepare(&history, at, known, in_flight);
         let kept = shared.volume.history().common_prefix(&history);
         let kept = (at <= kept).then_some(at);
         let replicas = shared.instances.replicas();
@@ -166,7 +185,7 @@ impl Branching<'_> {
         drop(applying);
         self.meta.manifest = next;
         drop(devices);
-        self.settle(!known.is_empty())
+        self.settle(in_flight)
     }
 
     /// The compare-and-swap. After an error other than a conflict its outcome is unknown: it is read, which completes it.
@@ -195,7 +214,13 @@ impl Branching<'_> {
     }
 
     /// What each copy will know of the History: found before anybody goes over, for it may have to be read.
-    fn prepare(&self, history: &Arc<History>, at: Lsn, known: &[NodeId]) -> Vec<Vec<Known>> {
+    fn prepare(
+        &self,
+        history: &Arc<History>,
+        at: Lsn,
+        known: &[NodeId],
+        in_flight: bool,
+    ) -> Vec<Vec<Known>> {
         let volume = &self.shared.volume;
         let backward = at <= volume.history().common_prefix(history);
         let of_node = |node: &Arc<Node>| {
@@ -205,7 +230,12 @@ impl Branching<'_> {
             });
             let of_copy = |(pg, scl, agreed): (PgId, Lsn, Lsn)| {
                 let tail = volume.tail(pg);
-                if tail.is_none() && known.is_empty() {
+                if in_flight && scl > at {
+                    // The first record beyond `at` links to the last one before it: both are above what the copy has heard of
+                    // the VDL, and in its memory. Saying `at` instead would have the next record link to an LSN that no record
+                    // of the group has, which only a written state could explain to the next recovery.
+                    Known::Links(Vec::new())
+                } else if tail.is_none() && known.is_empty() {
                     Known::Everything(Lsn::NONE)
                 } else if agreed >= at || (scl >= tail && tail <= at && agreed >= tail) {
                     Known::Everything(at.min(agreed))
@@ -224,9 +254,9 @@ impl Branching<'_> {
         volume.nodes().iter().map(of_node).collect()
     }
 
-    /// Writes down what the copies know now: the links of their records may no longer say it, and do not if `beyond` them something
-    /// was known. Too few that could end the volume.
-    fn settle(&self, beyond: bool) -> Result<(), Error> {
+    /// Writes down what the copies know now: the links of their records no longer say it, unless they are all it was taken from
+    /// (`in_log`). Too few that could end the volume.
+    fn settle(&self, in_log: bool) -> Result<(), Error> {
         let shared = self.shared;
         let last = shared.volume.history().first_new_lsn().prev();
         let nodes = shared.volume.nodes();
@@ -245,8 +275,8 @@ impl Branching<'_> {
             for (node, write) in writes {
                 match write.join() {
                     Ok(Ok(())) => {}
-                    // A fault that was injected ends: the log says it until then, unless it is not in there.
-                    Ok(Err(error)) if node.gate.is_on() && !beyond => {
+                    // A fault that was injected ends, and the log says it until then.
+                    Ok(Err(error)) if node.gate.is_on() && in_log => {
                         shared.maintenance.note(error);
                         shared.write_states_later(node);
                     }

@@ -362,6 +362,12 @@ impl Cluster {
         self.handle.shared.volume.wait_told(lsn, interrupt)
     }
 
+    /// Whether what ends at `lsn` is durable, and was not lost in a crash of the writer.
+    #[inline]
+    pub fn is_there(&self, lsn: Lsn) -> bool {
+        self.handle.shared.volume.is_there(lsn)
+    }
+
     /// Whether the committer of what ends at `lsn` may be told, without waiting, that it is durable.
     #[inline]
     pub fn is_told(&self, lsn: Lsn) -> bool {
@@ -493,7 +499,7 @@ impl Shared {
     fn failed(&self, error: EngineError, interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
         let rests_on = error.rests_on();
         match error {
-            _ if rests_on > self.volume.vdl() => {
+            _ if !self.volume.is_there(rests_on) => {
                 self.volume
                     .wait(rests_on.min(self.volume.numbered()), interrupt)?;
                 Err(error.into())

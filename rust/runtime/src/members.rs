@@ -47,7 +47,7 @@ impl EmbeddedVolume {
             of: self.members.len(),
             need: self.members.len() / 2 + 1,
             missing: missing.map(|info| info.path.clone()).collect(),
-            hint: if self.nodes().iter().any(|node| node.gate.is_closed()) {
+            hint: if self.nodes().iter().any(|node| node.gate.is_on()) {
                 "injected faults keep nodes away, which are back when those end".into()
             } else {
                 "open the cluster again to rebuild lost directories from the copies that are left, or bring the directories back first"

@@ -421,6 +421,12 @@ impl EmbeddedVolume {
         self.vdl() >= lsn && self.fates.of(lsn) == Fate::Told
     }
 
+    /// Whether what ends at `lsn` is durable, and was not lost in a crash of the writer.
+    #[inline]
+    pub(crate) fn is_there(&self, lsn: Lsn) -> bool {
+        self.vdl() >= lsn && self.fates.of(lsn) != Fate::Gone
+    }
+
     /// What is known of an LSN, for its committer or for others; `None` as long as it is open.
     fn outcome(&self, lsn: Lsn, committer: bool) -> Option<Result<(), Error>> {
         if self.known() < lsn {

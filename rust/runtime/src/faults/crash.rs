@@ -75,7 +75,14 @@ impl Shared {
         let next = next.map_err(|error| Error::Corrupt {
             detail: error.to_string(),
         })?;
-        branching.finish(next, at, &[])
+        branching.cut(next, at)
+    }
+
+    /// A crash that waits for a commit does not come. One whose commit was made does: nothing else would have it go on.
+    pub(crate) fn call_off_crash(&self) {
+        let state = &self.faults.commit_crash;
+        let waits = |state: u8| (state & DUE == 0).then_some(0);
+        let _ = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, waits);
     }
 
     /// Has the crash come that a commit was bound to.

@@ -302,6 +302,7 @@ impl Shared {
             return;
         }
         self.write_states_again();
+        let mut missed = false;
         for node in self.living().into_iter().filter(|node| node.acknowledges()) {
             let late = &self.volume.late;
             match node.gate.rough() {
@@ -312,21 +313,28 @@ impl Shared {
                     // What is on its way is not sent again, and what is sent again is late again.
                     if !late.has(node.id()) {
                         for batch in self.volume.missed(&node) {
+                            missed = true;
                             late.put(node.id(), batch, late.dice().between(delay));
                         }
                     }
                 }
-                _ => self.send_missed(&node),
+                _ => missed |= self.send_missed(&node),
             }
         }
         self.volume.wake_waiters();
+        let inner = self.faults.inner.lock();
+        if !missed && inner.active.is_empty() && self.faults.unwritten.lock().is_empty() {
+            self.faults.lossy.store(false, Ordering::Release);
+        }
     }
 
-    fn send_missed(&self, node: &Node) {
+    /// True when the node had missed something.
+    fn send_missed(&self, node: &Node) -> bool {
         let missed = self.volume.missed(node);
         if !missed.is_empty() {
             self.volume.deliver(node, &missed);
         }
+        !missed.is_empty()
     }
 
     fn names(&self) -> Vec<(NodeId, NodeName)> {
@@ -431,7 +439,7 @@ impl Shared {
 
     /// Ends every fault.
     pub(crate) fn end_faults(&self) {
-        self.faults.commit_crash.store(0, Ordering::Release);
+        self.call_off_crash();
         let ids: Vec<u64> = self.faults().iter().map(|fault| fault.id).collect();
         for id in ids {
             self.end_fault(id);
