@@ -23,7 +23,8 @@ ONLY ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-SEEDS ?= 200
+SEEDS_IN_TEST := 200
+SEEDS ?= $(SEEDS_IN_TEST)
 SEED ?=
 MINUTES ?= 1
 
@@ -60,9 +61,11 @@ test-python: $(VENV)/.engine ## Python tests and the examples; PYTEST_ARGS="-k n
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n, event by event
+sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n
 	cargo test --locked -p aurora-sim
-	cargo run --locked --release -p aurora-sim -- $(if $(SEED),--trace --seeds $(SEED),--seeds 0..$(SEEDS))
+	@# Some hundreds of worlds are over before a release build is.
+	cargo run --locked $(if $(filter $(SEEDS),$(SEEDS_IN_TEST)),,--release) -p aurora-sim -- \
+		$(if $(SEED),--trace --seeds $(SEED),--seeds 0..$(SEEDS))
 
 .PHONY: sim-mutations
 sim-mutations: ## Each planted mistake until the simulator catches it, as a table
