@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -214,5 +215,8 @@ def test_the_fixture(pytester: pytest.Pytester) -> None:
                 tx.delete(table, 1)
         """
     )
-    result = pytester.runpytest_subprocess("-p", "aurora_engine.pytest_plugin", "-p", "no:cacheprovider")
+    # An installed package brings it; where it is only on the path, it is named.
+    brought = any(plugin.value == "aurora_engine.pytest_plugin" for plugin in entry_points(group="pytest11"))
+    named = () if brought else ("-p", "aurora_engine.pytest_plugin")
+    result = pytester.runpytest_subprocess(*named, "-p", "no:cacheprovider")
     result.assert_outcomes(passed=3)

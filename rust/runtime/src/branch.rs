@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use aurora_page::Lsn;
 use aurora_proto::{Copy, Link, Manifest, MetaStore, NodeId, NodeSet, Volume, Writer, WriterStart};
 use aurora_redo::{History, PgId};
-use aurora_store::LogEntry;
+use aurora_store::{LogEntry, StoreError};
 use parking_lot::MutexGuard;
 
 use crate::Error;
@@ -276,7 +276,7 @@ impl Branching<'_> {
                 match write.join() {
                     Ok(Ok(())) => {}
                     // A fault that was injected ends, and the log says it until then.
-                    Ok(Err(error)) if node.gate.is_on() && in_log => {
+                    Ok(Err(error)) if in_log && may_pass(node, &error) => {
                         shared.maintenance.note(error);
                         shared.write_states_later(node);
                     }
@@ -292,6 +292,11 @@ impl Branching<'_> {
         shared.maintenance.wake();
         shared.volume.check()
     }
+}
+
+/// Whether what keeps a node from writing goes by: an injected fault, or a lack of room.
+fn may_pass(node: &Node, error: &StoreError) -> bool {
+    node.gate.is_on() || matches!(error, StoreError::Full { .. })
 }
 
 /// What is known of a copy in the History that it goes over to.

@@ -213,10 +213,18 @@ impl BulkLoad {
             },
         };
         let blob = stored?;
-        let commit = self.step(interrupt, |engine, load| {
+        let referred = self.step(interrupt, |engine, load| {
             engine.load_stored(load, blob, wall_us())
-        })?;
-        self.cluster.shared().loading.refer(blob, commit.lsn);
+        });
+        let loading = &self.cluster.shared().loading;
+        match referred {
+            Ok(commit) => loading.refer(blob, commit.lsn),
+            Err(error) => {
+                // No record will refer to it.
+                loading.forget(blob);
+                return Err(error);
+            }
+        }
         self.waiting -= 1;
         Ok(true)
     }

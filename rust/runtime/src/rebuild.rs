@@ -328,6 +328,7 @@ impl Shared {
             );
             return Err(failure(&dir, &what));
         }
+        check_log(&dir, device)?;
         let mut node = make_anew(site, manifest, info, manifest.epoch)?;
         // What comes back late for the lost one must not pass for something that this one waits for.
         let old = self.volume.node(info.id);
@@ -378,6 +379,9 @@ impl Shared {
         let blobs = self.loading.while_it_comes(self.volume.vdl(), || {
             made.into_iter().for_each(|node| self.volume.replace(node));
         });
+        // What was on its way when they came was offered to those that they replace; faults that are on are on for them too.
+        self.faults.look_again();
+        self.apply_faults();
         let peers = self.living();
         let has = |node: &Arc<Node>| node.store.used_bytes() + node.store.unflushed_bytes();
         let of_bytes = peers.iter().map(has).max().unwrap_or(0);
@@ -505,7 +509,26 @@ impl Shared {
     }
 }
 
-fn failure(dir: &Path, what: &str) -> Error {
+/// What is in the way is set aside only when the log can say that another node begins.
+fn check_log(dir: &Path, device: &Device) -> Result<(), Error> {
+    let log = device.log();
+    if log.dir().starts_with(dir) {
+        // It is made anew with its node.
+        return Ok(());
+    }
+    match log.poisoned() {
+        Some(reason) => Err(failure(
+            dir,
+            &format!("the log that it shares with others has failed: {reason}"),
+        )),
+        None if device.has_held() => Err(Error::DiskFull {
+            path: log.dir().to_path_buf(),
+        }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn failure(dir: &Path, what: &str) -> Error {
     Error::io(dir, std::io::Error::other(what.to_owned()))
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn recover(
         .for_each(|node| node.silence("its log is gone"));
     let mut recovery = Recovery::new(&recovering, &replace)
         .map_err(|error| refused(&recovering, &nodes, error))?;
-    for inventory in fence(&recovering, &nodes, &devices)? {
+    for inventory in fence(&recovering, &nodes, &devices, &replace)? {
         recovery
             .on_inventory(inventory)
             .map_err(|error| refused(&recovering, &nodes, error))?;
@@ -369,6 +369,7 @@ fn fence(
     manifest: &Manifest,
     nodes: &[Arc<Node>],
     devices: &[Arc<Device>],
+    replace: &[Replacement],
 ) -> Result<Vec<Inventory>, Error> {
     let history = Arc::new(manifest.history.clone());
     let mut inventories = Vec::new();
@@ -377,7 +378,7 @@ fn fence(
             .iter()
             .filter(|node| device.nodes.contains(node.id()))
             .collect();
-        match fence_device(manifest, &history, &here, device) {
+        match fence_device(manifest, &history, &here, device, replace) {
             Ok(answers) => inventories.extend(answers),
             Err(error) => give_up(&here, devices, error)?,
         }
@@ -400,6 +401,7 @@ fn fence_device(
     history: &Arc<History>,
     nodes: &[&Arc<Node>],
     device: &Device,
+    replace: &[Replacement],
 ) -> Result<Vec<Inventory>, Error> {
     let mut tickets = Vec::new();
     for node in nodes {
@@ -421,13 +423,21 @@ fn fence_device(
     }
     let of: NodeSet = nodes.iter().map(|node| node.id()).collect();
     let tickets = tickets.into();
-    let entry = LogEntry::Fence {
+    // What the log has of a lost node is none of the one that was made in its place.
+    let anew = replace.iter().filter(|made| of.contains(made.with.id));
+    let mut entries: Vec<LogEntry> = anew
+        .map(|made| LogEntry::Anew {
+            node: made.with.id,
+            incarnation: made.with.incarnation,
+        })
+        .collect();
+    entries.push(LogEntry::Fence {
         nodes: of,
         tickets,
         epoch: manifest.epoch,
         history: manifest.history.clone(),
-    };
-    let tokens = device.append(&[entry])?.tokens;
+    });
+    let tokens = device.append(&entries)?.tokens;
     let answers = tokens.into_iter().filter_map(|token| {
         let node = nodes.iter().find(|node| node.id() == token.node())?;
         node.with_copies(|copies| {

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::cluster::Shared;
 use crate::hydrate::Progress;
 use crate::maintenance::TICK;
+use crate::rebuild::failure;
 use crate::recover;
 
 /// A job that failed waits this long, twice as long each time, up to [`BACK_OFF_MAX`].
@@ -121,11 +122,19 @@ impl Shared {
         };
         let job = repair.job;
         let volume = &self.volume;
-        let Some(to) = volume.node(job.to).filter(|node| node.acknowledges()) else {
+        let Some(to) = volume.node(job.to).filter(|node| node.has_log()) else {
             // A node that was lost since is made anew, and then filled from the beginning.
             self.maintenance.jobs.lock().remove(index);
             return Ok(0);
         };
+        if !to.acknowledges() {
+            // A fault that was injected ends; then it goes on from where it was.
+            let mut jobs = self.maintenance.jobs.lock();
+            repair.failed(&[], Instant::now());
+            jobs.remove(index);
+            jobs.push_back(repair);
+            return Err(failure(&to.dir, "an injected fault keeps it away"));
+        }
         let nodes = volume.nodes();
         let hydration = {
             let meta = self.meta.lock();

@@ -134,6 +134,11 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// Some batch may not have reached a node.
+    pub(crate) fn look_again(&self) {
+        self.lossy.store(true, Ordering::Release);
+    }
+
     /// The faults of the disks.
     pub(crate) fn disk(&self) -> Arc<DiskFaults> {
         self.disk.clone()
@@ -259,6 +264,7 @@ impl Shared {
     /// Has the states of a node's copies be written when its disk takes them again.
     pub(crate) fn write_states_later(&self, node: &Node) {
         self.faults.unwritten.lock().insert(node.id());
+        self.faults.look_again();
     }
 
     fn write_states_again(&self) {
@@ -271,7 +277,7 @@ impl Shared {
             let written = self.write_states(&node);
             match written {
                 Ok(()) => {}
-                Err(error) if node.gate.is_on() => {
+                Err(error) if node.gate.is_on() || matches!(error, Error::DiskFull { .. }) => {
                     self.maintenance.note(error);
                     self.write_states_later(&node);
                 }
@@ -453,6 +459,12 @@ impl Shared {
             text: active.text.clone(),
         };
         inner.active.iter().map(info).collect()
+    }
+
+    /// Has every node be as the faults say that are on.
+    pub(crate) fn apply_faults(&self) {
+        let inner = self.faults.inner.lock();
+        self.apply(&inner);
     }
 
     /// Makes every node's condition what the faults say that are on. Under the list's lock, so that two changes do not cross.
