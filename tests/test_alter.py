@@ -318,8 +318,6 @@ def test_statistics_survive_a_restart(tmp_path: Any) -> None:
 def test_a_column_that_an_index_uses_stays() -> None:
     with au.open(memory=True) as db:
         accounts = filled(db, 10)
-        if not hasattr(db, "create_index"):
-            pytest.skip("no indexes from Python yet")
         db.create_index(accounts, "by_visits", "visits")
         for wrong in (lambda: db.drop_column(accounts, "visits"), lambda: db.alter_column(accounts, "visits", int)):
             with pytest.raises(exceptions.SchemaError, match=r"visits.*index"):
