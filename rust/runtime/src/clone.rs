@@ -10,27 +10,23 @@ use std::sync::Arc;
 
 use aurora_page::{Lsn, VolumeId};
 use aurora_proto::{
-    ClusterId, Copy, CopyState, Manifest, Membership, MetaStore, NewCluster, NodeId, NodeInfo,
-    WriterStart,
+    ClusterId, Copy, CopyState, Manifest, Membership, NewCluster, NodeId, NodeInfo, WriterStart,
 };
 use aurora_redo::{History, PgId};
-use aurora_store::{Disk, ForkTarget, LogConfig, LogDevice, MemDisk};
+use aurora_store::{Disk, ForkTarget};
 
 use crate::Error;
 use crate::backtrack::{Place, Target, history_of};
 use crate::cluster::{Cluster, Shared};
-use crate::create::{WINDOW_KEY, announce, make_directories, random_u64};
-use crate::device::Device;
-use crate::faults::disk::FaultDisk;
+use crate::create::{WINDOW_KEY, announce, begin, make_directories, make_logs, random_u64};
 use crate::layout;
 use crate::metastore::DirMetaStore;
 use crate::node::Node;
 use crate::open::{
-    BYTES_IN_FLIGHT_MAX, MEMORY_DIR, Opened, Site, check_empty, clear_unfinished, identity,
-    node_config, prepare_site, salt,
+    BYTES_IN_FLIGHT_MAX, Opened, Site, check_empty, clear_unfinished, identity, node_config,
+    prepare_site,
 };
 use crate::options::OpenOptions;
-use crate::unfinished;
 
 /// Directory of the names of what clones in memory read from this cluster's disk.
 const CLONES_DIR: &str = "clones";
@@ -87,23 +83,7 @@ impl Shared {
                 got: format!("{:?}", options.path),
             });
         }
-        let site = match &options.path {
-            Some(_) => prepare_site(options)?,
-            None => {
-                let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
-                let dir = PathBuf::from(MEMORY_DIR);
-                disk.create_dir_all(&dir)
-                    .map_err(|source| Error::io(&dir, source))?;
-                let lock = None;
-                let (disk, disk_faults) = FaultDisk::over(disk);
-                Site {
-                    disk,
-                    disk_faults,
-                    dir,
-                    lock,
-                }
-            }
-        };
+        let site = prepare_site(options)?;
         check_new(&site, options)?;
         announce(&site, options)?;
         let manifest = clone_manifest(&site, options, parent, &seed)?;
@@ -125,32 +105,11 @@ impl Shared {
                 &site, &manifest, info, source, &seed, &borrowed,
             )?));
         }
-        let mut devices = Vec::new();
-        for (path, members) in layout::logs(&site.dir, &manifest) {
-            let config = LogConfig::default();
-            let log =
-                LogDevice::create(site.disk.clone(), &path, members, salt(&manifest), config)?;
-            devices.push(Arc::new(Device::new(log)));
-        }
-        let meta = DirMetaStore::new(
-            site.disk.clone(),
-            layout::places(&site.dir, &manifest.nodes),
-        );
-        meta.cas(0, &manifest)?;
-        unfinished::unmark(&*site.disk, &site.dir)
-            .map_err(|source| Error::io(&site.dir, source))?;
+        let devices = make_logs(&site, &manifest)?;
+        let meta = begin(&site, &manifest)?;
         let writer = WriterStart::of_branch(&manifest, seed.at, &seed.tails, BYTES_IN_FLIGHT_MAX);
-        let Site {
-            disk,
-            disk_faults,
-            dir,
-            lock,
-        } = site;
         Ok(Opened {
-            disk,
-            disk_faults,
-            dir,
-            lock,
+            site,
             meta,
             manifest,
             writer,

@@ -167,13 +167,14 @@ impl Cluster {
         let numbered = volume.numbered();
         let writer = Instance::new(0, first_instance(), engine, numbered);
         let replicas = options.replicas;
-        if opened.read_only.is_none() && opened.lock.is_some() {
-            crate::clone::clear_borrowed(&*opened.disk, &opened.dir);
+        let site = opened.site;
+        if opened.read_only.is_none() && site.lock.is_some() {
+            crate::clone::clear_borrowed(&*site.disk, &site.dir);
         }
         let shared = Arc::new(Shared {
-            disk: opened.disk,
+            disk: site.disk,
             _borrowed: opened.borrowed,
-            dir: opened.dir,
+            dir: site.dir,
             in_memory: options.path.is_none(),
             window_set: Mutex::new(options.window),
             options,
@@ -194,11 +195,11 @@ impl Cluster {
             work: Mutex::new(()),
             scans: ScanCache::new(scan_cache_bytes),
             pq: PqCounters::default(),
-            faults: Faults::new(opened.disk_faults),
+            faults: Faults::new(site.disk_faults),
             grown: Mutex::new(None),
         });
         let threads = Mutex::new(threads::start(&shared)?);
-        let lock = opened.lock.map(Arc::new);
+        let lock = site.lock.map(Arc::new);
         if let Some(lock) = &lock {
             shared.volume.set_owner(lock, &shared.dir);
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use aurora_page::VolumeId;
 use aurora_proto::{
-    ClusterId, Copy, Manifest, MetaStore, NewCluster, NodeId, NodeInfo, WriterStart,
+    ClusterId, Copy, Manifest, MetaStore, NewCluster, NodeId, NodeInfo, NodeSet, WriterStart,
 };
 use aurora_redo::PgId;
-use aurora_store::{LogConfig, LogDevice, NodeStore};
+use aurora_store::{LogConfig, LogDevice, LogError, NodeStore};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::Error;
@@ -55,35 +55,11 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
             copies,
         )));
     }
-    let mut devices = Vec::new();
-    for (path, members) in layout::logs(&site.dir, &manifest) {
-        let log = LogDevice::create(
-            site.disk.clone(),
-            &path,
-            members,
-            salt(&manifest),
-            LogConfig::default(),
-        )?;
-        devices.push(Arc::new(Device::new(log)));
-    }
-    let meta = DirMetaStore::new(
-        site.disk.clone(),
-        layout::places(&site.dir, &manifest.nodes),
-    );
-    meta.cas(0, &manifest)?;
-    unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
+    let devices = make_logs(&site, &manifest)?;
+    let meta = begin(&site, &manifest)?;
     let writer = WriterStart::of_new(&manifest, BYTES_IN_FLIGHT_MAX);
-    let Site {
-        disk,
-        disk_faults,
-        dir,
-        lock,
-    } = site;
     Ok(Opened {
-        disk,
-        disk_faults,
-        dir,
-        lock,
+        site,
         meta,
         manifest,
         writer,
@@ -93,6 +69,37 @@ pub(crate) fn create(site: Site, options: &OpenOptions) -> Result<Opened, Error>
         read_only: None,
         borrowed: None,
     })
+}
+
+/// Empty logs of all nodes.
+pub(crate) fn make_logs(site: &Site, manifest: &Manifest) -> Result<Vec<Arc<Device>>, Error> {
+    layout::logs(&site.dir, manifest)
+        .into_iter()
+        .map(|(path, nodes)| {
+            let log = make_log(site, manifest, &path, nodes)?;
+            Ok(Arc::new(Device::new(log)))
+        })
+        .collect()
+}
+
+/// An empty log of some nodes.
+pub(crate) fn make_log(
+    site: &Site,
+    manifest: &Manifest,
+    path: &Path,
+    nodes: NodeSet,
+) -> Result<LogDevice, LogError> {
+    let (disk, config) = (site.disk.clone(), LogConfig::default());
+    LogDevice::create(disk, path, nodes, salt(manifest), config)
+}
+
+/// Writes the first manifest: from then on there is a cluster, and not what a crash left of its making.
+pub(crate) fn begin(site: &Site, manifest: &Manifest) -> Result<DirMetaStore, Error> {
+    let places = layout::places(&site.dir, &manifest.nodes);
+    let meta = DirMetaStore::new(site.disk.clone(), places);
+    meta.cas(0, manifest)?;
+    unfinished::unmark(&*site.disk, &site.dir).map_err(|source| Error::io(&site.dir, source))?;
+    Ok(meta)
 }
 
 /// Leaves a mark, so that what a crash leaves of this making can be cleared away. Only what is empty now may be in it.

@@ -31,10 +31,7 @@ pub(crate) const MEMORY_DIR: &str = "/memory";
 
 /// A volume that is open for this process, or only for reading.
 pub(crate) struct Opened {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) disk_faults: Arc<DiskFaults>,
-    pub(crate) dir: PathBuf,
-    pub(crate) lock: Option<DirectoryLock>,
+    pub(crate) site: Site,
     pub(crate) meta: DirMetaStore,
     pub(crate) manifest: Manifest,
     pub(crate) writer: WriterStart,

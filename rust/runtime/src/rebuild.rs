@@ -22,15 +22,16 @@ use aurora_proto::{
     Copy, Job, Manifest, MetaStore, NodeId, NodeInfo, NodeSet, Replacement, Volume, VolumeState,
 };
 use aurora_redo::{BlobId, PgId};
-use aurora_store::{LogConfig, LogDevice, LogEntry, NodeIdentity};
+use aurora_store::{LogEntry, NodeIdentity};
 use parking_lot::Mutex;
 
 use crate::Error;
 use crate::cluster::Shared;
+use crate::create::make_log;
 use crate::device::Device;
 use crate::layout;
 use crate::node::Node;
-use crate::open::{Site, identity, salt};
+use crate::open::{Site, identity};
 use crate::recover::{device_of, look, make_anew, set_aside_already};
 use crate::repair::Repair;
 
@@ -358,9 +359,7 @@ impl Shared {
         let path = device.log().dir().to_path_buf();
         if path.starts_with(dir) {
             // The log went with its node.
-            let (disk, config) = (site.disk.clone(), LogConfig::default());
-            let log = LogDevice::create(disk, &path, device.nodes, salt(manifest), config)?;
-            return device.renew(log);
+            return device.renew(make_log(site, manifest, &path, device.nodes)?);
         }
         let _io = device.io_unless_stalled()?;
         if device.has_held() {

@@ -12,15 +12,16 @@ use aurora_proto::{
     RecoveryError, Replacement, Writer,
 };
 use aurora_redo::{History, PgId};
-use aurora_store::{Disk, LogConfig, LogDevice, LogEntry, NodeIdentity, NodeStore, Ticket};
+use aurora_store::{Disk, LogEntry, NodeIdentity, NodeStore, Ticket};
 
 use crate::Error;
+use crate::create::make_log;
 use crate::device::Device;
 use crate::hydrate::Hydration;
 use crate::layout;
 use crate::metastore::DirMetaStore;
 use crate::node::Node;
-use crate::open::{BYTES_IN_FLIGHT_MAX, OpenLog, Opened, Site, identity, node_config, salt};
+use crate::open::{BYTES_IN_FLIGHT_MAX, OpenLog, Opened, Site, identity, node_config};
 use crate::restore::{anew, restore_copies};
 
 /// Six directories of one machine are rebuilt as soon as a read quorum is there: waiting would not bring them back.
@@ -73,12 +74,6 @@ pub(crate) fn recover(
     let mut plan = recovery
         .plan()
         .map_err(|error| refused(&recovering, &nodes, error))?;
-    let Site {
-        disk,
-        disk_faults,
-        dir,
-        lock,
-    } = site;
     if !plan.can_open() {
         if let Some(error) = failed {
             return Err(error);
@@ -87,10 +82,7 @@ pub(crate) fn recover(
         let writer = plan.writer_start(&recovering, BYTES_IN_FLIGHT_MAX);
         let manifest = recovering;
         return Ok(Opened {
-            disk,
-            disk_faults,
-            dir,
-            lock,
+            site,
             meta,
             manifest,
             writer,
@@ -109,10 +101,7 @@ pub(crate) fn recover(
     install(&opened, &nodes, &devices)?;
     let writer = plan.writer_start(&opened, BYTES_IN_FLIGHT_MAX);
     Ok(Opened {
-        disk,
-        disk_faults,
-        dir,
-        lock,
+        site,
         meta,
         manifest: opened,
         writer,
@@ -340,13 +329,7 @@ fn make_devices(
         let log = match log.filter(|_| rebuilt.iter().all(|dir| !path.starts_with(dir))) {
             Some(log) => log,
             None if path.parent().is_some_and(|node| site.disk.exists(node)) => {
-                match LogDevice::create(
-                    site.disk.clone(),
-                    &path,
-                    nodes,
-                    salt(manifest),
-                    LogConfig::default(),
-                ) {
+                match make_log(site, manifest, &path, nodes) {
                     Ok(log) => log,
                     Err(_) if others => continue,
                     Err(error) => return Err(error.into()),
@@ -589,17 +572,8 @@ fn open_for_reading(
         .filter_map(|log| log.log)
         .map(|log| Arc::new(Device::new(log)))
         .collect();
-    let Site {
-        disk,
-        disk_faults,
-        dir,
-        lock,
-    } = site;
     Ok(Opened {
-        disk,
-        disk_faults,
-        dir,
-        lock,
+        site,
         meta,
         manifest,
         writer,
