@@ -96,11 +96,7 @@ impl Aio {
         token: Option<String>,
         lock_timeout: LockTimeout,
     ) -> PyResult<AsyncTransaction> {
-        let options = Options {
-            isolation: crate::waiting::isolation(py, isolation)?,
-            read_only,
-            lock_timeout: lock_timeout.0,
-        };
+        let options = Options::new(py, isolation, read_only, lock_timeout)?;
         let core = Core::new(self.db.clone(), token, options, None);
         Ok(AsyncTransaction(AsyncCore::new(
             core,

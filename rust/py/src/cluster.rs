@@ -209,11 +209,7 @@ impl Cluster {
         token: Option<String>,
         lock_timeout: LockTimeout,
     ) -> PyResult<Transaction> {
-        let options = Options {
-            isolation: crate::waiting::isolation(py, isolation)?,
-            read_only,
-            lock_timeout: lock_timeout.0,
-        };
+        let options = Options::new(py, isolation, read_only, lock_timeout)?;
         Ok(Transaction::new(Core::new(
             self.db.clone(),
             token,

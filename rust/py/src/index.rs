@@ -15,7 +15,7 @@ use crate::db::{Db, Engine, Tried, interruptible};
 use crate::errors::{Raise, describe, invalid_option};
 use crate::expr::Expr;
 use crate::from_py::push_key_part;
-use crate::ops::{Get, GetForUpdate, LongValues, Operation, make_row};
+use crate::ops::{Get, GetForUpdate, LongValues, Operation, found};
 use crate::table::{Part, PyTable};
 use crate::txn::Core;
 
@@ -186,16 +186,10 @@ impl Operation for IndexGet {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
-        let table = self.table.get();
+        let (table, part) = (self.table.get(), self.part.as_deref());
         let index = engine.index_at(txn, &table.table, &self.name)?;
-        match engine.index_get(txn, &table.table, &index, &self.key)? {
-            Some(row) => {
-                let shape = self.part.as_deref().unwrap_or(&table.shape);
-                let at = txn.snapshot();
-                make_row(py, engine, at, table, shape, &row, &mut self.long)
-            }
-            None => Ok(py.None().into_bound(py)),
-        }
+        let row = engine.index_get(txn, &table.table, &index, &self.key)?;
+        found(py, engine, txn, table, part, row, &mut self.long)
     }
 }
 

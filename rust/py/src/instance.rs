@@ -132,11 +132,7 @@ impl Instance {
         token: Option<String>,
         lock_timeout: LockTimeout,
     ) -> PyResult<Transaction> {
-        let options = Options {
-            isolation: crate::waiting::isolation(py, isolation)?,
-            read_only,
-            lock_timeout: lock_timeout.0,
-        };
+        let options = Options::new(py, isolation, read_only, lock_timeout)?;
         let core = Core::new(self.db.clone(), token, options, self.connect());
         Ok(Transaction::new(core))
     }

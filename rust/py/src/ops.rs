@@ -102,7 +102,21 @@ pub fn get<'py>(
     key: &[u8],
     long: &mut LongValues,
 ) -> Tried<Bound<'py, PyAny>> {
-    match engine.get(txn, &table.table, key)? {
+    let row = engine.get(txn, &table.table, key)?;
+    found(py, engine, txn, table, part, row, long)
+}
+
+/// A row that was looked up, as Python's, or `None`; of the columns that `part` has, if it is given.
+pub fn found<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    txn: &Txn,
+    table: &PyTable,
+    part: Option<&RowShape>,
+    row: Option<RowView>,
+    long: &mut LongValues,
+) -> Tried<Bound<'py, PyAny>> {
+    match row {
         Some(row) => {
             let shape = part.unwrap_or(&table.shape);
             make_row(py, engine, txn.snapshot(), table, shape, &row, long)
@@ -146,15 +160,9 @@ impl Operation for GetForUpdate {
         engine: &Engine,
         txn: &mut Txn,
     ) -> Tried<Bound<'py, PyAny>> {
-        let table = self.table.get();
-        match engine.get_for_update(txn, &table.table, &self.key, self.waiting)? {
-            Some(row) => {
-                let shape = self.part.as_deref().unwrap_or(&table.shape);
-                let at = txn.snapshot();
-                make_row(py, engine, at, table, shape, &row, &mut self.long)
-            }
-            None => Ok(py.None().into_bound(py)),
-        }
+        let (table, part) = (self.table.get(), self.part.as_deref());
+        let row = engine.get_for_update(txn, &table.table, &self.key, self.waiting)?;
+        found(py, engine, txn, table, part, row, &mut self.long)
     }
 }
 
@@ -270,13 +278,7 @@ impl Operation for Insert {
             self.inserted = Some(table.table.key_of(&self.row).map_err(Stop::from)?);
         }
         let key = self.inserted.as_deref().unwrap_or_default();
-        match engine.get(txn, &table.table, key)? {
-            Some(row) => {
-                let at = txn.snapshot();
-                make_row(py, engine, at, table, &table.shape, &row, &mut self.long)
-            }
-            None => Ok(py.None().into_bound(py)),
-        }
+        get(py, engine, txn, table, None, key, &mut self.long)
     }
 }
 

@@ -17,6 +17,22 @@ pub struct Options {
     pub lock_timeout: Option<Duration>,
 }
 
+impl Options {
+    /// As a caller gives them.
+    pub fn new(
+        py: Python<'_>,
+        isolation: &str,
+        read_only: bool,
+        lock_timeout: LockTimeout,
+    ) -> PyResult<Options> {
+        Ok(Options {
+            isolation: self::isolation(py, isolation)?,
+            read_only,
+            lock_timeout: lock_timeout.0,
+        })
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
