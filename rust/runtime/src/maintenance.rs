@@ -160,6 +160,7 @@ impl Shared {
             0
         };
         turn.ahead += repaired.saturating_sub(budget);
+        self.bring_blobs();
         self.gossip();
         self.send_again();
         self.repair_damage();
@@ -184,6 +185,7 @@ impl Shared {
         self.find_lost();
         // Once for what the others lack, once for who is lost, once to see that it is done.
         for _ in 0..2 {
+            self.bring_blobs();
             self.gossip();
             self.rebuild_lost(true);
             self.repair_pending()?;

@@ -18,7 +18,7 @@ use aurora_page::{Geometry, Lsn, PageId, VolumeId};
 use aurora_proto::{
     Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer,
 };
-use aurora_redo::{History, Mtr, PgBatch, PgId};
+use aurora_redo::{BlobId, History, Mtr, PgBatch, PgId};
 use aurora_store::{LogEntry, LogError, Ticket};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -29,6 +29,7 @@ use crate::completions::CompletionQueue;
 use crate::device::{Device, Offered};
 use crate::faults::fates::{Fate, Fates};
 use crate::faults::late::Late;
+use crate::hydrate::referenced;
 use crate::lock::{DirectoryLock, LOCK_FILE};
 use crate::node::Node;
 use crate::recover::first_acks;
@@ -651,7 +652,9 @@ impl EmbeddedVolume {
     ) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in self.takers(nodes, device, only, batch) {
+            let blobs: SmallVec<[BlobId; 2]> = referenced(&batch.records).collect();
+            let takers = self.takers(nodes, device, only, batch);
+            for node in takers.filter(|node| !node.lacks(&blobs)) {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}
