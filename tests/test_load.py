@@ -292,18 +292,17 @@ def test_progress_is_drawn_where_it_is_asked_for(
 def test_ctrl_c_ends_a_load(db: au.Cluster, table: au.Table[Line]) -> None:
     source = lines(50_000)
 
-    def endless() -> Iterator[pa.RecordBatch]:
+    # Far more than comes before the key is pressed, and not so much that a press without effect takes all memory.
+    def many() -> Iterator[pa.RecordBatch]:
         batch = source.to_batches()[0]
-        shift = 0
-        while True:
-            shift += 50_000
+        for shift in range(50_000, 5_000_000, 50_000):
             moved = pa.array([value + shift for value in range(batch.num_rows)], pa.int64())
             yield batch.set_column(0, "number", moved)
 
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises((KeyboardInterrupt, ex.StreamFailed)):
-        db.load(table, pa.RecordBatchReader.from_batches(source.schema, endless()))
+        db.load(table, pa.RecordBatchReader.from_batches(source.schema, many()))
     timer.join()
     assert db.scan(table).count() == 0
 
