@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use aurora_engine::{Commit, Engine, Load, LoadBlob, Stop, Table};
 use aurora_page::{KeyBuf, Lsn, Value};
-use aurora_proto::{NodeSet, Volume};
+use aurora_proto::NodeSet;
 use aurora_redo::{BlobId, PgId};
 use bytes::Bytes;
 use parking_lot::Mutex;

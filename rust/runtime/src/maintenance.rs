@@ -224,6 +224,11 @@ impl Shared {
     /// Keeps spare log files ready and the log within its bound.
     pub(crate) fn prepare_and_flush(&self) {
         for device in &self.volume.devices {
+            // A disk that stands still must not hold up what is done for the others.
+            if let Err(error) = device.io_unless_stalled().map(drop) {
+                self.maintenance.note(error);
+                continue;
+            }
             if let Err(error) = device.log().prepare() {
                 self.maintenance.note(error);
             }

@@ -574,7 +574,7 @@ impl EmbeddedVolume {
         self.write_to(device, batches, None)
     }
 
-    /// The same for one of the device's nodes alone, or for all of them.
+    /// The same for one of the device's nodes alone, unless the device stands still; or for all of them.
     pub(crate) fn write_to(
         &self,
         device: &Device,
@@ -584,7 +584,14 @@ impl EmbeddedVolume {
         if !self.removals.none() && !self.is_owner() {
             return Ok(());
         }
-        let io = device.io.lock();
+        let io = match only {
+            None => device.io.lock(),
+            // By whoever does the background's work: a disk that stands still must not hold up what is done for the others.
+            Some(_) => match device.io_unless_stalled() {
+                Ok(io) => io,
+                Err(_) => return Ok(()),
+            },
+        };
         let nodes = self.nodes();
         let mut offered = device.take_held();
         self.offer(&nodes, device, batches, only, &mut offered);

@@ -95,17 +95,32 @@ fn a_fault_holds_for_the_node_that_is_made_anew_in_its_place() {
     caught_up(&cluster);
 }
 
-/// Everything below the logs of a directory.
-fn bytes_of(dir: &Path) -> Vec<u8> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+/// The files of a log that are ready.
+fn log_files(log: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(log).unwrap().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("log-"))
+        .map(|entry| entry.path())
         .collect();
     files.sort();
     files
-        .iter()
-        .flat_map(|f| std::fs::read(f).unwrap())
-        .collect()
+}
+
+/// What is in a log.
+fn bytes_of(log: &Path) -> Vec<u8> {
+    let read = |file: &PathBuf| std::fs::read(file).unwrap();
+    log_files(log).iter().flat_map(read).collect()
+}
+
+/// Ends stalls when it goes.
+struct Resume<'a>(&'a [Arc<AtomicBool>]);
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        self.0
+            .iter()
+            .for_each(|s| s.store(false, Ordering::Release));
+    }
 }
 
 /// A batch was on its way, to copies of which some were lost and made anew before it was durable: the new ones were never offered
@@ -113,23 +128,32 @@ fn bytes_of(dir: &Path) -> Vec<u8> {
 #[test]
 fn a_batch_on_its_way_reaches_the_nodes_that_were_made_anew_meanwhile() {
     let (dir, shm) = (TempDir::new(), ShmDir::new());
-    let zone = moody(Arc::new(OsDisk), shm.0.join("az2"));
-    let node = moody(zone.clone(), shm.0.join("az3/node5"));
+    // Their logs stand still; the manifest, which lies beside those, can be written.
+    let log = |node: &str| shm.0.join(node).join("log");
+    let logs = ["az2/node3", "az2/node4", "az3/node5"].map(log);
+    let [third, fourth, fifth] = logs.clone();
+    let third = moody(Arc::new(OsDisk), third);
+    let fourth = moody(third.clone(), fourth);
+    let fifth = moody(fourth.clone(), fifth);
     let quick = OpenOptions {
         rebuild_after: Duration::ZERO,
         ..options(&dir.0, &shm.0)
     };
-    let cluster = Cluster::open_on(quick, node.clone()).unwrap();
+    let cluster = Cluster::open_on(quick, fifth.clone()).unwrap();
     let table = accounts(&cluster);
     put(&cluster, &table, &[(1, 1)]).unwrap();
     caught_up(&cluster);
-    let stall = |on: bool| {
-        zone.stalled.store(on, Ordering::Release);
-        node.stalled.store(on, Ordering::Release);
-    };
+    eventually("spare files are made: that would stand still too", || {
+        logs.iter().all(|log| log_files(log).len() >= 2)
+    });
+    let stalled = [&third, &fourth, &fifth].map(|disk| disk.stalled.clone());
+    stalled
+        .iter()
+        .for_each(|s| s.store(true, Ordering::Release));
     let before = bytes_of(&dir.0.join("log"));
-    stall(true);
     std::thread::scope(|scope| {
+        // What fails in here must not wait for the commit for ever.
+        let _end = Resume(&stalled);
         let commit = scope.spawn(|| put(&cluster, &table, &[(1, 2)]));
         eventually("zone 1 has it", || bytes_of(&dir.0.join("log")) != before);
         assert!(!commit.is_finished(), "three copies are no quorum");
@@ -140,12 +164,11 @@ fn a_batch_on_its_way_reaches_the_nodes_that_were_made_anew_meanwhile() {
                 && states(&cluster)[..2].iter().all(|s| *s != NodeState::Lost)
         });
         // Now two old copies have it, or get it. The others of the quorum are new.
-        node.stalled.store(false, Ordering::Release);
+        fifth.stalled.store(false, Ordering::Release);
         eventually("the commit is durable", || commit.is_finished());
+        assert!(third.stalled.load(Ordering::Acquire));
         commit.join().unwrap().unwrap();
     });
-    assert!(zone.stalled.load(Ordering::Acquire));
-    stall(false);
     caught_up(&cluster);
     assert_eq!(balance(&cluster, &table, 1).unwrap(), Some(2));
 }
@@ -267,7 +290,9 @@ fn what_is_acknowledged_after_a_crash_is_found_where_states_could_not_be_written
         assert!(full.iter().all(|full| full.load(Ordering::Acquire)));
         drop(cluster);
         // The three that could not write their states are all that is left.
-        [0, 1, 5].map(|node| common::remove_dir(node_dir(&dir, node)));
+        [0, 1, 5]
+            .iter()
+            .for_each(|node| common::remove_dir(node_dir(&dir, *node)));
         let cluster = Cluster::open(options()).unwrap();
         let table = accounts(&cluster);
         assert_eq!(
