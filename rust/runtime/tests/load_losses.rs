@@ -1,17 +1,19 @@
-//! Bulk loads while copies are away. A record that refers to a blob reaches no copy that lacks the blob.
+//! Bulk loads while copies have no room. A record that refers to a blob reaches no copy that lacks the blob.
 //!
-//! The story: a copy that was cut off while a blob was stored took the reference all the same once it was back, and acknowledged it.
+//! The story: a copy that could not store a blob took the reference to it all the same, and acknowledged it.
 //! The blob came when a read asked for it. Until then fewer copies than a write quorum had the rows that a write quorum had
 //! acknowledged, and the repair of a lost zone counted that copy as one that has everything (found in review).
 
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aurora_engine::Table;
 use aurora_page::Value;
-use aurora_runtime::{BulkLoad, Cluster, Fault, NodeState, OpenOptions};
+use aurora_runtime::{BulkLoad, Cluster, NodeState, OpenOptions, OsDisk};
+use common::moody::moody;
 use common::{TempDir, bulky, eventually, has_bulk, never, node_dir, small};
 
 fn row(id: i64) -> Vec<Value> {
@@ -41,21 +43,23 @@ fn until_a_blob_is_stored(dir: &TempDir, load: &mut BulkLoad) -> i64 {
     rows
 }
 
-/// A load under way, of which a blob was stored while a zone was cut off that is back.
+/// A load under way, of which a blob was stored while a zone had no room for blobs. Now it has.
 fn loading(dir: &TempDir, options: OpenOptions) -> (Cluster, Arc<Table>, BulkLoad, i64) {
-    let cluster = Cluster::open(options).unwrap();
+    let fifth = moody(Arc::new(OsDisk), node_dir(dir, 4).join("blobs"));
+    let sixth = moody(fifth.clone(), node_dir(dir, 5).join("blobs"));
+    let full = |on: bool| [&fifth, &sixth].map(|disk| disk.full.store(on, Ordering::Release));
+    let cluster = Cluster::open_on(options, sixth.clone()).unwrap();
     let table = bulky(&cluster);
     let mut load = cluster.bulk_load(&table, &never).unwrap();
-    let cut = Fault::Partition { node: "az3".into() };
-    let cut = cluster.start_fault(cut).unwrap();
+    full(true);
     let rows = until_a_blob_is_stored(dir, &mut load);
-    assert_eq!(blobs(dir, 4), 0);
-    cluster.end_fault(cut.id);
+    assert_eq!((blobs(dir, 4), blobs(dir, 5)), (0, 0));
+    full(false);
     (cluster, table, load, rows)
 }
 
 #[test]
-fn a_copy_that_was_away_takes_no_reference_without_its_blob() {
+fn a_copy_without_room_takes_no_reference_without_its_blob() {
     let dir = TempDir::new();
     let (cluster, table, load, rows) = loading(&dir, small(&dir));
     load.finish(&never).unwrap();
@@ -73,7 +77,7 @@ fn a_copy_that_was_away_takes_no_reference_without_its_blob() {
     });
     assert!(has_bulk(&cluster, &table, rows - 1));
     cluster.close().unwrap();
-    // The zone that was away and one more are all that is left.
+    // The zone that had no room and one more are all that is left.
     common::remove_dir(dir.0.join("az1"));
     common::remove_dir(node_dir(&dir, 2));
     let cluster = Cluster::open(small(&dir)).unwrap();
@@ -81,7 +85,7 @@ fn a_copy_that_was_away_takes_no_reference_without_its_blob() {
     (0..rows).for_each(|id| assert!(has_bulk(&cluster, &table, id), "row {id}"));
 }
 
-/// Only with the copies that were away is there a write quorum: the blob is brought, and then they take its reference.
+/// Only with the copies that had no room is there a write quorum: the blob is brought, and then they take its reference.
 #[test]
 fn a_reference_waits_for_its_blob_where_a_quorum_needs_the_copy() {
     let dir = TempDir::new();
