@@ -87,6 +87,9 @@ def conditions(draw: st.DrawFn, depth: int = 2) -> tuple[str, Any]:
     if kind == 2 and name == "name":
         pattern = draw(st.sampled_from(["%", "a%", "%b", "_", "%ä%", "a_b"]))
         return f"(name like '{pattern}')", col("name").str.like(pattern)
+    if kind == 3 and name == "name":
+        pattern = draw(st.sampled_from(["a", "^a", "b$", "[ab]{2}", "a|ä", "^.b", r"\\d", ""]))
+        return f"regexp_matches(name, '{pattern}')", col("name").str.contains(pattern)
     value = draw(values)
     operator = draw(st.sampled_from(list(COMPARISONS)))
     return f"({name} {operator} {sql_of(value)})", getattr(col(name), COMPARISONS[operator])(value)
@@ -103,7 +106,10 @@ AGGREGATES: list[tuple[str, Any]] = [
     ("sum(small::bigint + 1)", (col("small") + 1).sum()), ("min(day)", col("day").min()), ("max(name)", col("name").max()),  # noqa: E501
     ("min(money)", col("money").min()), ("max(ratio)", col("ratio").max()), ("avg(small)", col("small").mean()),
     ("count(distinct name)", col("name").n_unique()), ("count(distinct small)", col("small").n_unique()),
-    ("var_samp(small)", col("small").var()),
+    ("var_samp(small)", col("small").var()), ("median(small)", col("small").median()),
+    ("quantile_cont(small, 0.3)", col("small").quantile(0.3, "linear")),
+    ("quantile_cont(money::double, 0.9)", col("money").quantile(0.9, "linear")),
+    ("count(distinct day)", col("day").approx_n_unique()),
     ("sum(case when flag then 1 else 0 end)", au.when(col("flag")).then(1).otherwise(0).sum()),
 ]  # fmt: skip
 

@@ -337,3 +337,29 @@ def test_a_look_back_leaves_nothing_stale(tmp_path: Path) -> None:
         for at, expected in ((before, 3_000), (None, 2_970), (before, 3_000), (None, 2_970)):
             scan = db.scan(table, at=at, parallel_query="force")
             assert scan.agg(n=au.count()).to_dicts() == [{"n": expected}]
+
+
+def test_patterns_and_quantiles(db: au.Cluster, orders: au.Table[Order]) -> None:
+    scan = db.scan(orders)
+    paid = scan.filter(col("status") == "paid").count()
+    assert scan.filter(col("status").str.contains("^p.i[d-f]$")).count() == paid > 0
+    assert scan.filter(col("status").str.contains("p.id", literal=True)).count() == 0
+    assert scan.filter(col("status").str.contains("ai", literal=True)).count() >= paid
+    for wrong in ("(", "[z-a]", "a{1000}{1000}{10}"):
+        with pytest.raises(ex.TypeMismatch, match="regular expression"):
+            scan.filter(col("status").str.contains(wrong)).count()
+    with pytest.raises(ex.TypeMismatch, match="that is a constant"):
+        scan.filter(col("status").str.contains(col("note"))).count()
+    ids = {"middle": col("id").median(), "low": col("id").quantile(0.1), "about": col("id").approx_quantile(0.5)}
+    for mode in ("off", "force"):
+        row = db.scan(orders, parallel_query=mode).agg(**ids, u=col("id").approx_n_unique()).to_dicts()[0]  # type: ignore[arg-type]
+        assert row["middle"] == (ROWS - 1) / 2
+        assert abs(row["low"] - 0.1 * (ROWS - 1)) <= 1
+        assert abs(row["about"] - row["middle"]) <= 0.011 * ROWS
+        assert abs(row["u"] - ROWS) <= 0.08 * ROWS
+    with pytest.raises(ex.InvalidOption, match=r"a number from 0 to 1, got 1\.5"):
+        col("id").quantile(1.5)
+    with pytest.raises(ex.InvalidOption, match="nearest"):
+        col("id").quantile(0.5, "best")  # type: ignore[arg-type]
+    with pytest.raises(ex.TypeMismatch):
+        scan.agg(m=col("status").median()).to_dicts()

@@ -219,6 +219,26 @@ class Expr:
         """The mean of a group, a float."""
     def count(self) -> Agg:
         """How many values of a group are not null."""
+    def approx_n_unique(self) -> Agg:
+        """Roughly how many different values a group has, null not counted: within 2 % two times of three; exact for few."""
+    def median(self) -> Agg:
+        """The middle value of a group, a float; of an even number of values the mean of the middle two."""
+    def quantile(
+        self, quantile: float, interpolation: Literal["nearest", "lower", "higher", "midpoint", "linear"] = "nearest"
+    ) -> Agg:
+        """The value below which a share (0 to 1) of a group's values lie, a float. Keeps all values while it is computed.
+
+        Raises:
+            InvalidOption: a share that is not from 0 to 1, an interpolation of another name.
+        """
+    def approx_quantile(self, quantile: float) -> Agg:
+        """The same within 1 % of the value, in memory that does not grow with the number of values.
+
+        Infinity and NaN count as the largest float.
+
+        Raises:
+            InvalidOption: a share that is not from 0 to 1.
+        """
     def n_unique(self) -> Agg:
         """How many different values a group has, null not counted."""
     def var(self) -> Agg:
@@ -248,8 +268,8 @@ class TextFunctions:
         """Whether it begins with another text."""
     def ends_with(self, suffix: Expr | str) -> Expr:
         """Whether it ends with another text."""
-    def contains(self, literal: Expr | str) -> Expr:
-        """Whether it contains another text."""
+    def contains(self, pattern: Expr | str, *, literal: bool = False) -> Expr:
+        """Whether a regular expression is found in it, which is a constant; with ``literal``, whether another text is."""
     def like(self, pattern: Expr | str) -> Expr:
         """Whether it is like a pattern: ``%`` is any run of characters, ``_`` any one, a backslash makes them plain."""
     def ilike(self, pattern: Expr | str) -> Expr:

@@ -232,3 +232,41 @@ fn loads_meet_writers_and_bad_rows() {
     assert!(db.volume.vdl() > Lsn::NONE);
     check::everything(&db);
 }
+
+/// What a load builds goes out as it goes on, however small segments are. Of segments that hold less than a blob nothing went out before
+/// the end: the whole load was in memory (found by a test that waited for its first blob).
+#[test]
+fn a_load_keeps_a_few_blobs_in_memory_at_the_most() {
+    for geometry in [
+        Geometry::new(1024, 8),
+        Geometry::new(1024, 64),
+        Geometry::new(1024, 256),
+        Geometry::new(1024, 100_000),
+    ] {
+        let db = Db::new(geometry);
+        let table = table(&db, "t");
+        let mut load = db
+            .run(|engine| engine.begin_load(&table, db.now()))
+            .unwrap();
+        let (mut built, mut gone) = (0, 0);
+        for id in 0..30_000 {
+            db.run(|engine| engine.load_push(&mut load, &row(id), db.now()))
+                .unwrap();
+            while let Some(blob) = load.take_blob() {
+                gone += blob.pages.len();
+            }
+            built = built.max(gone + load.held_pages());
+            assert!(
+                load.held_pages() <= 8 * 128,
+                "{geometry:?}: {} of {built} pages are held",
+                load.held_pages()
+            );
+        }
+        assert!(built > 1000, "{geometry:?}: {built}");
+        load_abort(&db, &mut load);
+    }
+}
+
+fn load_abort(db: &Db, load: &mut Load) {
+    db.engine.load_abort(load);
+}

@@ -11,7 +11,7 @@ use aurora_scan::expr::{
     Arithmetic, BoundExpr, Comparison, DEPTH_MAX, EvalError, Expr as Tree, ExprError, Function,
     Literal, POW10_MAX,
 };
-use aurora_scan::{Aggregate, AggregateFunction};
+use aurora_scan::{Aggregate, AggregateFunction, Interpolation, Share};
 use pyo3::basic::CompareOp;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -279,6 +279,34 @@ impl Expr {
         self.aggregate(AggregateFunction::CountDistinct)
     }
 
+    /// Roughly how many different values a group has: within 2 % two times of three.
+    fn approx_n_unique(&self) -> Agg {
+        self.aggregate(AggregateFunction::ApproxDistinct)
+    }
+
+    /// The middle value of a group, a float; the mean of the middle two.
+    fn median(&self) -> Agg {
+        let half = Share::new(0.5).unwrap_or_else(|| unreachable!("from 0 to 1"));
+        self.aggregate(AggregateFunction::Quantile(half, Interpolation::Linear))
+    }
+
+    /// The value below which a share of a group's values lie, a float.
+    #[pyo3(signature = (quantile, interpolation="nearest"))]
+    fn quantile(&self, py: Python<'_>, quantile: f64, interpolation: &str) -> PyResult<Agg> {
+        let between = Interpolation::from_name(interpolation).ok_or_else(|| {
+            let expected = "\"nearest\", \"lower\", \"higher\", \"midpoint\" or \"linear\"";
+            invalid_option(py, "interpolation", expected, &format!("{interpolation:?}"))
+        })?;
+        let share = share(py, quantile)?;
+        Ok(self.aggregate(AggregateFunction::Quantile(share, between)))
+    }
+
+    /// The same within 1 % of the value, in memory that does not grow with the number of values.
+    fn approx_quantile(&self, py: Python<'_>, quantile: f64) -> PyResult<Agg> {
+        let share = share(py, quantile)?;
+        Ok(self.aggregate(AggregateFunction::ApproxQuantile(share)))
+    }
+
     /// The sample variance of a group, a float.
     fn var(&self) -> Agg {
         self.aggregate(AggregateFunction::Variance)
@@ -312,6 +340,18 @@ impl Agg {
     fn __repr__(&self) -> String {
         self.0.to_string()
     }
+}
+
+fn share(py: Python<'_>, quantile: f64) -> PyResult<Share> {
+    let wrong = || {
+        invalid_option(
+            py,
+            "quantile",
+            "a number from 0 to 1",
+            &quantile.to_string(),
+        )
+    };
+    Share::new(quantile).ok_or_else(wrong)
 }
 
 /// How many rows a group has.

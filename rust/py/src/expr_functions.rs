@@ -41,9 +41,14 @@ impl TextFunctions {
         self.0.get().call_with(Function::EndsWith, suffix)
     }
 
-    /// Whether it contains another text.
-    fn contains(&self, literal: &Bound<'_, PyAny>) -> PyResult<Expr> {
-        self.0.get().call_with(Function::Contains, literal)
+    /// Whether a regular expression is found in it; with `literal`, whether another text is.
+    #[pyo3(signature = (pattern, *, literal=false))]
+    fn contains(&self, pattern: &Bound<'_, PyAny>, literal: bool) -> PyResult<Expr> {
+        let function = match literal {
+            true => Function::Contains,
+            false => Function::Matches,
+        };
+        self.0.get().call_with(function, pattern)
     }
 
     /// Whether it is like a pattern: `%` is any run of characters, `_` any one.

@@ -209,6 +209,18 @@ impl<'a> Op<'a> {
         )
     }
 
+    /// The blob that encoded bytes refer to, if they do: whether they do is told by the tag only.
+    #[inline]
+    pub fn blob_in(bytes: &[u8]) -> Option<BlobId> {
+        if bytes.first() != Some(&tag::REFERENCE) {
+            return None;
+        }
+        match Op::parse(bytes) {
+            Ok(Op::Reference { blob, .. }) => Some(blob),
+            _ => None,
+        }
+    }
+
     fn tag(&self) -> u8 {
         match self {
             Op::FormatLeaf { .. } => tag::FORMAT_LEAF,

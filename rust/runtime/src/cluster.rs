@@ -20,7 +20,6 @@ use crate::faults::Faults;
 use crate::fetch::Fetcher;
 use crate::instance::{Instance, InstanceSpec};
 use crate::instances::{CLASS_DEFAULT, Instances, ReplicaSpec, TIER_DEFAULT};
-use crate::load::Loading;
 use crate::lock::DirectoryLock;
 use crate::lockwait::{LOCK_TIMEOUT_DEFAULT, LockWaiters};
 use crate::maintenance::Maintenance;
@@ -64,7 +63,6 @@ pub(crate) struct Shared {
     pub(crate) maintenance: Maintenance,
     /// Nodes that are lost, and what is done about them.
     pub(crate) rebuilds: Rebuilds,
-    pub(crate) loading: Loading,
     pub(crate) stop: AtomicBool,
     /// Held by whoever does background work: one at a time, and nobody once the cluster is closed.
     pub(crate) work: Mutex<()>,
@@ -190,7 +188,6 @@ impl Cluster {
             read_only: opened.read_only,
             maintenance: Maintenance::new(opened.jobs),
             rebuilds: Rebuilds::default(),
-            loading: Loading::default(),
             stop: AtomicBool::new(false),
             work: Mutex::new(()),
             scans: ScanCache::new(scan_cache_bytes),

@@ -319,14 +319,13 @@ fn by_pages(job: &Job) -> bool {
     job.pages || job.after.is_none()
 }
 
-/// The blobs that records refer to.
+/// The blobs that records refer to, each once where its references follow one another.
 pub(crate) fn referenced(records: &[Record]) -> impl Iterator<Item = BlobId> + '_ {
+    let mut last = None;
     records
         .iter()
-        .filter_map(|record| match Op::parse(&record.op) {
-            Ok(Op::Reference { blob, .. }) => Some(blob),
-            _ => None,
-        })
+        .filter_map(|record| Op::blob_in(&record.op))
+        .filter(move |blob| last.replace(*blob) != Some(*blob))
 }
 
 fn unexpected(detail: String) -> Error {

@@ -1,7 +1,6 @@
 //! Bulk load: the driver of the engine's load steps. Rows go in on the caller's thread; pages are sealed and stored at the copies on
 //! others, so that building, sealing and disks work at the same time.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -9,7 +8,7 @@ use std::thread::JoinHandle;
 
 use aurora_engine::{Commit, Engine, Load, LoadBlob, Stop, Table};
 use aurora_page::{KeyBuf, Lsn, Value};
-use aurora_proto::{NodeSet, Volume};
+use aurora_proto::NodeSet;
 use aurora_redo::{BlobId, PgId};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -213,18 +212,9 @@ impl BulkLoad {
             },
         };
         let blob = stored?;
-        let referred = self.step(interrupt, |engine, load| {
+        self.step(interrupt, |engine, load| {
             engine.load_stored(load, blob, wall_us())
-        });
-        let loading = &self.cluster.shared().loading;
-        match referred {
-            Ok(commit) => loading.refer(blob, commit.lsn),
-            Err(error) => {
-                // No record will refer to it.
-                loading.forget(blob);
-                return Err(error);
-            }
-        }
+        })?;
         self.waiting -= 1;
         Ok(true)
     }
@@ -233,66 +223,25 @@ impl BulkLoad {
 impl Drop for BulkLoad {
     fn drop(&mut self) {
         self.blobs = None;
-        let loading = &self.cluster.shared().loading;
         if let Some(mut load) = self.load.take() {
             self.cluster.engine().load_abort(&mut load);
         }
         // The threads end with their channel; what they still send must not block them.
-        while let Ok(stored) = self.stored.recv() {
-            stored.into_iter().for_each(|blob| loading.forget(blob));
-        }
+        while self.stored.recv().is_ok() {}
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-/// Blobs that copies have, or are getting, and to which no record refers that every copy of their group has been offered. A node
-/// that is made anew meanwhile finds them in no peer's pages.
-#[derive(Default)]
-pub(crate) struct Loading(Mutex<BTreeMap<BlobId, Option<Lsn>>>);
-
-impl Loading {
-    fn begin(&self, blob: BlobId, vdl: Lsn) {
-        let mut blobs = self.0.lock();
-        blobs.retain(|_, referred| referred.is_none_or(|lsn| lsn > vdl));
-        blobs.insert(blob, None);
-    }
-
-    /// A record refers to it by now.
-    fn refer(&self, blob: BlobId, lsn: Lsn) {
-        self.0.lock().insert(blob, Some(lsn));
-    }
-
-    fn forget(&self, blob: BlobId) {
-        self.0.lock().remove(&blob);
-    }
-
-    /// Has a node come, and gives the blobs that it lacks then. What is durable was offered before, and comes with the pages; what
-    /// begins later finds the node.
-    pub(crate) fn while_it_comes(&self, vdl: Lsn, come: impl FnOnce()) -> Vec<BlobId> {
-        let mut blobs = self.0.lock();
-        blobs.retain(|_, referred| referred.is_none_or(|lsn| lsn > vdl));
-        come();
-        blobs.keys().copied().collect()
-    }
-
-    /// Whether a blob may still be referred to by a record that no copy has.
-    pub(crate) fn has(&self, blob: BlobId) -> bool {
-        self.0.lock().contains_key(&blob)
-    }
-}
-
 impl Shared {
     /// Stores a blob at every living copy of its group, all at once; right once a write quorum has it, for only then may a
-    /// reference be logged. A copy that failed gets it from its peers.
+    /// reference be logged. A copy that failed, was away, or comes later gets it from its peers before it takes the reference.
     fn store_blob(&self, blob: &LoadBlob) -> Result<BlobId, Error> {
         let pages: Vec<Bytes> = blob.seal().into_iter().map(Bytes::from).collect();
         let epoch = self.volume.epoch();
         let mut stored = NodeSet::EMPTY;
         let mut failed = None;
-        // Before it is known who is here: a node that is made anew meanwhile gets it by one way or the other.
-        self.loading.begin(blob.id, self.volume.vdl());
         let nodes = self.volume.nodes();
         std::thread::scope(|scope| {
             let living = nodes
@@ -324,7 +273,6 @@ impl Shared {
         {
             return Ok(blob.id);
         }
-        self.loading.forget(blob.id);
         Err(failed.unwrap_or_else(|| self.volume.quorum_lost()))
     }
 }

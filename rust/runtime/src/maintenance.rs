@@ -160,6 +160,7 @@ impl Shared {
             0
         };
         turn.ahead += repaired.saturating_sub(budget);
+        self.bring_blobs();
         self.gossip();
         self.send_again();
         self.repair_damage();
@@ -184,6 +185,7 @@ impl Shared {
         self.find_lost();
         // Once for what the others lack, once for who is lost, once to see that it is done.
         for _ in 0..2 {
+            self.bring_blobs();
             self.gossip();
             self.rebuild_lost(true);
             self.repair_pending()?;
@@ -222,6 +224,11 @@ impl Shared {
     /// Keeps spare log files ready and the log within its bound.
     pub(crate) fn prepare_and_flush(&self) {
         for device in &self.volume.devices {
+            // A disk that stands still must not hold up what is done for the others.
+            if let Err(error) = device.io_unless_stalled().map(drop) {
+                self.maintenance.note(error);
+                continue;
+            }
             if let Err(error) = device.log().prepare() {
                 self.maintenance.note(error);
             }

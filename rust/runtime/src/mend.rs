@@ -107,6 +107,21 @@ impl Shared {
         }
     }
 
+    /// Brings the blobs to nodes that lack them, and then has sent again what passed them by.
+    pub(crate) fn bring_blobs(&self) {
+        for node in self.living().iter().filter(|node| node.acknowledges()) {
+            let lacking = node.take_lacking();
+            if lacking.is_empty() {
+                continue;
+            }
+            lacking
+                .into_iter()
+                .for_each(|blob| self.refetch_blob(node, blob));
+            // What could not be brought, it is found to lack again.
+            self.faults.look_again();
+        }
+    }
+
     /// Gives a node what a peer has of some pages, with the blobs that they refer to: the first peer from which all of it comes.
     fn fetch_from_peers(
         &self,

@@ -1,5 +1,6 @@
 //! A storage node inside this process: its page store and its copies of protection groups.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 use aurora_page::Lsn;
 use aurora_proto::{Accepted, Ack, Copy, CopyState, Fresh, NodeId, NodeInfo, Refuse};
-use aurora_redo::{History, PgBatch, PgId};
+use aurora_redo::{BlobId, History, PgBatch, PgId};
 use aurora_store::{NodeStore, PersistedToken, StoreError};
 use parking_lot::Mutex;
 
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     loss: OnceLock<Loss>,
     /// Its log takes nothing more: it is read, and acknowledges nothing.
     silent: AtomicBool,
+    /// Blobs to which it was offered references, and that it has not. Their batches did not reach it.
+    lacking: Mutex<BTreeSet<BlobId>>,
     /// What of its traffic comes through, while faults are injected.
     pub(crate) gate: Arc<Gate>,
 }
@@ -57,6 +60,7 @@ impl Node {
             refused: AtomicU32::new(0),
             loss: OnceLock::new(),
             silent: AtomicBool::new(false),
+            lacking: Mutex::default(),
             gate: Arc::default(),
         }
     }
@@ -124,6 +128,22 @@ impl Node {
     /// lost copy whatever the log still holds.
     pub(crate) fn is_alive(&self) -> bool {
         !self.is_lost() && self.store.is_alive()
+    }
+
+    /// Whether a blob is not here that records of a batch refer to. Such a batch passes it by: no SCL passes a reference without its
+    /// blob. It is to be brought, [`Node::take_lacking`] says which, and the batch to be sent again.
+    pub(crate) fn lacks(&self, blobs: &[BlobId]) -> bool {
+        let mut lacks = false;
+        for blob in blobs.iter().filter(|blob| !self.store.has_blob(**blob)) {
+            self.lacking.lock().insert(*blob);
+            lacks = true;
+        }
+        lacks
+    }
+
+    /// The blobs to which it was offered references since the last call, and that it had not.
+    pub(crate) fn take_lacking(&self) -> BTreeSet<BlobId> {
+        std::mem::take(&mut self.lacking.lock())
     }
 
     /// Offers a batch to the copy of its group.

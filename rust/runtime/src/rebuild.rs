@@ -21,7 +21,7 @@ use aurora_page::Lsn;
 use aurora_proto::{
     Copy, Job, Manifest, MetaStore, NodeId, NodeInfo, NodeSet, Replacement, Volume, VolumeState,
 };
-use aurora_redo::{BlobId, PgId};
+use aurora_redo::PgId;
 use aurora_store::{LogEntry, NodeIdentity};
 use parking_lot::Mutex;
 
@@ -67,8 +67,6 @@ enum Stage {
 
 struct Filling {
     began: Instant,
-    /// Blobs that no record of its peers refers to yet, and that it lacks.
-    blobs: Vec<BlobId>,
     moved_bytes: u64,
     of_bytes: u64,
     /// All that was there when its pages had come.
@@ -375,9 +373,7 @@ impl Shared {
     /// The nodes are in the manifest: they take part from here on.
     fn join(&self, made: Vec<Arc<Node>>) {
         let ids: Vec<NodeId> = made.iter().map(|node| node.id()).collect();
-        let blobs = self.loading.while_it_comes(self.volume.vdl(), || {
-            made.into_iter().for_each(|node| self.volume.replace(node));
-        });
+        made.into_iter().for_each(|node| self.volume.replace(node));
         // What was on its way when they came was offered to those that they replace; faults that are on are on for them too.
         self.faults.look_again();
         self.apply_faults();
@@ -391,7 +387,6 @@ impl Shared {
             };
             rebuild.stage = Stage::Filling(Filling {
                 began: Instant::now(),
-                blobs: blobs.clone(),
                 moved_bytes: 0,
                 of_bytes,
                 upto: None,
@@ -407,14 +402,7 @@ impl Shared {
             // Lost again, which the next look notes.
             return;
         };
-        let pending = self
-            .rebuilds
-            .with_filling(id, |f| std::mem::take(&mut f.blobs));
-        let mut pending = pending.unwrap_or_default();
-        pending.retain(|blob| !self.has_or_needs_not(&node, *blob));
-        let waits = !pending.is_empty();
-        self.rebuilds.with_filling(id, |f| f.blobs = pending);
-        if waits || self.maintenance.repairs(id) {
+        if self.maintenance.repairs(id) {
             return;
         }
         let jobs = self.jobs_for(&node);
@@ -436,28 +424,6 @@ impl Shared {
 
     fn groups(&self) -> impl Iterator<Item = PgId> {
         (0..self.volume.segments() as u32).map(PgId)
-    }
-
-    /// A blob that is stored while the node is made anew is in no peer's pages.
-    fn has_or_needs_not(&self, node: &Node, blob: BlobId) -> bool {
-        // Asked first: one that is given up in between is found nowhere.
-        let loading = self.loading.has(blob);
-        if node.store.has_blob(blob) {
-            return true;
-        }
-        let peers = self.peers(node);
-        let mut failed = false;
-        for peer in peers.iter().filter(|peer| peer.store.has_blob(blob)) {
-            let pages = peer.store.blob_pages(blob);
-            match pages.and_then(|pages| node.store.put_blob(blob, self.volume.epoch(), &pages)) {
-                Ok(_) => return true,
-                Err(error) => {
-                    self.maintenance.note(error);
-                    failed = true;
-                }
-            }
-        }
-        !failed && !loading
     }
 
     /// Everything of the groups of which the node has nothing, each from another of those that have it.

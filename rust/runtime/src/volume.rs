@@ -18,7 +18,7 @@ use aurora_page::{Geometry, Lsn, PageId, VolumeId};
 use aurora_proto::{
     Ack, Membership, NodeId, NodeInfo, NodeSet, Numbered, Points, Refuse, Refused, Volume, Writer,
 };
-use aurora_redo::{History, Mtr, PgBatch, PgId};
+use aurora_redo::{BlobId, History, Mtr, PgBatch, PgId};
 use aurora_store::{LogEntry, LogError, Ticket};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -29,6 +29,7 @@ use crate::completions::CompletionQueue;
 use crate::device::{Device, Offered};
 use crate::faults::fates::{Fate, Fates};
 use crate::faults::late::Late;
+use crate::hydrate::referenced;
 use crate::lock::{DirectoryLock, LOCK_FILE};
 use crate::node::Node;
 use crate::recover::first_acks;
@@ -573,7 +574,7 @@ impl EmbeddedVolume {
         self.write_to(device, batches, None)
     }
 
-    /// The same for one of the device's nodes alone, or for all of them.
+    /// The same for one of the device's nodes alone, unless the device stands still; or for all of them.
     pub(crate) fn write_to(
         &self,
         device: &Device,
@@ -583,7 +584,14 @@ impl EmbeddedVolume {
         if !self.removals.none() && !self.is_owner() {
             return Ok(());
         }
-        let io = device.io.lock();
+        let io = match only {
+            None => device.io.lock(),
+            // By whoever does the background's work: a disk that stands still must not hold up what is done for the others.
+            Some(_) => match device.io_unless_stalled() {
+                Ok(io) => io,
+                Err(_) => return Ok(()),
+            },
+        };
         let nodes = self.nodes();
         let mut offered = device.take_held();
         self.offer(&nodes, device, batches, only, &mut offered);
@@ -651,7 +659,9 @@ impl EmbeddedVolume {
     ) {
         for batch in batches {
             let mut tickets: SmallVec<[Ticket; 6]> = SmallVec::new();
-            for node in self.takers(nodes, device, only, batch) {
+            let blobs: SmallVec<[BlobId; 2]> = referenced(&batch.records).collect();
+            let takers = self.takers(nodes, device, only, batch);
+            for node in takers.filter(|node| !node.lacks(&blobs)) {
                 match node.receive(batch) {
                     // A copy that has all of it already waits for the token of the first time.
                     Ok(accepted) if accepted.is_duplicate() => {}

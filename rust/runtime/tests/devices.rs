@@ -3,56 +3,16 @@
 mod common;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use aurora_runtime::{Cluster, Error, NodePlacement, NodeState, OpenOptions, OsDisk};
-use aurora_store::{Disk, DiskFile, MemDisk, OpenMode};
+use aurora_runtime::{Cluster, Error, NodeState, OpenOptions, OsDisk};
+use aurora_store::{Disk, MemDisk};
+use common::moody::moody;
+use common::places::{ShmDir, options};
 use common::{TempDir, accounts, balance, bulky, eventually, put, put_bulk, states};
-
-/// A directory in memory: another device than the disk.
-struct ShmDir(PathBuf);
-
-impl ShmDir {
-    fn new() -> ShmDir {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!(
-            "/dev/shm/aurora-runtime-{}-{n}",
-            std::process::id()
-        ));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        ShmDir(path)
-    }
-}
-
-impl Drop for ShmDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Zone 1 below the cluster's directory, zones 2 and 3 elsewhere.
-fn options(dir: &Path, elsewhere: &Path) -> OpenOptions {
-    let place = |n: usize| {
-        let (az, node) = (format!("az{}", n / 2 + 1), format!("node{}", n + 1));
-        let path = if n < 2 {
-            PathBuf::from(&az).join(node)
-        } else {
-            elsewhere.join(&az).join(node)
-        };
-        NodePlacement { az, path }
-    };
-    OpenOptions {
-        segment_bytes: Some(4 << 20),
-        nodes: Some((0..6).map(place).collect()),
-        ..OpenOptions::at(dir)
-    }
-}
 
 fn commit_some(cluster: &Cluster, from: i64, count: i64) {
     let table = accounts(cluster);
@@ -201,114 +161,6 @@ fn a_device_that_is_not_there_is_left_alone() {
         put(&cluster, &table, &[(99, 99)]),
         Err(Error::ReadOnly { .. })
     ));
-}
-
-/// Another disk, of which what lies below some paths stands still or refuses while it is told to.
-#[derive(Debug)]
-struct Moody {
-    inner: Arc<dyn Disk>,
-    below: PathBuf,
-    stalled: Arc<AtomicBool>,
-    full: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct MoodyFile {
-    inner: Arc<dyn DiskFile>,
-    stalled: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
-}
-
-impl MoodyFile {
-    fn wait(&self) {
-        while self.stalled.load(Ordering::Acquire) {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Disk for Moody {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if !path.starts_with(&self.below) {
-            return self.inner.open(path, mode);
-        }
-        if mode == OpenMode::Create && self.full.load(Ordering::Acquire) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let (stalled, broken) = (self.stalled.clone(), self.broken.clone());
-        Ok(Arc::new(MoodyFile {
-            inner: self.inner.open(path, mode)?,
-            stalled,
-            broken,
-        }))
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(dir)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        self.inner.exists(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.inner.free_bytes(path)
-    }
-    fn device_of(&self, path: &Path) -> io::Result<u64> {
-        self.inner.device_of(path)
-    }
-}
-
-impl DiskFile for MoodyFile {
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.inner.read_exact_at(buf, offset)
-    }
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.wait();
-        self.inner.write_all_at(buf, offset)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.wait();
-        if self.broken.load(Ordering::Acquire) {
-            return Err(io::Error::other("the device is broken"));
-        }
-        self.inner.sync_data()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn is_linked(&self) -> io::Result<bool> {
-        self.inner.is_linked()
-    }
-}
-
-fn moody(inner: Arc<dyn Disk>, below: PathBuf) -> Arc<Moody> {
-    Arc::new(Moody {
-        inner,
-        below,
-        stalled: Arc::default(),
-        full: Arc::default(),
-        broken: Arc::default(),
-    })
 }
 
 #[test]

@@ -107,6 +107,7 @@ pub(crate) fn columns_of(typed: &Typed, out: &mut Vec<usize>) {
         | Node::IsNull(of)
         | Node::Cast(of, _)
         | Node::Round(of, _)
+        | Node::Matches(of, _)
         | Node::In { value: of, .. } => columns_of(of, out),
         Node::Arithmetic(_, left, right)
         | Node::Compare(_, left, right)

@@ -30,6 +30,7 @@ mod from_arrow;
 mod group;
 mod on_row;
 mod plan;
+mod quantile;
 mod state;
 #[cfg(feature = "arrow")]
 mod to_arrow;
@@ -45,7 +46,7 @@ pub use error::{ReadLong, ScanError};
 pub use fold::{Counters, Job, Partial, TopN, sort_rows};
 #[cfg(feature = "arrow")]
 pub use from_arrow::{BatchRows, EncodedRow, FromArrowError};
-pub use plan::{Aggregate, AggregateFunction, BoundPlan, Output, Plan};
+pub use plan::{Aggregate, AggregateFunction, BoundPlan, Interpolation, Output, Plan, Share};
 #[cfg(feature = "arrow")]
 pub use to_arrow::{AppendError, BatchBuilder, ReadOverflow, ToArrowError};
 pub use view::PageView;

@@ -77,6 +77,7 @@ fn kinds(typed: &Typed, column: usize, found: &mut Kind) {
         | Node::IsNull(of)
         | Node::Cast(of, _)
         | Node::Round(of, _)
+        | Node::Matches(of, _)
         | Node::In { value: of, .. } => kinds(of, column, found),
         Node::Arithmetic(_, left, right)
         | Node::Compare(_, left, right)

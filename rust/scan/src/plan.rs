@@ -27,6 +27,60 @@ pub enum AggregateFunction {
     Variance,
     /// Its square root.
     StdDev,
+    /// Roughly how many different values: within 2 % two times of three, in 4 KiB a group.
+    ApproxDistinct,
+    /// The value below which a share of the values lie, a float. Keeps all values.
+    Quantile(Share, Interpolation),
+    /// The same within 1 % of the value, whatever the number of values.
+    ApproxQuantile(Share),
+}
+
+/// A number from 0 to 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Share(u64);
+
+impl Share {
+    /// `None` for what is not from 0 to 1.
+    pub fn new(share: f64) -> Option<Share> {
+        (0.0..=1.0)
+            .contains(&share)
+            .then_some(Share(share.to_bits()))
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+/// What a quantile is that lies between two values; as in Polars.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Interpolation {
+    /// The nearer of the two.
+    #[default]
+    Nearest,
+    /// The smaller one.
+    Lower,
+    /// The larger one.
+    Higher,
+    /// Halfway between them.
+    Midpoint,
+    /// As far between them as it lies.
+    Linear,
+}
+
+impl Interpolation {
+    /// The one of this name.
+    pub fn from_name(name: &str) -> Option<Interpolation> {
+        Some(match name {
+            "nearest" => Interpolation::Nearest,
+            "lower" => Interpolation::Lower,
+            "higher" => Interpolation::Higher,
+            "midpoint" => Interpolation::Midpoint,
+            "linear" => Interpolation::Linear,
+            _ => return None,
+        })
+    }
 }
 
 impl AggregateFunction {
@@ -42,24 +96,10 @@ impl AggregateFunction {
             AggregateFunction::CountDistinct => "n_unique",
             AggregateFunction::Variance => "var",
             AggregateFunction::StdDev => "std",
+            AggregateFunction::ApproxDistinct => "approx_n_unique",
+            AggregateFunction::Quantile(..) => "quantile",
+            AggregateFunction::ApproxQuantile(_) => "approx_quantile",
         }
-    }
-
-    /// The function of this name.
-    pub fn from_name(name: &str) -> Option<AggregateFunction> {
-        [
-            AggregateFunction::Len,
-            AggregateFunction::Count,
-            AggregateFunction::Sum,
-            AggregateFunction::Min,
-            AggregateFunction::Max,
-            AggregateFunction::Mean,
-            AggregateFunction::CountDistinct,
-            AggregateFunction::Variance,
-            AggregateFunction::StdDev,
-        ]
-        .into_iter()
-        .find(|function| function.name() == name)
     }
 
     /// The type of its result for values of a kind; `None` if it does not take them.
@@ -69,14 +109,17 @@ impl AggregateFunction {
         match self {
             AggregateFunction::Len
             | AggregateFunction::Count
-            | AggregateFunction::CountDistinct => Some(DataType::Int64),
+            | AggregateFunction::CountDistinct
+            | AggregateFunction::ApproxDistinct => Some(DataType::Int64),
             AggregateFunction::Sum if is_number => kind.data_type(),
             AggregateFunction::Min | AggregateFunction::Max => {
                 (kind != Kind::Json).then_some(data_type)
             }
-            AggregateFunction::Mean | AggregateFunction::Variance | AggregateFunction::StdDev => {
-                is_number.then_some(DataType::Float64)
-            }
+            AggregateFunction::Mean
+            | AggregateFunction::Variance
+            | AggregateFunction::StdDev
+            | AggregateFunction::Quantile(..)
+            | AggregateFunction::ApproxQuantile(_) => is_number.then_some(DataType::Float64),
             AggregateFunction::Sum => None,
         }
     }
@@ -93,8 +136,14 @@ pub struct Aggregate {
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = match self.function {
+            AggregateFunction::Quantile(share, _) | AggregateFunction::ApproxQuantile(share) => {
+                format!(", {}", share.get())
+            }
+            _ => String::new(),
+        };
         match &self.of {
-            Some(of) => write!(f, "{}({of})", self.function.name()),
+            Some(of) => write!(f, "{}({of}{share})", self.function.name()),
             None => write!(f, "{}()", self.function.name()),
         }
     }

@@ -11,6 +11,7 @@ use crate::expr::{Datum, Kind, pow10_float};
 use crate::float_sum::FloatSum;
 use crate::group::{eval_error, make_canonical, value_of};
 use crate::plan::AggregateFunction;
+use crate::quantile::{DistinctSketch, SizeSketch, quantile};
 use crate::vector::{Values, Vector, out_of_range};
 
 /// Which state an aggregate needs.
@@ -26,6 +27,12 @@ pub(crate) enum StateKind {
     Distinct,
     /// Sums of values and of squares.
     Moments,
+    /// What tells roughly how many different values there are.
+    Sketch,
+    /// All values.
+    Kept,
+    /// How many values there are of about each size.
+    Sizes,
 }
 
 impl StateKind {
@@ -38,6 +45,9 @@ impl StateKind {
             AggregateFunction::Max => StateKind::Extreme { largest: true },
             AggregateFunction::CountDistinct => StateKind::Distinct,
             AggregateFunction::Variance | AggregateFunction::StdDev => StateKind::Moments,
+            AggregateFunction::ApproxDistinct => StateKind::Sketch,
+            AggregateFunction::Quantile(..) => StateKind::Kept,
+            AggregateFunction::ApproxQuantile(_) => StateKind::Sizes,
         }
     }
 }
@@ -68,6 +78,12 @@ pub(crate) enum State {
         sums: Vec<[FloatSum; 2]>,
         counts: Vec<u64>,
     },
+    Sketch(Vec<DistinctSketch>),
+    Kept {
+        values: Vec<Vec<f64>>,
+        kept: usize,
+    },
+    Sizes(Vec<SizeSketch>),
 }
 
 impl State {
@@ -95,6 +111,12 @@ impl State {
                 sums: Vec::new(),
                 counts: Vec::new(),
             },
+            StateKind::Sketch => State::Sketch(Vec::new()),
+            StateKind::Kept => State::Kept {
+                values: Vec::new(),
+                kept: 0,
+            },
+            StateKind::Sizes => State::Sizes(Vec::new()),
         }
     }
 
@@ -119,6 +141,9 @@ impl State {
                 sums.resize_with(groups, Default::default);
                 counts.resize(groups, 0);
             }
+            State::Sketch(sketches) => sketches.resize_with(groups, Default::default),
+            State::Kept { values, .. } => values.resize_with(groups, Vec::new),
+            State::Sizes(sketches) => sketches.resize_with(groups, Default::default),
         }
     }
 
@@ -131,6 +156,9 @@ impl State {
             State::Extreme { values, .. } => values.len() * 48,
             State::Distinct { sets, bytes, .. } => sets.len() * 80 + bytes,
             State::Moments { sums, .. } => sums.len() * 1200,
+            State::Sketch(sketches) => sketches.iter().map(DistinctSketch::bytes).sum(),
+            State::Kept { values, kept } => values.len() * 24 + kept * 8,
+            State::Sizes(sketches) => sketches.iter().map(SizeSketch::bytes).sum(),
         }
     }
 
@@ -233,14 +261,7 @@ impl State {
                 }
             }
             State::Moments { sums, counts } => {
-                for index in (0..rows).filter(|index| !vector.is_null(*index)) {
-                    let value = match vector.datum(index, kind) {
-                        Datum::Float(value) => value,
-                        Datum::Exact(value) => {
-                            value as f64 / pow10_float(kind.scale().unwrap_or(0))
-                        }
-                        _ => continue,
-                    };
+                for (index, value) in floats(vector, kind, rows) {
                     let [first, second] = &mut sums[group_of(index)];
                     let square = value * value;
                     first.add(value);
@@ -249,6 +270,25 @@ impl State {
                         second.add(value.mul_add(value, -square));
                     }
                     counts[group_of(index)] += 1;
+                }
+            }
+            State::Sketch(sketches) => {
+                for index in (0..rows).filter(|index| !vector.is_null(*index)) {
+                    let value = value_of(vector.datum(index, kind), data_type)?;
+                    let mut encoded = KeyBuf::new();
+                    encode_part(&mut encoded, data_type, value.as_ref(), false, false);
+                    sketches[group_of(index)].add(&encoded);
+                }
+            }
+            State::Kept { values, kept } => {
+                for (index, value) in floats(vector, kind, rows) {
+                    values[group_of(index)].push(value);
+                    *kept += 1;
+                }
+            }
+            State::Sizes(sketches) => {
+                for (index, value) in floats(vector, kind, rows) {
+                    sketches[group_of(index)].add(value);
                 }
             }
         }
@@ -330,6 +370,28 @@ impl State {
                     counts[at] += n;
                 }
             }
+            (State::Sketch(sketches), State::Sketch(more)) => {
+                places()
+                    .zip(more)
+                    .for_each(|(at, more)| sketches[at].merge(more));
+            }
+            (
+                State::Kept { values, kept },
+                State::Kept {
+                    values: more,
+                    kept: n,
+                },
+            ) => {
+                places()
+                    .zip(more)
+                    .for_each(|(at, more)| values[at].extend(more));
+                *kept += n;
+            }
+            (State::Sizes(sketches), State::Sizes(more)) => {
+                places()
+                    .zip(more)
+                    .for_each(|(at, more)| sketches[at].merge(more));
+            }
             _ => unreachable!("parts of one plan have the same states"),
         }
         Ok(())
@@ -372,6 +434,20 @@ impl State {
                 make_canonical(&mut value);
                 value
             }
+            State::Sketch(sketches) => Value::Int(sketches[group].estimate()),
+            State::Kept { values, .. } => match function {
+                AggregateFunction::Quantile(share, between) => {
+                    quantile(values[group].clone(), share, between)
+                        .map_or(Value::Null, Value::Float64)
+                }
+                _ => Value::Null,
+            },
+            State::Sizes(sketches) => match function {
+                AggregateFunction::ApproxQuantile(share) => sketches[group]
+                    .quantile(share)
+                    .map_or(Value::Null, Value::Float64),
+                _ => Value::Null,
+            },
             State::Moments { counts, .. } if counts[group] < 2 => Value::Null,
             State::Moments { sums, counts } => {
                 let variance = variance(&sums[group], counts[group] as f64);
@@ -383,6 +459,21 @@ impl State {
             }
         })
     }
+}
+
+/// The numbers of a vector as floats, with their places; nulls left out.
+fn floats<'v>(
+    vector: &'v Vector,
+    kind: Kind,
+    rows: usize,
+) -> impl Iterator<Item = (usize, f64)> + 'v {
+    let power = pow10_float(kind.scale().unwrap_or(0));
+    let there = (0..rows).filter(|index| !vector.is_null(*index));
+    there.filter_map(move |index| match vector.datum(index, kind) {
+        Datum::Float(value) => Some((index, value)),
+        Datum::Exact(value) => Some((index, value as f64 / power)),
+        _ => None,
+    })
 }
 
 fn too_large() -> ScanError {

@@ -433,6 +433,47 @@ fn texts() {
     );
 }
 
+#[test]
+fn regular_expressions_are_found_anywhere_and_compiled_once() {
+    let matches = |pattern: Expr| call(Function::Matches, [col("name"), pattern]);
+    let text = match evaluate(&col("name")).unwrap() {
+        Datum::Text(text) => text.into_owned(),
+        other => panic!("{other:?}"),
+    };
+    for (pattern, expected) in [
+        (String::new(), true),
+        (format!("^{text}$"), true),
+        (format!("(?i){}", text.to_uppercase()), true),
+        (r"^\d+$".into(), false),
+    ] {
+        assert_eq!(
+            evaluate(&matches(Expr::text(pattern.clone()))),
+            Ok(Datum::Bool(expected)),
+            "{pattern}"
+        );
+    }
+    let refused = |pattern| matches(pattern).bind(&schema()).unwrap_err().to_string();
+    let unclosed = refused(Expr::text("(a"));
+    assert!(
+        unclosed.contains("a regular expression, got unclosed group"),
+        "{unclosed}"
+    );
+    let computed = refused(col("name"));
+    assert!(computed.contains("that is a constant"), "{computed}");
+    let large = refused(Expr::text(r"\w{1000}{1000}"));
+    assert!(large.contains("bytes, compiled"), "{large}");
+}
+
+/// A date that no timestamp reaches: the multiplication overflowed, and without checks gave another moment (found by a random
+/// expression).
+#[test]
+fn a_date_beyond_all_timestamps_is_none() {
+    let far = Expr::Literal(Literal::Date(i32::MAX));
+    let cast = Expr::Cast(Arc::new(far), DataType::Timestamp { zoned: false });
+    let error = evaluate(&cast).unwrap_err().to_string();
+    assert!(error.contains("a timestamp, got a date beyond"), "{error}");
+}
+
 /// The bytes of format 1: catalogues keep them.
 #[test]
 fn the_format_stays() {
@@ -506,7 +547,10 @@ fn expr() -> impl Strategy<Value = Expr> {
             prop::collection::vec(inner.clone(), 1..3).prop_map(|of| Expr::Coalesce(of.into())),
             (one(), typed::data_type()).prop_map(|(a, to)| Expr::Cast(a, to)),
             (one(), 0..5u8).prop_map(|(a, scale)| Expr::Round(a, scale)),
-            (inner.clone(), inner).prop_map(|(a, b)| Expr::Call(Function::Like, [a, b].into())),
+            (inner.clone(), inner.clone())
+                .prop_map(|(a, b)| Expr::Call(Function::Like, [a, b].into())),
+            (inner, "[a-c.*()|]{0,5}")
+                .prop_map(|(a, b)| Expr::Call(Function::Matches, [a, Expr::text(b)].into())),
         ]
     })
 }

@@ -12,7 +12,8 @@ use aurora_page::{
 };
 use aurora_scan::expr::{Arithmetic, Comparison, Expr, Literal};
 use aurora_scan::{
-    Aggregate, AggregateFunction, BoundPlan, Job, Output, Partial, Plan, ScanError, TopN, sort_rows,
+    Aggregate, AggregateFunction, BoundPlan, Interpolation, Job, Output, Partial, Plan, ScanError,
+    Share, TopN, sort_rows,
 };
 use proptest::prelude::*;
 
@@ -138,6 +139,10 @@ fn value_expr(schema: &Schema) -> BoxedStrategy<Expr> {
         .boxed()
 }
 
+fn share(of: f64) -> Share {
+    Share::new(of).unwrap()
+}
+
 fn function() -> impl Strategy<Value = AggregateFunction> {
     prop::sample::select(vec![
         AggregateFunction::Len,
@@ -149,6 +154,10 @@ fn function() -> impl Strategy<Value = AggregateFunction> {
         AggregateFunction::CountDistinct,
         AggregateFunction::Variance,
         AggregateFunction::StdDev,
+        AggregateFunction::ApproxDistinct,
+        AggregateFunction::Quantile(share(0.3), Interpolation::Linear),
+        AggregateFunction::Quantile(share(0.9), Interpolation::Nearest),
+        AggregateFunction::ApproxQuantile(share(0.5)),
     ])
 }
 

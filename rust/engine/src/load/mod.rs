@@ -37,6 +37,8 @@ use over::Over;
 
 /// Pages of a blob: each is synced as a whole at every copy.
 const BLOB_PAGES: usize = 128;
+/// Finished pages that wait for their blobs to be full, at most.
+const HELD_PAGES_MAX: usize = 4 * BLOB_PAGES;
 /// Most extents taken by one MTR.
 const TAKE_EXTENTS_MAX: u64 = 64;
 
@@ -104,14 +106,14 @@ impl Load {
         self.rows
     }
 
-    /// The next blob to store, if one is full; after [`Engine::load_finish`] also those that are not.
+    /// Finished pages that are in no blob yet.
+    pub fn held_pages(&self) -> usize {
+        self.pages.values().map(Vec::len).sum()
+    }
+
+    /// The next blob to store, if one is full or many pages are held; after [`Engine::load_finish`] also those that are not.
     pub fn take_blob(&mut self) -> Option<LoadBlob> {
-        let least = if self.state == State::Building {
-            BLOB_PAGES
-        } else {
-            1
-        };
-        let segment = *self.pages.iter().find(|(_, pages)| pages.len() >= least)?.0;
+        let segment = self.next_segment()?;
         let mut pages = self.pages.remove(&segment)?;
         if pages.len() > BLOB_PAGES {
             self.pages.insert(segment, pages.split_off(BLOB_PAGES));
@@ -121,6 +123,20 @@ impl Load {
         self.waiting
             .insert(id, pages.iter().map(Page::id).collect());
         Some(LoadBlob { id, segment, pages })
+    }
+
+    /// The segment whose pages go out next. Small segments never have enough for a full blob.
+    fn next_segment(&self) -> Option<u64> {
+        let full = |(_, pages): &(&u64, &Vec<Page>)| pages.len() >= BLOB_PAGES;
+        let next = match self.state == State::Building {
+            true => self.pages.iter().find(full),
+            false => self.pages.iter().next(),
+        };
+        let many = || {
+            let most = self.pages.iter().max_by_key(|(_, pages)| pages.len());
+            most.filter(|_| self.held_pages() > HELD_PAGES_MAX)
+        };
+        next.or_else(many).map(|(segment, _)| *segment)
     }
 
     fn check(

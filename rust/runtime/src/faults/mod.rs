@@ -304,7 +304,8 @@ impl Shared {
 
     /// Sends what nodes have missed to those that are reached again. By whoever does the background's work.
     pub(crate) fn send_again(&self) {
-        if !self.faults.lossy.load(Ordering::Acquire) {
+        // Taken back first: whoever says so from here on is heard at the next look.
+        if !self.faults.lossy.swap(false, Ordering::AcqRel) {
             return;
         }
         self.write_states_again();
@@ -329,8 +330,8 @@ impl Shared {
         }
         self.volume.wake_waiters();
         let inner = self.faults.inner.lock();
-        if !missed && inner.active.is_empty() && self.faults.unwritten.lock().is_empty() {
-            self.faults.lossy.store(false, Ordering::Release);
+        if missed || !inner.active.is_empty() || !self.faults.unwritten.lock().is_empty() {
+            self.faults.look_again();
         }
     }
 

@@ -10,6 +10,7 @@ use super::datum::{Datum, Kind};
 use super::error::ExprError;
 use super::function::Function;
 use super::number::POW10_MAX;
+use super::pattern::RegexPattern;
 use super::{Arithmetic, ColumnName, Comparison, DEPTH_MAX, Expr, Literal};
 
 impl Expr {
@@ -370,6 +371,7 @@ impl Binder<'_> {
             .collect::<Result<_, _>>()?;
         let kinds: Vec<Kind> = arguments.iter().map(|argument| argument.kind).collect();
         match function.result(&kinds) {
+            (_, Some(_)) if function == Function::Matches => matches(expr, arguments),
             (_, Some(kind)) => Ok(Typed {
                 kind,
                 node: Node::Call(function, arguments),
@@ -380,6 +382,24 @@ impl Binder<'_> {
             }
         }
     }
+}
+
+/// The expression is compiled once, for all rows.
+fn matches(expr: &Expr, mut arguments: Vec<Typed>) -> Result<Typed, ExprError> {
+    let pattern = arguments.pop().map(|pattern| pattern.node);
+    let (Some(text), Some(Node::Literal(Datum::Text(pattern)))) = (arguments.pop(), pattern) else {
+        return Err(types(
+            expr,
+            "a regular expression that is a constant",
+            "another value".into(),
+        ));
+    };
+    let pattern =
+        RegexPattern::new(&pattern).map_err(|why| types(expr, "a regular expression", why))?;
+    Ok(Typed {
+        kind: Kind::Bool,
+        node: Node::Matches(Box::new(text), pattern),
+    })
 }
 
 /// A number at another scale, if that holds it exactly.

@@ -5,6 +5,7 @@ use aurora_page::{Column, DataType};
 use super::datum::{Datum, Kind};
 use super::error::ExprError;
 use super::function::Function;
+use super::pattern::RegexPattern;
 use super::{Arithmetic, Comparison, Expr};
 
 /// A node with its kind. Operands are of the kinds that the operation needs; only the scales of exact numbers differ.
@@ -54,6 +55,8 @@ pub enum Node {
     Cast(Box<Typed>, Option<DataType>),
     /// Rounded to this node's scale; a float to so many digits.
     Round(Box<Typed>, u8),
+    /// Whether a regular expression is found in a text.
+    Matches(Box<Typed>, RegexPattern),
     /// A function.
     Call(Function, Vec<Typed>),
 }

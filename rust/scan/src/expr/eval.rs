@@ -88,6 +88,7 @@ impl Typed {
             | Node::Compare(..)
             | Node::And(..)
             | Node::Or(..)
+            | Node::Matches(..)
             | Node::In { .. } => Ok(self.test(row)?.map_or(Datum::Null, Datum::Bool)),
             Node::Negate(of) => match of.evaluate(row)? {
                 Datum::Exact(v) => v
@@ -172,6 +173,10 @@ impl Typed {
                 let order = order((&a, left.kind), (&b, right.kind));
                 Ok(order.map(|order| comparison.holds(order)))
             }
+            Node::Matches(of, pattern) => match of.evaluate(row)? {
+                Datum::Text(text) => Ok(Some(pattern.is_in(&text))),
+                other => null_or_wrong("text", &other).map(|_| None),
+            },
             Node::In {
                 value,
                 list,

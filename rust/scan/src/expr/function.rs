@@ -49,10 +49,12 @@ pub enum Function {
     Date = 18,
     /// The text without spaces at its ends.
     Trim = 19,
+    /// Whether a regular expression, which is a constant, is found in it.
+    Matches = 20,
 }
 
 impl Function {
-    const ALL: [Function; 19] = [
+    const ALL: [Function; 20] = [
         Function::Abs,
         Function::Lower,
         Function::Upper,
@@ -72,6 +74,7 @@ impl Function {
         Function::Second,
         Function::Date,
         Function::Trim,
+        Function::Matches,
     ];
 
     pub(super) fn from_code(code: u8) -> Option<Function> {
@@ -105,6 +108,7 @@ impl Function {
             Function::Second => "second",
             Function::Date => "date",
             Function::Trim => "trim",
+            Function::Matches => "matches",
         }
     }
 
@@ -130,7 +134,8 @@ impl Function {
             | Function::EndsWith
             | Function::Contains
             | Function::Like
-            | Function::Ilike => (
+            | Function::Ilike
+            | Function::Matches => (
                 "two texts",
                 matches!(arguments, [Null | Text, Null | Text]).then_some(Bool),
             ),

@@ -45,6 +45,7 @@ pub use function::Function;
 pub(crate) use number::pow10_float;
 pub use number::{POW10_MAX, pow10, round_half_even};
 pub(crate) use pattern::LikePattern;
+pub use pattern::RegexPattern;
 
 /// Deepest nesting of an expression: its evaluation recurses.
 pub const DEPTH_MAX: usize = 200;

@@ -1,4 +1,47 @@
-//! LIKE: `%` stands for any run of characters, `_` for one, and a backslash before either for itself.
+//! Patterns of texts: regular expressions, and LIKE: `%` stands for any run of characters, `_` for one, and a backslash before
+//! either for itself.
+
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that a regular expression may take once it is compiled: `\\w{1000}{1000}` is refused, and does not eat the memory.
+const REGEX_BYTES_MAX: usize = 4 << 20;
+
+/// A regular expression that many texts are searched with: in time linear in the text, whatever the expression.
+#[derive(Clone, Debug)]
+pub struct RegexPattern(Regex);
+
+impl PartialEq for RegexPattern {
+    fn eq(&self, other: &RegexPattern) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl RegexPattern {
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn new(pattern: &str) -> Result<RegexPattern, String> {
+        let compiled = RegexBuilder::new(pattern)
+            .size_limit(REGEX_BYTES_MAX)
+            .build();
+        compiled.map(RegexPattern).map_err(|error| match error {
+            regex::Error::CompiledTooBig(bytes) => {
+                format!("one of more than {bytes} bytes, compiled")
+            }
+            // Several lines: the expression, a mark below what is wrong, and then what is.
+            other => other
+                .to_string()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .replace("error: ", ""),
+        })
+    }
+
+    /// Whether it is found in a text.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
 
 /// A pattern that many texts are held against.
 #[derive(Clone, Debug)]
