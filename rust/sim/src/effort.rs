@@ -66,6 +66,8 @@ fn kind(event: &Event) -> &'static str {
             ToNode::Give { .. } => "a job of a recovery",
             ToNode::Replicate { .. } => "what a job brings",
             ToNode::Install { .. } => "an install",
+            ToNode::PutBlob { .. } => "a blob",
+            ToNode::WantBlob { .. } => "an ask for a blob",
             ToNode::Read { .. } => "a read",
         },
         Event::ToInstance { message, .. } => match message {
@@ -73,6 +75,7 @@ fn kind(event: &Event) -> &'static str {
             ToInstance::Inventory(_) => "an inventory",
             ToInstance::Stale { .. } => "a refusal",
             ToInstance::Installed { .. } | ToInstance::NotInstalled => "a word about an install",
+            ToInstance::BlobStored { .. } => "a word about a blob",
             ToInstance::Page { .. } => "a page",
         },
         Event::Sync { .. } => "a sync",
@@ -81,7 +84,9 @@ fn kind(event: &Event) -> &'static str {
         Event::Tend { .. } => "care for layers",
         Event::Wake { .. } => "the end of a wait",
         Event::AskAgain(_) => "a late read",
+        Event::StoreAgain(_) => "a late blob",
         Event::FaultEnds(_) => "the end of a fault",
+        Event::Follow(..) => "a look for redo",
         Event::Chaos => "a fault",
         Event::Check => "a check",
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aurora_page::Lsn;
 use aurora_proto::{ClusterId, Manifest, NodeId, NodeSet};
-use aurora_redo::PgId;
+use aurora_redo::{BlobId, PgId};
 use aurora_store::{
     Disk, LogConfig, LogDevice, LogError, MemDisk, NodeConfig, NodeIdentity, NodeStore, Roots,
 };
@@ -79,6 +79,8 @@ pub struct Machine {
     pub told: BTreeMap<(NodeId, PgId), Lsn>,
     /// The highest epoch that each copy has answered a fence of [12].
     pub promised: BTreeMap<(NodeId, PgId), u64>,
+    /// The blobs that its nodes have told anybody that they have.
+    pub(crate) blobs: BTreeSet<(NodeId, BlobId)>,
     /// Its disk takes so many times as long.
     pub slow: u64,
     salt: u64,
@@ -101,6 +103,7 @@ impl Machine {
             unlinked: false,
             told: BTreeMap::new(),
             promised: BTreeMap::new(),
+            blobs: BTreeSet::new(),
             slow: 1,
             salt,
             config: config.clone(),
@@ -192,6 +195,7 @@ impl Machine {
     pub fn forget(&mut self, id: NodeId) {
         self.told.retain(|(node, _), _| *node != id);
         self.promised.retain(|(node, _), _| *node != id);
+        self.blobs.retain(|(node, _)| *node != id);
     }
 
     /// The power goes. What was not synced may be lost or half there, as `seed` decides.

@@ -8,6 +8,8 @@ use aurora_proto::{Copy, NodeId};
 use aurora_redo::PgId;
 use aurora_store::{Damage, Export};
 
+use crate::blobs::mend_blobs;
+use crate::check::damaged_blobs;
 use crate::machine::Machine;
 use crate::node::Node;
 use crate::world::World;
@@ -15,6 +17,7 @@ use crate::world::World;
 impl World {
     /// Repairs what damage is known.
     pub(crate) fn repair_damage(&mut self) {
+        self.repair_blobs();
         for id in self.harmed {
             let home = self.home[&id];
             // Tickets on their way to disk are of the copy as it is.
@@ -31,6 +34,28 @@ impl World {
                 let done = self.machines[home].repair(id, &damage, &exports);
                 self.note(format_args!("{id} repairs {damage:?}: {done:?}"));
             }
+        }
+    }
+
+    /// Damaged blobs come again from a peer.
+    fn repair_blobs(&mut self) {
+        let stores = |id: NodeId| {
+            let machine = self.machines.get(*self.home.get(&id)?)?;
+            let node = machine.nodes.get(&id).filter(|_| machine.up)?;
+            node.store.as_ref().filter(|store| store.is_alive())
+        };
+        for id in self.harmed {
+            let Some(store) = stores(id) else { continue };
+            if store.blobs().map_or(true, |blobs| blobs.is_empty()) {
+                continue;
+            }
+            let peers: Vec<_> = self
+                .home
+                .keys()
+                .filter(|peer| !self.harmed.contains(**peer))
+                .filter_map(|peer| stores(*peer))
+                .collect();
+            mend_blobs(store, &damaged_blobs(store).unwrap_or_default(), &peers);
         }
     }
 
