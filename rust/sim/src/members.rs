@@ -142,7 +142,7 @@ impl Members {
     /// Applies what is due, at most so many MTRs.
     pub(crate) fn follow(&self, seat: usize, count_max: usize) -> Followed {
         let member = self.at(seat);
-        let mut worked = false;
+        let (mut worked, mut wrong) = (false, None);
         if matches!(member.role(), Role::Replica { .. }) {
             let vdl = member.volume().vdl();
             match member.volume().next_redo(member.taken.get(), vdl, count_max) {
@@ -157,6 +157,11 @@ impl Members {
                 }
                 Next::Apply(mtrs) => {
                     for redo in &mtrs {
+                        let last = redo.numbered.last;
+                        if last > vdl {
+                            let name = &member.name;
+                            wrong = Some(format!("[15] {name} is given {last}, above the VDL {vdl}"));
+                        }
                         member.apply(redo);
                         member.taken.set(redo.numbered.last);
                     }
@@ -165,8 +170,10 @@ impl Members {
             }
             self.trim();
         }
-        let wrong = member.watch();
-        Followed { worked, wrong }
+        Followed {
+            worked,
+            wrong: wrong.or_else(|| member.watch()),
+        }
     }
 
     /// What every replica has taken is given up.
@@ -245,13 +252,9 @@ impl Member {
     /// Its readers see nothing that is not durable, and never go back [15].
     fn watch(&self) -> Option<String> {
         let (readable, vdl) = (self.readable(), self.volume().vdl());
-        let (shown, taken) = (self.shown.replace(readable), self.taken.get());
-        let is_replica = matches!(self.role(), Role::Replica { .. });
-        if readable > vdl || is_replica && taken > vdl && taken > self.volume().joined() {
-            return Some(format!(
-                "[15] {} shows {readable} and has applied {taken}, above the VDL {vdl}",
-                self.name
-            ));
+        let shown = self.shown.replace(readable);
+        if readable > vdl {
+            return Some(format!("[15] {} shows {readable}, above the VDL {vdl}", self.name));
         }
         (readable < shown)
             .then(|| format!("{} shows {readable} after it has shown {shown}", self.name))

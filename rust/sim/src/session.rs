@@ -133,7 +133,8 @@ pub struct Hub {
     pub(crate) ending: Cell<bool>,
     /// The tables and first rows are there.
     pub(crate) ready: Cell<bool>,
-    /// The clients have stopped and the last checks may run.
+    /// What was numbered by then, the tables are in.
+    pub(crate) ready_at: Cell<Lsn>,
     /// The faults are over and every copy is complete.
     pub(crate) rested: Cell<bool>,
     pub(crate) verified: Cell<bool>,
@@ -165,6 +166,7 @@ impl Hub {
             order: Cell::new(0),
             ending: Cell::new(false),
             ready: Cell::new(false),
+            ready_at: Cell::new(Lsn::NONE),
             rested: Cell::new(false),
             verified: Cell::new(false),
             rng: RefCell::new(rng),

@@ -26,20 +26,13 @@ pub struct Appended {
 /// Bytes of MTRs that are kept for replicas: few, so that some fall behind.
 const STREAM_BYTES_MAX: usize = 48 << 10;
 
-/// The redo of an opening, for its replicas.
-#[derive(Debug)]
-struct Stream {
-    log: RedoLog,
-    joined: Lsn,
-}
-
 /// What a writer and an engine above it share. One thread; the locks are what `Sync` asks for.
 #[derive(Debug)]
 pub struct SimVolume {
     writer: Mutex<Writer>,
     appended: Mutex<Vec<Appended>>,
     /// For replicas, once there are any.
-    stream: Mutex<Option<Stream>>,
+    stream: Mutex<Option<RedoLog>>,
     geometry: Geometry,
     segments: AtomicU64,
     planted: Option<Planted>,
@@ -79,44 +72,32 @@ impl SimVolume {
         let writer = self.writer.lock();
         let tip = writer.numbered();
         let mut stream = self.stream.lock();
-        let stream = stream.get_or_insert_with(|| Stream {
-            log: RedoLog::new(STREAM_BYTES_MAX, tip),
-            joined: tip,
-        });
-        stream.joined = tip;
+        stream.get_or_insert_with(|| RedoLog::new(STREAM_BYTES_MAX, tip));
         tip
-    }
-
-    /// The newest LSN from which somebody began to follow.
-    pub fn joined(&self) -> Lsn {
-        self.stream
-            .lock()
-            .as_ref()
-            .map_or(Lsn::NONE, |stream| stream.joined)
     }
 
     /// What a follower does next.
     pub fn next_redo(&self, applied: Lsn, vdl: Lsn, count_max: usize) -> Next {
         match &*self.stream.lock() {
-            Some(stream) => stream.log.next(applied, vdl, count_max),
+            Some(log) => log.next(applied, vdl, count_max),
             None => Next::Nothing,
         }
     }
 
     /// All followers have everything up to here.
     pub fn trim_redo(&self, slowest: Lsn) {
-        if let Some(stream) = &mut *self.stream.lock() {
-            stream.log.trim(slowest);
+        if let Some(log) = &mut *self.stream.lock() {
+            log.trim(slowest);
         }
     }
 
     /// An MTR for those who follow, under the lock that numbered it.
     fn tell(&self, numbered: Numbered, origin: VolumeId, mtr: Mtr) {
         let mut stream = self.stream.lock();
-        let Some(stream) = &mut *stream else { return };
+        let Some(log) = &mut *stream else { return };
         let mut push = |numbered, mtr| {
             let redo = Redo::new(numbered, origin, mtr);
-            stream.log.push(Arc::new(redo));
+            log.push(Arc::new(redo));
         };
         if self.planted == Some(Planted::RedoInParts) && mtr.records.len() > 1 {
             let (first, second) = halves(mtr);

@@ -137,6 +137,9 @@ fn first<
             }
         }
         client.note(format_args!("the setup is done"));
+        if let Some(session) = &*client.hub.newest.borrow() {
+            client.hub.ready_at.set(session.engine().published());
+        }
         client.hub.ready.set(true);
         while !client.hub.verified.get() {
             client.sleep(200_000).await;

@@ -12,6 +12,8 @@ use crate::error::StoreError;
 pub(crate) const FRAME_BYTES: usize = 16;
 /// No block is larger: a length beyond it is damage, not a reason to allocate.
 const BLOCK_BYTES_MAX: usize = 256 << 20;
+/// LZ4 makes nothing so many times smaller: a longer length is damage, too.
+const LZ4_TIMES_MAX: usize = 255;
 const PLAIN: u32 = 0;
 const LZ4: u32 = 1;
 
@@ -50,6 +52,11 @@ pub(crate) fn read_block(
             format!("{len} bytes"),
         ));
     }
+    let room = file.len().map_err(StoreError::io(path))?;
+    if offset.saturating_add(len as u64) > room {
+        let expected = format!("a block of {len} bytes");
+        return Err(StoreError::corrupt(path, offset, expected, "the end of the file"));
+    }
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, offset)
         .map_err(|source| match source.kind() {
@@ -71,7 +78,8 @@ pub(crate) fn read_block(
         u32_at(&bytes, 12),
     );
     let differs = got != expected && !planted::is(Fault::CrcIgnored);
-    if differs || stored_len != len - FRAME_BYTES || raw_len > BLOCK_BYTES_MAX {
+    let raw_max = BLOCK_BYTES_MAX.min(stored_len.saturating_mul(LZ4_TIMES_MAX));
+    if differs || stored_len != len - FRAME_BYTES || raw_len > raw_max {
         let (expected, got) = (format!("crc {expected:08x}"), format!("crc {got:08x}"));
         return Err(StoreError::corrupt(path, offset, expected, got));
     }
