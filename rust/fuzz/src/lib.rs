@@ -81,7 +81,9 @@ pub fn run(target: &Target, bytes: &[u8]) -> Result<(), String> {
     aurora_page::planted::set(None);
     match ran {
         Ok(peak) if peak <= allowed => Ok(()),
-        Ok(peak) => Err(format!("took {peak} bytes of memory, {allowed} are allowed")),
+        Ok(peak) => Err(format!(
+            "took {peak} bytes of memory, {allowed} are allowed"
+        )),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use aurora_fuzz::{Target, all, input, run};
 
-const USAGE: &str = "usage: aurora-fuzz [--inputs N] [--first N] [--seed N] [--only TARGET] [--jobs N]
+const USAGE: &str =
+    "usage: aurora-fuzz [--inputs N] [--first N] [--seed N] [--only TARGET] [--jobs N]
   --inputs N      how many inputs (default 100000)
   --first N       the number of the first (default 0); with --inputs 1 it repeats one
   --seed N        another sequence of inputs (default 1)
@@ -66,7 +67,11 @@ fn parse(
 
 /// What went wrong with an input, with all that is needed to repeat it.
 fn story(arguments: &Arguments, target: &Target, number: u64, bytes: &[u8], what: &str) -> String {
-    let hex: String = bytes.iter().take(4096).map(|b| format!("{b:02x}")).collect();
+    let hex: String = bytes
+        .iter()
+        .take(4096)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let only = arguments
         .only
         .map_or(String::new(), |_| format!(" --only {}", target.name));

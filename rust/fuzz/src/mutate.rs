@@ -113,7 +113,8 @@ mod tests {
     fn nearly_every_mutation_changes_something_and_empty_inputs_do_no_harm() {
         let mut rng = Rng::new(1);
         let samples = vec![(0..200).collect::<Vec<u8>>(), vec![7; 3]];
-        let changed = (0..1000).filter(|_| mutate(&mut rng, samples[0].clone(), &samples) != samples[0]);
+        let changed =
+            (0..1000).filter(|_| mutate(&mut rng, samples[0].clone(), &samples) != samples[0]);
         assert!(changed.count() > 950);
         (0..1000).for_each(|_| drop(mutate(&mut rng, Vec::new(), &[Vec::new()])));
     }

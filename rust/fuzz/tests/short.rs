@@ -11,7 +11,10 @@ fn wrong_bytes_are_errors() {
         let input = input(&targets, 1, number, None);
         let target = &targets[input.target];
         if let Err(what) = run(target, &input.bytes) {
-            panic!("{}: input {number} {what}: {:02x?}", target.name, input.bytes);
+            panic!(
+                "{}: input {number} {what}: {:02x?}",
+                target.name, input.bytes
+            );
         }
     }
 }
@@ -24,11 +27,13 @@ fn every_decoder_is_reached() {
         for number in 0..40 {
             let input = input(&targets, 2, number, Some(only));
             let name = targets[only].name;
-            run(&targets[only], &input.bytes).unwrap_or_else(|what| panic!("{name}: {number} {what}"));
+            run(&targets[only], &input.bytes)
+                .unwrap_or_else(|what| panic!("{name}: {number} {what}"));
         }
         for (index, sample) in targets[only].samples.iter().enumerate() {
             let name = targets[only].name;
-            run(&targets[only], sample).unwrap_or_else(|what| panic!("{name}: sample {index} {what}"));
+            run(&targets[only], sample)
+                .unwrap_or_else(|what| panic!("{name}: sample {index} {what}"));
         }
     }
 }

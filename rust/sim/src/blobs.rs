@@ -82,8 +82,7 @@ impl World {
         };
         let sends = members.difference(storing.stored).iter().map(put).collect();
         self.send(from, sends);
-        self.queue
-            .after(STORE_AGAIN_US, Event::StoreAgain(ticket));
+        self.queue.after(STORE_AGAIN_US, Event::StoreAgain(ticket));
     }
 
     pub(crate) fn on_store_again(&mut self, ticket: u64) {
@@ -119,8 +118,7 @@ impl World {
             }
             storing.stored.insert(node);
             let members = latest.membership(storing.blob.pg);
-            if one_is_enough
-                || members.is_some_and(|m| m.write_quorum().satisfied(storing.stored))
+            if one_is_enough || members.is_some_and(|m| m.write_quorum().satisfied(storing.stored))
             {
                 due = Some(*ticket);
             }
@@ -149,10 +147,7 @@ impl World {
                 .map(|(node, _)| *node)
                 .collect();
             let members = latest.membership(pg)?;
-            if !members
-                .write_quorum()
-                .satisfied(stored.union(self.harmed))
-            {
+            if !members.write_quorum().satisfied(stored.union(self.harmed)) {
                 let lsn = record.lsn;
                 return Some(format!(
                     "record {lsn} refers to blob {blob}, which only {stored} have"
@@ -235,12 +230,12 @@ impl Machine {
         outs: &mut Vec<Out>,
     ) {
         let Some(node) = self.alive(id) else { return };
-        let installed = node.installed;
+        let epoch = node.promised.max(node.installed);
         let Some(store) = node.store.as_ref().filter(|store| store.has_blob(blob)) else {
             return;
         };
         match store.blob_pages(blob) {
-            // Under the epoch of the present: whoever gets it now is about to take a reference to it.
+            // Under the newest epoch that there is: whoever gets it is about to take a reference to it, and must not collect it before.
             Ok(pages) => outs.push(Out::Peer {
                 to: asker,
                 from,
@@ -250,7 +245,7 @@ impl Machine {
                         pg,
                         pages,
                     }),
-                    epoch: installed,
+                    epoch,
                 },
             }),
             Err(error) => outs.push(Out::Note(format!("{id} cannot give a blob: {error}"))),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use aurora_engine::{Engine, EngineConfig};
 
+use crate::config::Kind;
 use crate::database::{TaskId, Wait};
 use crate::instance::Instance;
 use crate::members::Members;
 use crate::messages::InstanceId;
-use crate::config::Kind;
 use crate::session::{Client, Granted, Response, Session, Task};
 use crate::switch::switch_writers;
 use crate::workloads::Workload;
@@ -104,10 +104,8 @@ impl World {
         for session in &gone {
             session.alive.set(false);
             for (task, waiting) in &base.waiting {
-                if let Wait::Durable(of, _)
-                | Wait::Read(of)
-                | Wait::Store(of)
-                | Wait::Lock(of, _) = &waiting.wait
+                if let Wait::Durable(of, _) | Wait::Read(of) | Wait::Store(of) | Wait::Lock(of, _) =
+                    &waiting.wait
                     && of.id == session.id
                 {
                     wake.push((*task, waiting.ticket));
@@ -115,8 +113,7 @@ impl World {
             }
         }
         base.reads.retain(|_, read| read.session.alive.get());
-        base.stores
-            .retain(|_, storing| storing.session.alive.get());
+        base.stores.retain(|_, storing| storing.session.alive.get());
         for session in gone {
             self.note(format_args!("{session:?} ends"));
         }

@@ -11,10 +11,12 @@ use aurora_page::Lsn;
 use aurora_proto::{ClusterId, Manifest, NodeId, NodeSet};
 use aurora_redo::{BlobId, PgId};
 use aurora_store::{
-    Disk, LogConfig, LogDevice, LogError, MemDisk, NodeConfig, NodeIdentity, NodeStore, Roots,
+    Disk, LogConfig, LogDevice, LogEntry, LogError, MemDisk, NodeConfig, NodeIdentity, NodeStore,
+    Roots,
 };
 
 use crate::accept::Accepting;
+use crate::blobs::reference;
 use crate::config::{Config, Planted};
 use crate::disk::LyingDisk;
 use crate::messages::{InstanceId, ToInstance, ToNode};
@@ -320,6 +322,14 @@ impl Machine {
 
     /// Background work on layers. Damage is not its business.
     pub fn tend_layers(&mut self, roots: &Roots) -> Result<(), String> {
+        // The store does not know yet of what is on its way to disk, and would take its blobs for remains.
+        let refers = |accepting: &Accepting| match &accepting.entry {
+            LogEntry::Batch { batch, .. } => batch.records.iter().any(|r| reference(r).is_some()),
+            _ => false,
+        };
+        if self.pending.iter().any(refers) {
+            return Ok(());
+        }
         for node in self.nodes.values().filter(|node| node.alive()) {
             let Some(store) = &node.store else { continue };
             let hint = node.vdl_hint();

@@ -145,7 +145,10 @@ impl Members {
         let (mut worked, mut wrong) = (false, None);
         if matches!(member.role(), Role::Replica { .. }) {
             let vdl = member.volume().vdl();
-            match member.volume().next_redo(member.taken.get(), vdl, count_max) {
+            match member
+                .volume()
+                .next_redo(member.taken.get(), vdl, count_max)
+            {
                 Next::Nothing => {
                     worked = member.readable() < vdl;
                     member.advance(vdl);
@@ -160,7 +163,8 @@ impl Members {
                         let last = redo.numbered.last;
                         if last > vdl {
                             let name = &member.name;
-                            wrong = Some(format!("[15] {name} is given {last}, above the VDL {vdl}"));
+                            wrong =
+                                Some(format!("[15] {name} is given {last}, above the VDL {vdl}"));
                         }
                         member.apply(redo);
                         member.taken.set(redo.numbered.last);
@@ -179,7 +183,10 @@ impl Members {
     /// What every replica has taken is given up.
     fn trim(&self) {
         let seats = self.seats.borrow();
-        let replicas = seats.iter().enumerate().filter(|(seat, _)| *seat != self.writer());
+        let replicas = seats
+            .iter()
+            .enumerate()
+            .filter(|(seat, _)| *seat != self.writer());
         let slowest = replicas.map(|(_, member)| member.taken.get()).min();
         if let Some(slowest) = slowest {
             seats[0].volume().trim_redo(slowest);
@@ -254,7 +261,10 @@ impl Member {
         let (readable, vdl) = (self.readable(), self.volume().vdl());
         let shown = self.shown.replace(readable);
         if readable > vdl {
-            return Some(format!("[15] {} shows {readable}, above the VDL {vdl}", self.name));
+            return Some(format!(
+                "[15] {} shows {readable}, above the VDL {vdl}",
+                self.name
+            ));
         }
         (readable < shown)
             .then(|| format!("{} shows {readable} after it has shown {shown}", self.name))

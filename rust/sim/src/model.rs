@@ -325,10 +325,7 @@ impl Model {
             matches!(change, Change::Loaded(..)).then_some(*lsn)
         };
         self.changes.iter().flat_map(move |(page, changes)| {
-            changes
-                .iter()
-                .filter_map(of)
-                .map(move |lsn| (lsn, *page))
+            changes.iter().filter_map(of).map(move |lsn| (lsn, *page))
         })
     }
 

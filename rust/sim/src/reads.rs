@@ -119,9 +119,7 @@ impl World {
         match page {
             Ok(page) => {
                 base.router.on_reply(node, now - read.began_us);
-                let installed = read
-                    .member
-                    .install(read.page, (*page).clone(), read.at);
+                let installed = read.member.install(read.page, (*page).clone(), read.at);
                 if let Err(error) = installed {
                     return self.fail(format!("{node} sends a page that cannot be: {error}"));
                 }

@@ -3,7 +3,7 @@
 //! What only the damaged copy had is gone with the damage. So the parts come from a copy that is complete at least as far,
 //! and afterwards the copy asks its store again what it has, or it would go on telling of records that are nowhere.
 
-use aurora_page::PageId;
+use aurora_page::{Lsn, PageId};
 use aurora_proto::{Copy, NodeId};
 use aurora_redo::PgId;
 use aurora_store::{Damage, Export};
@@ -76,7 +76,11 @@ impl World {
                     .map(|copy| (copy.state().installed, copy.scl()))
             };
             pgs.clone().all(|pg| {
-                scl(damaged, &pg).is_none_or(|have| scl(peer, &pg).is_some_and(|its| its >= have))
+                // Both: a peer may have installed a later epoch and lack what was before it.
+                let as_much = |have: (u64, Lsn)| {
+                    scl(peer, &pg).is_some_and(|its| its.0 >= have.0 && its.1 >= have.1)
+                };
+                scl(damaged, &pg).is_none_or(as_much)
             })
         };
         let sound = peers.filter(|peer| peer.alive() && !self.harmed.contains(peer.id));

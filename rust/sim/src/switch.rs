@@ -63,7 +63,11 @@ async fn hand_over(client: &Client, session: &Rc<Session>) -> Result<(), String>
         members.resume(handed);
         return Ok(());
     }
-    client.note(format_args!("{:?} hands over to {:?}", members.at(members.writer()), members.at(seat)));
+    client.note(format_args!(
+        "{:?} hands over to {:?}",
+        members.at(members.writer()),
+        members.at(seat)
+    ));
     members.promote(seat, handed, true)
 }
 
@@ -71,7 +75,10 @@ async fn hand_over(client: &Client, session: &Rc<Session>) -> Result<(), String>
 async fn take_over(client: &Client, session: &Rc<Session>) -> Result<(), String> {
     let members = &session.members;
     if client.chance(500) {
-        client.note(format_args!("{:?} breaks down", members.at(members.writer())));
+        client.note(format_args!(
+            "{:?} breaks down",
+            members.at(members.writer())
+        ));
         members.at(members.writer()).crash();
         client.pause(20_000, 800_000).await;
     }
@@ -88,7 +95,11 @@ async fn take_over(client: &Client, session: &Rc<Session>) -> Result<(), String>
             return Ok(());
         }
     }
-    client.note(format_args!("{:?} takes the place of {:?}", members.at(seat), members.at(members.writer())));
+    client.note(format_args!(
+        "{:?} takes the place of {:?}",
+        members.at(seat),
+        members.at(members.writer())
+    ));
     members.promote(seat, handed, false)
 }
 

@@ -331,9 +331,13 @@ impl Blobs {
         Ok(self.get(id)?.head.epoch)
     }
 
-    /// Reads everything of a blob and compares the digest; gives its bytes.
+    /// Reads everything of a blob and compares the digest; gives its bytes. What an open blob has in memory says nothing about the
+    /// disk, so it is opened anew.
     pub(crate) fn check(&self, id: BlobId) -> Result<u64, StoreError> {
-        let blob = self.get(id)?;
+        let blob = Blob::open(&*self.disk, self.path(id))?;
+        if blob.head.id != id {
+            return Err(StoreError::corrupt(&blob.path, 16, id, blob.head.id));
+        }
         let mut digest = 0;
         for page in (0..blob.head.pages).filter_map(|i| blob.page(i)) {
             digest = crc32c_append(digest, &page?);

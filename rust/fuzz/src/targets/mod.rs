@@ -7,6 +7,11 @@ mod samples;
 mod scan;
 mod store;
 
+/// Makes the checksums of an input right.
+pub type Stamp = fn(&mut [u8]);
+/// Decodes an input. It panics, or it does not.
+pub type Decode = dyn Fn(&[u8]) + Send + Sync;
+
 /// Reads an input with one decoder, and then everything that the decoder lets through.
 pub struct Target {
     /// Its name for a command line.
@@ -15,12 +20,12 @@ pub struct Target {
     pub weight: u64,
     /// Valid inputs.
     pub samples: Vec<Vec<u8>>,
-    /// Makes the checksums of an input right.
-    pub stamp: Option<fn(&mut [u8])>,
+    /// Makes its checksums right.
+    pub stamp: Option<Stamp>,
     /// Memory that it may take for an input of no bytes.
     pub allowed_bytes: usize,
-    /// The decoder. It panics, or it does not.
-    pub run: Box<dyn Fn(&[u8]) + Send + Sync>,
+    /// The decoder.
+    pub run: Box<Decode>,
 }
 
 impl Target {
@@ -40,7 +45,7 @@ impl Target {
     }
 
     /// With checksums that are made right.
-    fn stamped(self, stamp: fn(&mut [u8])) -> Target {
+    fn stamped(self, stamp: Stamp) -> Target {
         Target {
             stamp: Some(stamp),
             ..self
@@ -87,6 +92,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let eight = bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok());
+    let eight = bytes
+        .get(at..at + 8)
+        .and_then(|eight| eight.try_into().ok());
     eight.map_or(0, u64::from_le_bytes)
 }

@@ -1,11 +1,11 @@
 //! Pages in plain and sealed form, rows, keys, schemas.
 
+use aurora_page::{Compression, DataType, ValueRef, decode_value, encode_changes};
 use aurora_page::{
     ExtentRef, InnerRef, LeafRef, OverflowView, Page, PageId, PageKind, Schema, SealedRef,
     canonical, decode_key, decode_row, encode_key, encode_row, encode_value, is_page_bytes,
     read_changes, row_heap_bytes, seal, seal_with, sealed_header, unseal,
 };
-use aurora_page::{Compression, DataType, ValueRef, decode_value, encode_changes};
 
 use super::samples::{leaf, row, schema};
 use super::{Target, put_crc, u32_at, u64_at};
@@ -22,10 +22,7 @@ pub fn targets() -> Vec<Target> {
     let plain = [LEAF, INNER, OVERFLOW, EXTENTS].map(<[u8]>::to_vec);
     let plain = plain.into_iter().chain([leaf().to_disk().to_vec()]);
     let sealed = [SEALED, SEALED_LZ4, SEALED_FREE].map(<[u8]>::to_vec);
-    let own = [
-        seal(&leaf()),
-        seal_with(&leaf(), Compression::Never),
-    ];
+    let own = [seal(&leaf()), seal_with(&leaf(), Compression::Never)];
     let rows = (0..8).map(|n| encode_row(&schema(), &row(n))).collect();
     let keys = (0..8).filter_map(|n| encode_key(&schema(), &row(n)).ok());
     let changes = (0..8usize).map(|n| {
@@ -40,9 +37,13 @@ pub fn targets() -> Vec<Target> {
         .collect();
     vec![
         Target::new("page", plain.collect(), read_page).stamped(stamp),
-        Target::new("sealed", sealed.into_iter().chain(own).collect(), read_sealed)
-            .stamped(stamp)
-            .weighing(200),
+        Target::new(
+            "sealed",
+            sealed.into_iter().chain(own).collect(),
+            read_sealed,
+        )
+        .stamped(stamp)
+        .weighing(200),
         Target::new("row", rows, read_row),
         Target::new("key", keys.map(|key| key.to_vec()).collect(), |bytes| {
             drop(decode_key(&schema(), bytes));
@@ -71,7 +72,9 @@ fn read_page(bytes: &[u8]) {
     };
     match page.kind() {
         PageKind::Leaf => {
-            let Ok(leaf) = LeafRef::new(&page) else { return };
+            let Ok(leaf) = LeafRef::new(&page) else {
+                return;
+            };
             if leaf.verify().is_err() {
                 return;
             }
@@ -80,7 +83,9 @@ fn read_page(bytes: &[u8]) {
             }
         }
         PageKind::Inner => {
-            let Ok(inner) = InnerRef::new(&page) else { return };
+            let Ok(inner) = InnerRef::new(&page) else {
+                return;
+            };
             if inner.verify().is_err() {
                 return;
             }
@@ -89,11 +94,15 @@ fn read_page(bytes: &[u8]) {
             });
         }
         PageKind::Overflow => {
-            let Ok(view) = OverflowView::new(&page) else { return };
+            let Ok(view) = OverflowView::new(&page) else {
+                return;
+            };
             std::hint::black_box((view.chunk(), view.next()));
         }
         PageKind::ExtentMap => {
-            let Ok(map) = ExtentRef::new(&page) else { return };
+            let Ok(map) = ExtentRef::new(&page) else {
+                return;
+            };
             map.entries().for_each(drop);
         }
         PageKind::Free => {}

@@ -25,7 +25,10 @@ pub fn targets() -> Vec<Target> {
             |bytes| {
                 if let Ok(expr) = Expr::decode(bytes) {
                     let _ = expr.bind(&schema());
-                    assert_eq!(Expr::decode(&expr.encode()).map(|e| e.encode()), Ok(expr.encode()));
+                    assert_eq!(
+                        Expr::decode(&expr.encode()).map(|e| e.encode()),
+                        Ok(expr.encode())
+                    );
                 }
             },
         ),
@@ -52,11 +55,7 @@ fn expressions() -> Vec<Expr> {
             vec![text("name 1"), text("name 2"), Literal::Null].into(),
         ),
         Expr::Case(
-            vec![(
-                column("flag"),
-                Expr::Round(Arc::new(column("price")), 1),
-            )]
-            .into(),
+            vec![(column("flag"), Expr::Round(Arc::new(column("price")), 1))].into(),
             Some(Arc::new(Expr::Negate(Arc::new(column("price"))))),
         ),
         Expr::Coalesce(vec![column("small"), exact(0, 0)].into()),
@@ -82,7 +81,9 @@ fn jobs() -> Vec<Arc<Job>> {
     };
     let columns = schema();
     let names = columns.columns().iter().map(|column| column.name.clone());
-    let rows = names.map(|name| (name.clone(), Expr::column(name))).collect();
+    let rows = names
+        .map(|name| (name.clone(), Expr::column(name)))
+        .collect();
     let keys = vec![("name".to_owned(), Expr::column("name"))];
     let plans = [
         Plan {

@@ -18,7 +18,7 @@ use aurora_store::{
 };
 use bytes::Bytes;
 
-use super::{Target, put_crc, u32_at};
+use super::{Stamp, Target, put_crc, u32_at};
 
 const ORIGIN: VolumeId = VolumeId(1);
 const CLUSTER: ClusterId = ClusterId(7);
@@ -48,7 +48,7 @@ pub fn targets() -> Vec<Target> {
     let node = files_of(&node(), DIR);
     let log = files_of(&log(), LOG);
     let mut targets = Vec::new();
-    let kinds: [(&str, &'static str, Option<fn(&mut [u8])>); 5] = [
+    let kinds: [(&str, &'static str, Option<Stamp>); 5] = [
         ("layer-", "layer", Some(stamp_layer)),
         ("blob-", "blob", Some(stamp_blob)),
         ("state", "state", Some(stamp_after_8)),
@@ -307,7 +307,10 @@ fn node() -> MemDisk {
         if n == 14 {
             let roots = roots(Lsn(writer.last), Lsn(10));
             while node.compact(1 << 20, &roots).expect("compacted") > 0 {}
-            while node.collect(1 << 20, &roots).is_ok_and(|bytes| bytes > 10_000) {}
+            while node
+                .collect(1 << 20, &roots)
+                .is_ok_and(|bytes| bytes > 10_000)
+            {}
         }
     }
     disk

@@ -60,7 +60,12 @@ pub(super) fn cast<'a>(
         }),
         (Datum::Timestamp(v), Kind::Date) => Datum::Date(v.div_euclid(DAY_US) as i32),
         (Datum::Timestamp(v), Kind::Time) => Datum::Time(v.rem_euclid(DAY_US)),
-        (Datum::Date(v), Kind::Timestamp { .. }) => Datum::Timestamp(i64::from(v) * DAY_US),
+        (Datum::Date(v), Kind::Timestamp { .. }) => {
+            // Days go further than microseconds.
+            let us = i64::from(v).checked_mul(DAY_US);
+            let out_of_range = || EvalError::out_of_range("a timestamp", format!("day {v}"));
+            Datum::Timestamp(us.ok_or_else(out_of_range)?)
+        }
         (value, Kind::Text) => Datum::Text(text_of(value, from)),
         (value, _) => value,
     };

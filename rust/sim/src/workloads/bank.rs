@@ -103,11 +103,7 @@ pub(super) async fn look(client: &Client, session: &Rc<Session>) -> Result<(), F
 }
 
 /// What a transaction sees that need not be committed: it reads what is durable.
-pub(super) async fn look_in(
-    client: &Client,
-    session: &Rc<Session>,
-    txn: &Txn,
-) -> Result<(), Fail> {
+pub(super) async fn look_in(client: &Client, session: &Rc<Session>, txn: &Txn) -> Result<(), Fail> {
     let seen = rows_of(client, session, txn).await?;
     judge(client, txn, seen);
     Ok(())

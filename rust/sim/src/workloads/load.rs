@@ -215,7 +215,15 @@ async fn fill_and_link(
         None => None,
     };
     let stored = match &txn {
-        Some(txn) => seeds(client, session, rows(client, session, txn, table).await?, txn.snapshot()).await?,
+        Some(txn) => {
+            seeds(
+                client,
+                session,
+                rows(client, session, txn, table).await?,
+                txn.snapshot(),
+            )
+            .await?
+        }
         None => Rows::new(),
     };
     load.note_base_rows(stored.len() as u64);
@@ -257,11 +265,7 @@ async fn fill_and_link(
 }
 
 /// Full blobs go to the copies, and are referred to.
-async fn store_blobs(
-    client: &Client,
-    session: &Rc<Session>,
-    load: &mut Load,
-) -> Result<(), Fail> {
+async fn store_blobs(client: &Client, session: &Rc<Session>, load: &mut Load) -> Result<(), Fail> {
     while let Some(blob) = load.take_blob() {
         client.store(session, &blob).await?;
         client
@@ -290,7 +294,10 @@ async fn link(
         contents.whole.push(after.clone());
     }
     let rows = after.len();
-    client.note(format_args!("links {rows} loaded rows of {name} at {}", linked.lsn));
+    client.note(format_args!(
+        "links {rows} loaded rows of {name} at {}",
+        linked.lsn
+    ));
     client.acknowledged(session, linked).await?;
     if let Some(contents) = known.borrow_mut().tables.get_mut(&name) {
         contents.whole = vec![after];

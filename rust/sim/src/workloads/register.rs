@@ -111,7 +111,11 @@ async fn attempt(client: &Client, session: &Rc<Session>, id: i64, token: &str) -
         .map(drop)
 }
 
-pub(super) async fn verify(client: &Client, session: &Rc<Session>, counts: &Counts) -> Result<(), Fail> {
+pub(super) async fn verify(
+    client: &Client,
+    session: &Rc<Session>,
+    counts: &Counts,
+) -> Result<(), Fail> {
     let mut txn = client.begin(session, Mode::ReadWrite).await?;
     let table = table(client, session, &txn, "counters").await?;
     let all = rows(client, session, &txn, &table).await?;

@@ -88,7 +88,9 @@ async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
     for id in 0..OWNERS {
         let row = vec![Value::Int(id), Value::Int(0)];
         client
-            .step(&session, |engine| engine.upsert(&mut txn, &own, row.clone()))
+            .step(&session, |engine| {
+                engine.upsert(&mut txn, &own, row.clone())
+            })
             .await?;
     }
     client.commit(&session, &mut txn, None).await.map(drop)
@@ -100,13 +102,13 @@ async fn look(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
     if session.engine().readable() < client.hub.ready_at.get() {
         return Ok(());
     }
-    let txn = client
-        .begin_at(session, Isolation::Snapshot, false)
-        .await?;
+    let txn = client.begin_at(session, Isolation::Snapshot, false).await?;
     let vdl = aurora_proto::Volume::vdl(&*session.volume);
     if txn.snapshot() > vdl {
         let at = txn.snapshot();
-        client.fail(format!("[15] replicas: a reader reads at {at}, above the VDL {vdl}"));
+        client.fail(format!(
+            "[15] replicas: a reader reads at {at}, above the VDL {vdl}"
+        ));
     }
     bank::look_in(client, session, &txn).await
 }
@@ -132,9 +134,7 @@ async fn read_own(client: &Client, session: &Rc<Session>, id: i64) -> Result<(),
     if reader.engine().readable() < commit.lsn {
         return Ok(());
     }
-    let txn = client
-        .begin_at(&reader, Isolation::Snapshot, false)
-        .await?;
+    let txn = client.begin_at(&reader, Isolation::Snapshot, false).await?;
     let own = table(client, &reader, &txn, "own").await?;
     let found = get(client, &reader, &txn, &own, id).await?;
     let found = found.map_or(i64::MIN, |row| int(&row, 1));
