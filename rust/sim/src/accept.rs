@@ -120,7 +120,7 @@ impl Machine {
         let epoch = self.copy(id, batch.pg).state().epoch;
         if epoch == batch.epoch
             && !self.config.has(Planted::ReferenceWithoutBlob)
-            && !self.has_blobs(id, from, batch.pg, (&batch.records, &[]), outs)
+            && !self.has_blobs(id, (from, None), batch.pg, (&batch.records, &[]), outs)
         {
             return;
         }

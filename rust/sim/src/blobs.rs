@@ -252,11 +252,12 @@ impl Machine {
         }
     }
 
-    /// Does the node have every blob that these records and pages refer to? If not, asks a peer, another one each time.
+    /// Does the node have every blob that these records and pages refer to? If not, asks whoever gives them, or a peer, another one
+    /// each time.
     pub(crate) fn has_blobs(
         &mut self,
         id: NodeId,
-        from: InstanceId,
+        (from, giver): (InstanceId, Option<NodeId>),
         pg: PgId,
         (records, exports): (&[Record], &[Export]),
         outs: &mut Vec<Out>,
@@ -278,7 +279,7 @@ impl Machine {
             return true;
         }
         node.asked = (node.asked + 1) % (NODES - 1);
-        let to = NodeId((id.0 + 1 + node.asked) % NODES);
+        let to = giver.unwrap_or(NodeId((id.0 + 1 + node.asked) % NODES));
         for blob in missing {
             outs.push(Out::Note(format!("{id} lacks blob {blob} of {pg}")));
             let message = ToNode::WantBlob {

@@ -101,7 +101,9 @@ impl Machine {
         let wanted =
             wanted.is_some_and(|c| c.state().epoch == batch.epoch && c.scl() < complete_to);
         let blind = self.config.has(Planted::GossipWithoutBlob);
-        if !wanted || !(blind || self.has_blobs(id, from, pg, (&batch.records, exports), outs)) {
+        if !wanted
+            || !(blind || self.has_blobs(id, (from, None), pg, (&batch.records, exports), outs))
+        {
             return;
         }
         if let Err(error) = self.import(id, exports) {
@@ -206,7 +208,15 @@ impl Machine {
         outs: &mut Vec<Out>,
     ) {
         let blind = self.config.has(Planted::GossipWithoutBlob);
-        if !blind && !self.has_blobs(id, from, job.pg, (&batch.records, exports), outs) {
+        if !blind
+            && !self.has_blobs(
+                id,
+                (from, Some(job.from)),
+                job.pg,
+                (&batch.records, exports),
+                outs,
+            )
+        {
             return;
         }
         if let Err(error) = self.import(id, exports) {

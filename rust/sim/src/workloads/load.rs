@@ -18,9 +18,9 @@ use crate::session::{Client, Fail, Hub, Session, Task};
 /// Loaders; each has tables of its own.
 const LOADERS: u32 = 2;
 /// Tables that a loader has before it drops one.
-const TABLES: usize = 3;
+const TABLES: usize = 2;
 /// Keys are below this.
-const KEYS: u64 = 600;
+const KEYS: u64 = 300;
 /// Rows between two pauses of a load.
 const ROWS_AT_ONCE: usize = 24;
 
