@@ -84,6 +84,10 @@ fn story(arguments: &Arguments, target: &Target, number: u64, bytes: &[u8], what
 }
 
 /// Every so many inputs, beginning with one of the first; the story of a failure.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an input that takes too long is a failure, and only a clock tells"
+)]
 fn work(
     arguments: &Arguments,
     targets: &[Target],

@@ -73,7 +73,7 @@ fn a_blob_that_was_answered_for_is_there_after_a_crash() {
             incarnation: 1,
         };
         let (dir, config) = (Path::new("node"), NodeConfig::new(4096, 64));
-        let node = NodeStore::create(Arc::new(disk.clone()), dir, identity, config.clone());
+        let node = NodeStore::create(Arc::new(disk.clone()), dir, identity, config);
         let node = node.expect("a node");
         let pages = [Bytes::from_static(b"a sealed page")];
         disk.due.store(true, Ordering::Relaxed);
