@@ -27,6 +27,7 @@ SEEDS_IN_TEST := 200
 SEEDS ?= $(SEEDS_IN_TEST)
 SEED ?=
 MINUTES ?= 1
+INPUTS ?= 10000000
 
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PROBE := benches/peers/probe
@@ -54,15 +55,16 @@ test: lint test-rust sim test-python ## Everything that must hold before a chang
 
 .PHONY: test-rust
 test-rust: $(VENV)/.dev ## Rust tests of the workspace
-	cargo test --workspace --locked --exclude aurora-sim
+	cargo test --workspace --locked --exclude aurora-sim --exclude aurora-fuzz
 
 .PHONY: test-python
 test-python: $(VENV)/.engine ## Python tests and the examples; PYTEST_ARGS="-k name"
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: sim
-sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n
-	cargo test --locked -p aurora-sim
+sim: ## The simulator and the fuzz targets: their tests, then SEEDS=n worlds from 0, or the one SEED=n
+	@# Both build mistakes in, which nothing else may have.
+	cargo test --locked -p aurora-sim -p aurora-fuzz
 	@# Some hundreds of worlds are over before a release build is.
 	cargo run --locked $(if $(filter $(SEEDS),$(SEEDS_IN_TEST)),,--release) -p aurora-sim -- \
 		$(if $(SEED),--trace --seeds $(SEED),--seeds 0..$(SEEDS))
@@ -70,6 +72,10 @@ sim: ## The simulator: its tests, then SEEDS=n worlds from 0, or the one SEED=n
 .PHONY: sim-mutations
 sim-mutations: ## Each planted mistake until the simulator catches it, as a table
 	cargo run --locked --release -p aurora-sim -- --mutations --seeds 0..2000
+
+.PHONY: fuzz
+fuzz: ## INPUTS=n wrong inputs for every decoder that reads disk or network; SEED=n for others
+	cargo run --locked --release -p aurora-fuzz -- --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: soak
 soak: $(VENV)/.engine ## MINUTES=n of workloads with checkers on a real disk, under db.faults and kill -9; SEED=n

@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"page", "redo", "proto", "control", "scan"},
     "runtime": _BELOW_SHELL,
     "sim": _BELOW_SHELL,
+    "fuzz": _BELOW_SHELL | {"sim"},
     "py": _BELOW_SHELL | {"runtime"},
 }
 SHELLS = {"runtime", "py"}

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{Lsn, PageId};
 use aurora_proto::{Redo, Volume};
 use aurora_redo::{History, Op, Record};
@@ -133,7 +134,9 @@ impl<V: Volume> Engine<V> {
     /// way and none will come.
     pub fn retire(&self, role: Role) -> HandOver {
         let mut committing = self.committing.lock();
-        self.role.set(role);
+        if !planted::is(Fault::RetiredWrites) {
+            self.role.set(role);
+        }
         let newest = self.volume.numbered();
         let anew = Committing::new(
             &self.config,

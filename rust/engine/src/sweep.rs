@@ -1,5 +1,6 @@
 //! What is left over from drops and from bulk loads that never ended: extents to give back, a part at a time.
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{ExtentState, InnerRef, KeyBuf, LeafRef, Lsn, ObjectId, Value, ValueRef};
 use aurora_proto::Volume;
 
@@ -74,11 +75,13 @@ impl<V: Volume> Engine<V> {
             let (page, fences) = descend_with(&view, table, choose, &mut Lsn::default())?;
             let leaf = LeafRef::new(&page)?;
             let loads = &self.committing.lock().loads;
+            let under_way =
+                |load: u32| loads.contains(&load) && !planted::is(Fault::SweepTakesLoads);
             for rank in leaf.lower_bound(&from)..leaf.len() {
                 let run = Run::of_row(&leaf, rank);
                 if let ValueRef::Int(object) = leaf.value_at(rank, 0)
                     && run.load != 0
-                    && !loads.contains(&run.load)
+                    && !under_way(run.load)
                 {
                     dead.push((ObjectId(object as u64), run));
                 }

@@ -40,6 +40,18 @@ pub enum Fault {
     BuildNotKept,
     /// Engine: a unique index takes what another row has.
     UniqueIgnored,
+    /// Engine: what clears up after loads takes the extents of loads that are under way.
+    SweepTakesLoads,
+    /// Engine: a load into a table with rows forgets what was committed meanwhile.
+    CarryForgotten,
+    /// Engine: a replica that has missed something keeps its cache.
+    RejoinKeepsPages,
+    /// Engine: that redo has passed over a page which is not cached is not noted.
+    RedoNotNoted,
+    /// Engine: a writer that was retired goes on writing.
+    RetiredWrites,
+    /// Protocol: replicas are given what is not durable yet.
+    RedoAboveVdl,
     /// Engine: a dropped table's extents are not given back.
     DropKeepsExtents,
     /// Protocol: the writer gives out LSNs beyond the allocation limit.
@@ -54,11 +66,15 @@ pub enum Fault {
     LayerNotSynced,
     /// Store: of a torn write at the log's end, what can be read counts.
     TornTailAccepted,
+    /// Store: a copy answers for a blob before it is on disk.
+    BlobNotSynced,
+    /// Store: blobs that nothing refers to are removed while their load goes on.
+    BlobCollectedEarly,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 32] = [
         Fault::ReadOnlyAtNumbered,
         Fault::FirstCommitterIgnored,
         Fault::ConflictNotNoted,
@@ -76,6 +92,12 @@ impl Fault {
         Fault::IndexNotKept,
         Fault::BuildNotKept,
         Fault::UniqueIgnored,
+        Fault::SweepTakesLoads,
+        Fault::CarryForgotten,
+        Fault::RejoinKeepsPages,
+        Fault::RedoNotNoted,
+        Fault::RetiredWrites,
+        Fault::RedoAboveVdl,
         Fault::DropKeepsExtents,
         Fault::LalIgnored,
         Fault::SclOverGap,
@@ -83,6 +105,8 @@ impl Fault {
         Fault::CrcIgnored,
         Fault::LayerNotSynced,
         Fault::TornTailAccepted,
+        Fault::BlobNotSynced,
+        Fault::BlobCollectedEarly,
     ];
 }
 

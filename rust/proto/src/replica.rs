@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use aurora_page::planted::{self, Fault};
 use aurora_page::{Lsn, VolumeId};
 use aurora_redo::{Mtr, Record};
 
@@ -130,7 +131,7 @@ impl RedoLog {
             .mtrs
             .range(start..)
             .take(count_max)
-            .take_while(|redo| redo.numbered.last <= vdl);
+            .take_while(|redo| redo.numbered.last <= vdl || planted::is(Fault::RedoAboveVdl));
         let due: Vec<_> = due.cloned().collect();
         if due.is_empty() {
             Next::Nothing

@@ -165,6 +165,8 @@ impl Groups {
                 return Ok(None);
             }
             combinations *= radix;
+            // A code that no entry has, as only damage makes it, must not reach another group's place, or beyond the table.
+            let last = count as u16;
             let null = |at: u16| {
                 view.nulls
                     .is_some_and(|nulls| nulls[usize::from(at) / 8] >> (at % 8) & 1 == 1)
@@ -175,15 +177,15 @@ impl Groups {
                     let bytes = codes.bytes();
                     for (code, at) in combined.iter_mut().zip(rows.positions) {
                         let own = bytes.get(usize::from(*at)).copied().unwrap_or(0);
-                        *code = *code * radix as u16 + u16::from(own);
+                        *code = *code * radix as u16 + u16::from(own).min(last);
                     }
                 }
                 _ => {
                     for (code, at) in combined.iter_mut().zip(rows.positions) {
                         let own = if null(*at) {
-                            count as u16
+                            last
                         } else {
-                            codes.get(usize::from(*at)) as u16
+                            codes.get(usize::from(*at)).min(u128::from(last)) as u16
                         };
                         *code = *code * radix as u16 + own;
                     }

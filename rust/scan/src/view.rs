@@ -80,10 +80,33 @@ impl<'a> PageView<'a> {
 
     /// How the page's columns become those of a schema; `None` if they are.
     pub(crate) fn map(&self, schema: &Schema) -> Result<Option<ColumnMap>, MapError> {
-        if self.schema_version() == schema.version {
+        if self.schema_version() == schema.version && self.is_of(schema) {
             return Ok(None);
         }
         ColumnMap::new(schema, self.stored()).map(Some)
+    }
+
+    /// Whether the page has the columns of a schema. One of its version has, unless it is damaged in a way that its checksum
+    /// does not tell; that must not make anybody read a column that is not there.
+    fn is_of(&self, schema: &Schema) -> bool {
+        let columns = schema.columns().iter().enumerate();
+        let mut columns = columns.map(|(index, column)| (index, column.id, column.data_type));
+        let count = schema.columns().len();
+        match self {
+            PageView::Leaf(leaf) => {
+                leaf.column_count() == count
+                    && columns.all(|(index, id, data_type)| {
+                        (leaf.column_id(index), leaf.column_type(index)) == (id, data_type)
+                    })
+            }
+            PageView::Sealed(sealed) => {
+                sealed.column_count() == count
+                    && columns.all(|(index, id, data_type)| {
+                        let column = sealed.column(index);
+                        (column.id, column.data_type) == (id, data_type)
+                    })
+            }
+        }
     }
 
     pub(crate) fn column(&self, index: usize) -> ColumnView<'a> {

@@ -62,8 +62,10 @@ impl Machine {
                 }
             }
             ToNode::Ask { asker, ask } => self.on_ask(id, from, asker, ask, &mut outs),
-            ToNode::Answer(answer) => self.on_answer(id, answer, &[], &mut outs),
-            ToNode::Hydrate { answer, exports } => self.on_answer(id, answer, &exports, &mut outs),
+            ToNode::Answer(answer) => self.on_answer(id, from, answer, &[], &mut outs),
+            ToNode::Hydrate { answer, exports } => {
+                self.on_answer(id, from, answer, &exports, &mut outs);
+            }
             ToNode::Fence {
                 pg,
                 epoch,
@@ -86,6 +88,12 @@ impl Machine {
                 history,
                 pgs,
             } => self.on_install(id, from, epoch, history, &pgs, &mut outs),
+            ToNode::PutBlob { blob, epoch } => {
+                self.on_put_blob(id, from, (&blob, epoch), &mut outs);
+            }
+            ToNode::WantBlob { asker, pg, blob } => {
+                self.on_want_blob(id, from, (asker, pg, blob), &mut outs);
+            }
             ToNode::Read {
                 read,
                 page,
@@ -109,6 +117,13 @@ impl Machine {
 
     fn on_batch(&mut self, id: NodeId, from: InstanceId, batch: Arc<PgBatch>, outs: &mut Vec<Out>) {
         let ignore_fence = self.config.has(Planted::FenceIgnored);
+        let epoch = self.copy(id, batch.pg).state().epoch;
+        if epoch == batch.epoch
+            && !self.config.has(Planted::ReferenceWithoutBlob)
+            && !self.has_blobs(id, (from, None), batch.pg, (&batch.records, &[]), outs)
+        {
+            return;
+        }
         let copy = self.copy(id, batch.pg);
         let mut received = copy.receive(&batch);
         let mut as_epoch = None;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aurora_page::{Lsn, PageId};
+use aurora_page::{Lsn, PageId, unseal};
 use aurora_redo::{History, Record};
 
+use crate::blobs::reference;
 use crate::instance::Instance;
 use crate::model::{Change, Numbered};
 use crate::world::{ORIGIN, World};
@@ -26,10 +27,13 @@ impl World {
                 if let Some(what) = self.unchained(&session.history, &one.records) {
                     self.fail(what);
                 }
+                if let Some(what) = self.unstored(epoch, &one.records) {
+                    self.fail(what);
+                }
                 let changes: Vec<(PageId, Change)> = one
                     .records
                     .into_iter()
-                    .map(|record| (record.page, Change::Logged(Box::new(record), page_bytes)))
+                    .map(|record| (record.page, self.change_of(record, page_bytes)))
                     .collect();
                 let mtr = Numbered {
                     origin: ORIGIN,
@@ -60,6 +64,20 @@ impl World {
                 writing.send(&mut sends);
             }
             self.send(session.id, sends);
+        }
+    }
+
+    /// What a record means: one that refers to a blob, what was put there for its page.
+    fn change_of(&self, record: Record, page_bytes: usize) -> Change {
+        let base = self.base.as_ref();
+        let loaded = reference(&record).and_then(|(blob, index)| {
+            let blobs = base?.hub.blobs.borrow();
+            let sealed = blobs.get(&blob)?.pages.get(index)?.clone();
+            unseal(&sealed, record.page, page_bytes).ok()
+        });
+        match loaded {
+            Some(page) => Change::Loaded(Box::new(record), Box::new(page)),
+            None => Change::Logged(Box::new(record), page_bytes),
         }
     }
 

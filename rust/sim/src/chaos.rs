@@ -136,7 +136,8 @@ impl World {
     fn flip_layer(&mut self) {
         let Some(node) = self.may_harm() else { return };
         let disk = self.machines[self.home[&node]].disk.mem().clone();
-        let files = disk.files(&node_dir(node).join("layers"));
+        let mut files = disk.files(&node_dir(node).join("layers"));
+        files.extend(disk.files(&node_dir(node).join("blobs")));
         if files.is_empty() {
             return;
         }
@@ -155,7 +156,7 @@ impl World {
     /// Older versions need not be kept any more.
     fn raise_floor(&mut self) {
         let session = self.session();
-        let open_reads = session.map(|session| vec![session.engine.oldest_read_point()]);
+        let open_reads = session.map(|session| vec![session.members.oldest_read_point()]);
         if self.is_database() && open_reads.is_none() {
             return;
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aurora_page::{Lsn, Page, PageId, canonical};
 use aurora_proto::{NodeId, NodeSet};
-use aurora_redo::{History, PgId};
-use aurora_store::StoreError;
+use aurora_redo::{BlobId, History, PgId};
+use aurora_store::{NodeStore, StoreError};
 
 use crate::config::Kind;
 use crate::database::Base;
@@ -25,6 +25,8 @@ impl World {
         self.repair_damage();
         self.note_healed();
         self.compare_sample();
+        self.check_references();
+        self.compare_replicas();
         if self.ending {
             if self.at_rest() && self.clients_are_content() {
                 self.note(format_args!("at rest"));
@@ -385,12 +387,19 @@ fn read_logged(got: &Page, expected: &Content) -> Result<Content, String> {
 }
 
 /// Reads everything once more.
-fn sound(store: &aurora_store::NodeStore) -> bool {
+fn sound(store: &NodeStore) -> bool {
+    let damaged = damaged_blobs(store);
+    damaged.is_some_and(|blobs| blobs.is_empty()) && store.damage().is_empty()
+}
+
+/// Reads everything, and gives the blobs that are not as they were; nothing if the disk fails.
+pub(crate) fn damaged_blobs(store: &NodeStore) -> Option<Vec<BlobId>> {
+    let mut damaged = Vec::new();
     loop {
-        match store.scrub(1 << 20) {
-            Ok(report) if report.finished => return store.damage().is_empty(),
-            Ok(_) => {}
-            Err(_) => return false,
+        let report = store.scrub(1 << 20).ok()?;
+        damaged.extend(report.blobs);
+        if report.finished {
+            return Some(damaged);
         }
     }
 }

@@ -12,6 +12,7 @@ use aurora_engine::LockWait;
 use aurora_page::Lsn;
 use aurora_proto::{MetaStore, NodeSet, ReadRouter, Volume};
 
+use crate::blobs::Storing;
 use crate::instance::Instance;
 use crate::messages::{Event, InstanceId};
 use crate::reads::Read;
@@ -34,6 +35,7 @@ pub(crate) enum Wait {
     Session,
     Durable(Rc<Session>, Lsn),
     Read(Rc<Session>),
+    Store(Rc<Session>),
     Lock(Rc<Session>, LockWait),
 }
 
@@ -54,6 +56,7 @@ pub(crate) struct Base {
     /// The instance in whose process a client runs.
     pub(crate) bound: BTreeMap<TaskId, InstanceId>,
     pub(crate) reads: BTreeMap<u64, Read>,
+    pub(crate) stores: BTreeMap<u64, Storing>,
     pub(crate) router: ReadRouter,
     tickets: u64,
 }
@@ -75,6 +78,7 @@ impl Base {
             waiting: BTreeMap::new(),
             bound: BTreeMap::new(),
             reads: BTreeMap::new(),
+            stores: BTreeMap::new(),
             router: ReadRouter::new(16),
             tickets: 0,
         }
@@ -177,7 +181,7 @@ impl World {
             }
             for (task, waiting) in &base.waiting {
                 if let Wait::Lock(of, wait) = &waiting.wait
-                    && Rc::ptr_eq(of, session)
+                    && of.id == session.id
                     && granted.contains(&wait.txn)
                 {
                     wake.push((*task, waiting.ticket));
@@ -199,6 +203,7 @@ impl World {
             Request::Page(session, ..)
             | Request::Grow(session, _)
             | Request::Durable(session, _)
+            | Request::Store(session, _)
             | Request::Lock(session, _) => Some(session.id),
         };
         match bound {
@@ -223,7 +228,7 @@ impl World {
             Request::Lock(session, wait) => {
                 let soon = match () {
                     () if !session.alive.get() => (0, Response::Gone),
-                    () if !session.engine.is_lock_awaited(&wait) => (0, Response::Done),
+                    () if !session.engine().is_lock_awaited(&wait) => (0, Response::Done),
                     () => (self.work.between(LOCK_US.0, LOCK_US.1), Response::Late),
                 };
                 (Wait::Lock(session, wait), Some(soon))
@@ -237,8 +242,9 @@ impl World {
                 };
                 (Wait::Timer, Some((500, response)))
             }
-            Request::Page(session, page, at) => {
+            Request::Page(session, member, page, at) => {
                 let read = Read {
+                    member,
                     task,
                     ticket,
                     session: session.clone(),
@@ -251,8 +257,23 @@ impl World {
                 base.reads.insert(ticket, read);
                 (Wait::Read(session), None)
             }
+            Request::Store(session, blob) => {
+                let storing = Storing {
+                    task,
+                    ticket,
+                    session: session.clone(),
+                    blob,
+                    stored: NodeSet::EMPTY,
+                    began_us: self.queue.now_us(),
+                };
+                base.stores.insert(ticket, storing);
+                (Wait::Store(session), None)
+            }
         };
-        let reads = matches!(wait, Wait::Read(_));
+        let (reads, stores) = (
+            matches!(wait, Wait::Read(_)),
+            matches!(wait, Wait::Store(_)),
+        );
         if let Some(base) = &mut self.base {
             base.waiting.insert(task, Waiting { ticket, wait });
         }
@@ -261,6 +282,9 @@ impl World {
         }
         if reads {
             self.ask_copy(ticket);
+        }
+        if stores {
+            self.store_blob(ticket);
         }
     }
 

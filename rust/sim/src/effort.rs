@@ -10,7 +10,7 @@ use crate::messages::{Event, ToInstance, ToNode};
 /// Events of a world at the most.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// Pages that arrive at nodes of a world at the most.
-pub const PAGES_MAX: u64 = 50_000;
+pub const PAGES_MAX: u64 = 250_000;
 
 /// What a world has done so far.
 #[derive(Debug, Default)]
@@ -66,6 +66,8 @@ fn kind(event: &Event) -> &'static str {
             ToNode::Give { .. } => "a job of a recovery",
             ToNode::Replicate { .. } => "what a job brings",
             ToNode::Install { .. } => "an install",
+            ToNode::PutBlob { .. } => "a blob",
+            ToNode::WantBlob { .. } => "an ask for a blob",
             ToNode::Read { .. } => "a read",
         },
         Event::ToInstance { message, .. } => match message {
@@ -73,6 +75,7 @@ fn kind(event: &Event) -> &'static str {
             ToInstance::Inventory(_) => "an inventory",
             ToInstance::Stale { .. } => "a refusal",
             ToInstance::Installed { .. } | ToInstance::NotInstalled => "a word about an install",
+            ToInstance::BlobStored { .. } => "a word about a blob",
             ToInstance::Page { .. } => "a page",
         },
         Event::Sync { .. } => "a sync",
@@ -81,7 +84,9 @@ fn kind(event: &Event) -> &'static str {
         Event::Tend { .. } => "care for layers",
         Event::Wake { .. } => "the end of a wait",
         Event::AskAgain(_) => "a late read",
+        Event::StoreAgain(_) => "a late blob",
         Event::FaultEnds(_) => "the end of a fault",
+        Event::Follow(..) => "a look for redo",
         Event::Chaos => "a fault",
         Event::Check => "a check",
     }
@@ -89,7 +94,15 @@ fn kind(event: &Event) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use aurora_page::{Lsn, PageId};
+    use aurora_proto::{Answer, NodeId};
+    use aurora_redo::{PgBatch, PgId};
+    use aurora_store::{Export, PageChain};
+
     use super::*;
+    use crate::messages::InstanceId;
 
     #[test]
     fn one_event_too_many_is_told_with_what_there_was_most_of() {
@@ -103,5 +116,45 @@ mod tests {
         let expected = "the world does not come to an end: 3000001 events, 0 pages given from node to node; \
                         mostly 3000000 times a late read, 1 times a fault";
         assert_eq!(told.as_deref(), Some(expected));
+    }
+
+    /// Few events can do too much: each of them a whole group.
+    #[test]
+    fn one_page_too_many_is_told_as_well() {
+        let page = PageChain {
+            page: PageId(1),
+            images: Vec::new(),
+            records: Vec::new(),
+        };
+        let export = Export {
+            chains: vec![page; 1000],
+            ..Export::default()
+        };
+        let batch = PgBatch {
+            pg: PgId(0),
+            epoch: 1,
+            vdl: Lsn::NONE,
+            records: Vec::new(),
+        };
+        let given = Event::ToNode {
+            node: NodeId(0),
+            from: InstanceId(1),
+            message: ToNode::Hydrate {
+                answer: Answer {
+                    batch,
+                    after: Lsn::NONE,
+                    complete_to: Lsn(9),
+                },
+                exports: Arc::new(vec![export.clone(), export]),
+            },
+        };
+        let mut effort = Effort::default();
+        let fits = PAGES_MAX / 2000;
+        for _ in 0..fits {
+            assert_eq!(effort.spend(&given), None);
+        }
+        let expected = "the world does not come to an end: 126 events, 252000 pages given from node to node; \
+                        mostly 126 times an answer with pages";
+        assert_eq!(effort.spend(&given).as_deref(), Some(expected));
     }
 }

@@ -1,14 +1,19 @@
 //! Engines begin with the opening of a volume and end with their instance, and with them what their clients wait for.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use aurora_engine::{Engine, EngineConfig};
 
+use crate::config::Kind;
 use crate::database::{TaskId, Wait};
 use crate::instance::Instance;
+use crate::members::Members;
 use crate::messages::InstanceId;
-use crate::session::{Client, Granted, Response, Session};
+use crate::session::{Client, Granted, Response, Session, Task};
+use crate::switch::switch_writers;
+use crate::workloads::Workload;
 use crate::world::World;
 
 /// Tokens are kept for so long.
@@ -36,15 +41,17 @@ impl World {
         };
         let granted = Arc::new(Granted::default());
         engine.set_lock_waker(granted.clone());
+        let epoch = writing.writer().epoch();
         let session = Rc::new(Session {
             id,
-            epoch: writing.writer().epoch(),
+            epoch,
             history: Arc::clone(&writing.history),
             volume: writing.volume.clone(),
-            engine,
+            members: Rc::new(Members::new(engine, config, self.config.planted)),
+            seat: None,
             granted,
-            skew_us: std::cell::Cell::new(skew_us),
-            alive: std::cell::Cell::new(true),
+            skew_us: Rc::new(Cell::new(skew_us)),
+            alive: Rc::new(Cell::new(true)),
         });
         base.sessions.push(session.clone());
         *base.hub.newest.borrow_mut() = Some(session.clone());
@@ -53,9 +60,17 @@ impl World {
             hub: base.hub.clone(),
             number: 100 + id.0,
         };
-        base.tasks.push(Some(Box::pin(keep(client, session))));
-        base.bound.insert(keeper, id);
         let mut wake: Vec<(TaskId, u64)> = vec![(keeper, 0)];
+        let mut keepers: Vec<Task> = vec![Box::pin(keep(client.clone(), session.clone()))];
+        let is_replicated = self.config.kind == Kind::Database(Workload::Replicas);
+        if is_replicated {
+            wake.push((keeper + 1, 0));
+            keepers.push(Box::pin(switch_writers(client, session.clone())));
+        }
+        for (at, task) in keepers.into_iter().enumerate() {
+            base.tasks.push(Some(task));
+            base.bound.insert(keeper + at, id);
+        }
         for (task, waiting) in &base.waiting {
             if matches!(waiting.wait, Wait::Session) {
                 wake.push((*task, waiting.ticket));
@@ -64,6 +79,9 @@ impl World {
         for (task, ticket) in wake {
             let delay = self.work.between(100, 20_000);
             self.wake_after(delay, (task, ticket), Response::Done);
+        }
+        if is_replicated {
+            self.start_following(&session);
         }
     }
 
@@ -86,14 +104,16 @@ impl World {
         for session in &gone {
             session.alive.set(false);
             for (task, waiting) in &base.waiting {
-                if let Wait::Durable(of, _) | Wait::Read(of) | Wait::Lock(of, _) = &waiting.wait
-                    && Rc::ptr_eq(of, session)
+                if let Wait::Durable(of, _) | Wait::Read(of) | Wait::Store(of) | Wait::Lock(of, _) =
+                    &waiting.wait
+                    && of.id == session.id
                 {
                     wake.push((*task, waiting.ticket));
                 }
             }
         }
         base.reads.retain(|_, read| read.session.alive.get());
+        base.stores.retain(|_, storing| storing.session.alive.get());
         for session in gone {
             self.note(format_args!("{session:?} ends"));
         }

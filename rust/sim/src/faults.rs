@@ -231,7 +231,7 @@ impl World {
             Event::ToNode { node, .. } => Process::Machine(self.home[node]),
             Event::Sync { machine, .. } | Event::Tend { machine, .. } => Process::Machine(*machine),
             Event::ToInstance { to, .. } => Process::Instance(*to),
-            Event::Tick(id) => Process::Instance(*id),
+            Event::Tick(id) | Event::Follow(id, _) => Process::Instance(*id),
             Event::Wake { task, .. } => {
                 Process::Instance(self.base.as_ref().and_then(|base| base.process_of(*task))?)
             }

@@ -12,7 +12,8 @@
 //! | [`effort`], [`report`] | how much a world may do, and what it came to |
 //! | [`machine`], [`node`], [`accept`], `peers`, `repair` | a machine with its disk, log and nodes: the driver of copies and stores |
 //! | [`instance`], [`volume`] | the driver of recovery and writer |
-//! | `database`, `engines`, [`reads`], `appended`, [`session`] | the driver of engines: what clients wait for, and clients |
+//! | `database`, `engines`, [`reads`], [`blobs`], `appended`, [`session`] | the driver of engines: what clients wait for, and clients |
+//! | [`members`], `switch` | replicas of an engine, and who becomes the writer |
 //! | [`workloads`] | what clients do, and what must hold for them; `structure` trees and extents |
 //! | [`model`], [`workload`] | what must be there |
 //! | [`planted`] | mistakes that can be built in, to see the checkers notice |
@@ -23,6 +24,7 @@
 
 pub mod accept;
 mod appended;
+pub mod blobs;
 mod chaos;
 mod check;
 pub mod config;
@@ -33,6 +35,7 @@ mod engines;
 mod faults;
 pub mod instance;
 pub mod machine;
+pub mod members;
 pub mod messages;
 pub mod meta;
 pub mod model;
@@ -48,6 +51,7 @@ pub mod rng;
 pub mod session;
 pub mod shrink;
 mod structure;
+mod switch;
 pub mod trace;
 mod transport;
 pub mod volume;

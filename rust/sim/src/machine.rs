@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use aurora_page::Lsn;
 use aurora_proto::{ClusterId, Manifest, NodeId, NodeSet};
-use aurora_redo::PgId;
+use aurora_redo::{BlobId, PgId};
 use aurora_store::{
-    Disk, LogConfig, LogDevice, LogError, MemDisk, NodeConfig, NodeIdentity, NodeStore, Roots,
+    Disk, LogConfig, LogDevice, LogEntry, LogError, MemDisk, NodeConfig, NodeIdentity, NodeStore,
+    Roots,
 };
 
 use crate::accept::Accepting;
+use crate::blobs::reference;
 use crate::config::{Config, Planted};
 use crate::disk::LyingDisk;
 use crate::messages::{InstanceId, ToInstance, ToNode};
@@ -79,6 +81,8 @@ pub struct Machine {
     pub told: BTreeMap<(NodeId, PgId), Lsn>,
     /// The highest epoch that each copy has answered a fence of [12].
     pub promised: BTreeMap<(NodeId, PgId), u64>,
+    /// The blobs that its nodes have told anybody that they have.
+    pub(crate) blobs: BTreeSet<(NodeId, BlobId)>,
     /// Its disk takes so many times as long.
     pub slow: u64,
     salt: u64,
@@ -101,6 +105,7 @@ impl Machine {
             unlinked: false,
             told: BTreeMap::new(),
             promised: BTreeMap::new(),
+            blobs: BTreeSet::new(),
             slow: 1,
             salt,
             config: config.clone(),
@@ -192,6 +197,7 @@ impl Machine {
     pub fn forget(&mut self, id: NodeId) {
         self.told.retain(|(node, _), _| *node != id);
         self.promised.retain(|(node, _), _| *node != id);
+        self.blobs.retain(|(node, _)| *node != id);
     }
 
     /// The power goes. What was not synced may be lost or half there, as `seed` decides.
@@ -316,6 +322,14 @@ impl Machine {
 
     /// Background work on layers. Damage is not its business.
     pub fn tend_layers(&mut self, roots: &Roots) -> Result<(), String> {
+        // The store does not know yet of what is on its way to disk, and would take its blobs for remains.
+        let refers = |accepting: &Accepting| match &accepting.entry {
+            LogEntry::Batch { batch, .. } => batch.records.iter().any(|r| reference(r).is_some()),
+            _ => false,
+        };
+        if self.pending.iter().any(refers) {
+            return Ok(());
+        }
         for node in self.nodes.values().filter(|node| node.alive()) {
             let Some(store) = &node.store else { continue };
             let hint = node.vdl_hint();

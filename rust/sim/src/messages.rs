@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use aurora_page::{Lsn, Page, PageId};
 use aurora_proto::{Ack, Answer, Ask, Inventory, Job, NodeId, Summary};
-use aurora_redo::{History, PgBatch, PgId};
+use aurora_redo::{BlobId, History, PgBatch, PgId};
 use aurora_store::Export;
 
+use crate::blobs::Sealed;
 use crate::database::TaskId;
 use crate::reads::NoPage;
 use crate::session::Response;
@@ -81,6 +82,22 @@ pub enum ToNode {
         /// Groups of which the node holds a copy.
         pgs: Vec<PgId>,
     },
+    /// Store a blob of a bulk load.
+    PutBlob {
+        /// The blob.
+        blob: Arc<Sealed>,
+        /// The epoch of the load, or of the copying.
+        epoch: u64,
+    },
+    /// A peer lacks a blob.
+    WantBlob {
+        /// Who asks.
+        asker: NodeId,
+        /// The group of its pages.
+        pg: PgId,
+        /// Which.
+        blob: BlobId,
+    },
     /// Send a page as of an LSN.
     Read {
         /// Which read.
@@ -128,6 +145,10 @@ impl ToNode {
                 )
             }
             ToNode::Install { epoch, history, .. } => format!("install e{epoch} {history}"),
+            ToNode::PutBlob { blob, epoch } => {
+                format!("blob {} of {} e{epoch}", blob.id, blob.pg)
+            }
+            ToNode::WantBlob { asker, blob, .. } => format!("{asker} wants blob {blob}"),
             ToNode::Read { page, at, .. } => format!("read page {page} at {at}"),
         }
     }
@@ -152,6 +173,11 @@ pub enum ToInstance {
     },
     /// A node has not installed the epoch yet.
     NotInstalled,
+    /// A blob is on disk.
+    BlobStored {
+        /// Which.
+        blob: BlobId,
+    },
     /// The answer to a read.
     Page {
         /// Which read.
@@ -214,8 +240,12 @@ pub enum Event {
     },
     /// A read was not answered: another copy is asked.
     AskAgain(u64),
+    /// A blob was not stored by everybody: the others are asked again.
+    StoreAgain(u64),
     /// A fault of this number ends.
     FaultEnds(u64),
+    /// A replica of an instance, in this seat, looks for redo.
+    Follow(InstanceId, usize),
     /// Something goes wrong.
     Chaos,
     /// The checkers look.

@@ -61,13 +61,15 @@ pub enum Change {
     Free,
     /// A record of an engine, of a page of so many bytes. What it means is checked by clients; here, that every copy has it.
     Logged(Box<Record>, usize),
+    /// A reference of an engine's, and the page that its blob has for it.
+    Loaded(Box<Record>, Box<Page>),
 }
 
 impl Change {
     /// Does it start a page's life?
     pub fn starts_life(&self) -> bool {
         match self {
-            Change::Logged(record, _) => record.starts_life(),
+            Change::Logged(record, _) | Change::Loaded(record, _) => record.starts_life(),
             other => matches!(other, Change::FormatLeaf | Change::FormatOverflow(_)),
         }
     }
@@ -78,6 +80,11 @@ impl Change {
             (Change::FormatLeaf, content) => *content = Content::Leaf(Vec::new()),
             (Change::FormatOverflow(bytes), content) => *content = Content::Overflow(bytes.clone()),
             (Change::Free, content) => *content = Content::Free,
+            (Change::Loaded(record, loaded), content) => {
+                let mut page = loaded.clone();
+                page.stamp(record.origin, record.lsn);
+                *content = Content::Replayed(page);
+            }
             (Change::Logged(record, page_bytes), content) => {
                 if !matches!(content, Content::Replayed(_)) {
                     *content = Content::Replayed(Box::new(Page::empty(record.page, *page_bytes)));
@@ -174,7 +181,7 @@ impl Table {
                 .encode()
             }
             Change::Free => Op::Free.encode(),
-            Change::Logged(record, _) => record.op.clone(),
+            Change::Logged(record, _) | Change::Loaded(record, _) => record.op.clone(),
         }
     }
 
@@ -310,6 +317,16 @@ impl Model {
     /// Pages that were ever written.
     pub fn pages(&self) -> impl Iterator<Item = PageId> + '_ {
         self.changes.keys().copied()
+    }
+
+    /// Every reference to a blob that was ever numbered, with its page.
+    pub fn references(&self) -> impl Iterator<Item = (Lsn, PageId)> + '_ {
+        let of = |(lsn, (_, change)): (&Lsn, &(VolumeId, Change))| {
+            matches!(change, Change::Loaded(..)).then_some(*lsn)
+        };
+        self.changes.iter().flat_map(move |(page, changes)| {
+            changes.iter().filter_map(of).map(move |lsn| (lsn, *page))
+        })
     }
 
     /// What a page must hold at a read point, and the LSN it must have.

@@ -28,6 +28,8 @@ pub struct Node {
     pub history: Arc<History>,
     /// The History of the newest promise or install.
     pub aligned: Arc<History>,
+    /// Which peer was asked for a blob last, counted from this node.
+    pub asked: u16,
 }
 
 impl Node {
@@ -44,6 +46,7 @@ impl Node {
             installed: 0,
             history,
             aligned,
+            asked: 0,
         }
     }
 

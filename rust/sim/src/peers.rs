@@ -86,6 +86,7 @@ impl Machine {
     pub(crate) fn on_answer(
         &mut self,
         id: NodeId,
+        from: InstanceId,
         answer: Answer,
         exports: &[Export],
         outs: &mut Vec<Out>,
@@ -99,7 +100,10 @@ impl Machine {
         let wanted = self.copy_if_known(id, pg);
         let wanted =
             wanted.is_some_and(|c| c.state().epoch == batch.epoch && c.scl() < complete_to);
-        if !wanted {
+        let blind = self.config.has(Planted::GossipWithoutBlob);
+        if !wanted
+            || !(blind || self.has_blobs(id, (from, None), pg, (&batch.records, exports), outs))
+        {
             return;
         }
         if let Err(error) = self.import(id, exports) {
@@ -203,6 +207,18 @@ impl Machine {
         exports: &[Export],
         outs: &mut Vec<Out>,
     ) {
+        let blind = self.config.has(Planted::GossipWithoutBlob);
+        if !blind
+            && !self.has_blobs(
+                id,
+                (from, Some(job.from)),
+                job.pg,
+                (&batch.records, exports),
+                outs,
+            )
+        {
+            return;
+        }
         if let Err(error) = self.import(id, exports) {
             return outs.push(Out::Failed(error));
         }

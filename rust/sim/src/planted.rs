@@ -36,13 +36,23 @@ pub enum Planted {
     CommitInTwoParts,
     /// Pages are read from copies that may not have them yet.
     ReadAnywhere,
+    /// A reference is logged when one copy has the blob.
+    ReferenceBeforeQuorum,
+    /// A copy takes a reference of the writer's whose blob it does not have.
+    ReferenceWithoutBlob,
+    /// Gossip and recoveries bring references without their blobs.
+    GossipWithoutBlob,
+    /// A replica becomes the writer before it has applied everything.
+    PromotedBehind,
+    /// Replicas get an MTR in two parts.
+    RedoInParts,
     /// A mistake in the product itself.
     In(Fault),
 }
 
 impl Planted {
     /// Those of the shell.
-    pub const SHELL: [Planted; 13] = [
+    pub const SHELL: [Planted; 18] = [
         Planted::AcknowledgeBeforeSync,
         Planted::QuorumOfThree,
         Planted::FenceNotPersisted,
@@ -56,6 +66,11 @@ impl Planted {
         Planted::TrimBeforeFlush,
         Planted::CommitInTwoParts,
         Planted::ReadAnywhere,
+        Planted::ReferenceBeforeQuorum,
+        Planted::ReferenceWithoutBlob,
+        Planted::GossipWithoutBlob,
+        Planted::PromotedBehind,
+        Planted::RedoInParts,
     ];
 
     /// All of them.

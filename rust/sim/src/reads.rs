@@ -11,6 +11,7 @@ use aurora_store::StoreError;
 use crate::config::Planted;
 use crate::database::TaskId;
 use crate::machine::{Machine, Out};
+use crate::members::Member;
 use crate::messages::{Event, InstanceId, ToInstance, ToNode};
 use crate::session::{Response, Session};
 use crate::world::World;
@@ -26,6 +27,7 @@ pub(crate) struct Read {
     pub(crate) task: TaskId,
     pub(crate) ticket: u64,
     pub(crate) session: Rc<Session>,
+    pub(crate) member: Rc<Member>,
     pub(crate) page: PageId,
     pub(crate) at: Lsn,
     pub(crate) asked: NodeSet,
@@ -117,10 +119,7 @@ impl World {
         match page {
             Ok(page) => {
                 base.router.on_reply(node, now - read.began_us);
-                let installed = read
-                    .session
-                    .engine
-                    .install(read.page, (*page).clone(), read.at);
+                let installed = read.member.install(read.page, (*page).clone(), read.at);
                 if let Err(error) = installed {
                     return self.fail(format!("{node} sends a page that cannot be: {error}"));
                 }

@@ -3,11 +3,13 @@
 //! What only the damaged copy had is gone with the damage. So the parts come from a copy that is complete at least as far,
 //! and afterwards the copy asks its store again what it has, or it would go on telling of records that are nowhere.
 
-use aurora_page::PageId;
+use aurora_page::{Lsn, PageId};
 use aurora_proto::{Copy, NodeId};
 use aurora_redo::PgId;
 use aurora_store::{Damage, Export};
 
+use crate::blobs::mend_blobs;
+use crate::check::damaged_blobs;
 use crate::machine::Machine;
 use crate::node::Node;
 use crate::world::World;
@@ -15,6 +17,7 @@ use crate::world::World;
 impl World {
     /// Repairs what damage is known.
     pub(crate) fn repair_damage(&mut self) {
+        self.repair_blobs();
         for id in self.harmed {
             let home = self.home[&id];
             // Tickets on their way to disk are of the copy as it is.
@@ -31,6 +34,28 @@ impl World {
                 let done = self.machines[home].repair(id, &damage, &exports);
                 self.note(format_args!("{id} repairs {damage:?}: {done:?}"));
             }
+        }
+    }
+
+    /// Damaged blobs come again from a peer.
+    fn repair_blobs(&mut self) {
+        let stores = |id: NodeId| {
+            let machine = self.machines.get(*self.home.get(&id)?)?;
+            let node = machine.nodes.get(&id).filter(|_| machine.up)?;
+            node.store.as_ref().filter(|store| store.is_alive())
+        };
+        for id in self.harmed {
+            let Some(store) = stores(id) else { continue };
+            if store.blobs().map_or(true, |blobs| blobs.is_empty()) {
+                continue;
+            }
+            let peers: Vec<_> = self
+                .home
+                .keys()
+                .filter(|peer| !self.harmed.contains(**peer))
+                .filter_map(|peer| stores(*peer))
+                .collect();
+            mend_blobs(store, &damaged_blobs(store).unwrap_or_default(), &peers);
         }
     }
 
@@ -51,7 +76,11 @@ impl World {
                     .map(|copy| (copy.state().installed, copy.scl()))
             };
             pgs.clone().all(|pg| {
-                scl(damaged, &pg).is_none_or(|have| scl(peer, &pg).is_some_and(|its| its >= have))
+                // Both: a peer may have installed a later epoch and lack what was before it.
+                let as_much = |have: (u64, Lsn)| {
+                    scl(peer, &pg).is_some_and(|its| its.0 >= have.0 && its.1 >= have.1)
+                };
+                scl(damaged, &pg).is_none_or(as_much)
             })
         };
         let sound = peers.filter(|peer| peer.alive() && !self.harmed.contains(peer.id));

@@ -5,6 +5,7 @@
 //! interleave is decided by when their requests are answered, which is the seed's doing.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use aurora_engine::{Attempt, Commit, Engine, EngineError, ErrorClass, Isolation, LockWait};
-use aurora_engine::{LockWaker, Mode, Stop, Table, Txn, TxnId};
+use aurora_engine::{LoadBlob, LockWaker, Mode, Stop, Table, Txn, TxnId};
 use aurora_page::{Lsn, PageId};
 use aurora_proto::Refused;
-use aurora_redo::History;
+use aurora_redo::{BlobId, History, PgId};
 use parking_lot::Mutex;
 
+use crate::blobs::Sealed;
+use crate::members::{Member, Members};
 use crate::messages::InstanceId;
 use crate::rng::Rng;
 use crate::volume::SimVolume;
@@ -32,14 +35,38 @@ pub struct Session {
     pub history: Arc<History>,
     /// Its volume.
     pub volume: Arc<SimVolume>,
-    /// The production engine.
-    pub engine: Engine<SimVolume>,
+    /// The production engines: a writer, and replicas.
+    pub members: Rc<Members>,
+    /// The seat whose engine is meant, where it is not that of whoever writes.
+    pub seat: Option<usize>,
     /// Who got locks and has not been told yet.
     pub granted: Arc<Granted>,
     /// How far the instance's clock is off, in microseconds.
-    pub skew_us: Cell<i64>,
+    pub skew_us: Rc<Cell<i64>>,
     /// False once the process is dead or knows that it was overtaken.
-    pub alive: Cell<bool>,
+    pub alive: Rc<Cell<bool>>,
+}
+
+impl Session {
+    /// The engine that this session is connected to.
+    pub fn engine(&self) -> Rc<Member> {
+        let seat = self.seat.unwrap_or_else(|| self.members.writer());
+        self.members.at(seat)
+    }
+
+    /// The same opening, by way of one of its members.
+    pub fn by(&self, seat: usize) -> Rc<Session> {
+        Rc::new(Session {
+            seat: Some(seat),
+            history: Arc::clone(&self.history),
+            volume: Arc::clone(&self.volume),
+            members: Rc::clone(&self.members),
+            granted: Arc::clone(&self.granted),
+            skew_us: Rc::clone(&self.skew_us),
+            alive: Rc::clone(&self.alive),
+            ..*self
+        })
+    }
 }
 
 /// Transactions that were handed a lock: the engine puts them down, the world wakes their clients.
@@ -72,14 +99,16 @@ pub enum Request {
     Sleep(u64),
     /// A writer.
     Session,
-    /// A page as of an LSN, installed in the engine.
-    Page(Rc<Session>, PageId, Lsn),
+    /// A page as of an LSN, installed in the engine that needs it.
+    Page(Rc<Session>, Rc<Member>, PageId, Lsn),
     /// Another segment, when there were so many.
     Grow(Rc<Session>, u64),
     /// The VDL at this LSN.
     Durable(Rc<Session>, Lsn),
     /// A lock that another transaction has.
     Lock(Rc<Session>, LockWait),
+    /// A blob of a bulk load at a write quorum.
+    Store(Rc<Session>, Arc<Sealed>),
 }
 
 /// How a wait ended.
@@ -104,7 +133,8 @@ pub struct Hub {
     pub(crate) ending: Cell<bool>,
     /// The tables and first rows are there.
     pub(crate) ready: Cell<bool>,
-    /// The clients have stopped and the last checks may run.
+    /// What was numbered by then, the tables are in.
+    pub(crate) ready_at: Cell<Lsn>,
     /// The faults are over and every copy is complete.
     pub(crate) rested: Cell<bool>,
     pub(crate) verified: Cell<bool>,
@@ -117,6 +147,8 @@ pub struct Hub {
     /// The epoch of the manifest as it is.
     pub(crate) epoch: Cell<u64>,
     pub(crate) tables: RefCell<Vec<(Arc<Table>, Vec<aurora_engine::Run>)>>,
+    /// Every blob that a client ever sealed: what references mean.
+    pub(crate) blobs: RefCell<BTreeMap<BlobId, Arc<Sealed>>>,
     pub(crate) commits: Cell<u64>,
     pub(crate) in_doubt: Cell<u64>,
     pub(crate) reads: Cell<u64>,
@@ -134,6 +166,7 @@ impl Hub {
             order: Cell::new(0),
             ending: Cell::new(false),
             ready: Cell::new(false),
+            ready_at: Cell::new(Lsn::NONE),
             rested: Cell::new(false),
             verified: Cell::new(false),
             rng: RefCell::new(rng),
@@ -144,6 +177,7 @@ impl Hub {
             newest: RefCell::default(),
             epoch: Cell::new(1),
             tables: RefCell::default(),
+            blobs: RefCell::default(),
             commits: Cell::new(0),
             in_doubt: Cell::new(0),
             reads: Cell::new(0),
@@ -291,12 +325,13 @@ impl Client {
                 return Err(Fail::Gone);
             }
             let seen = aurora_proto::Volume::segments(&*session.volume);
-            let stop = match step(&session.engine) {
+            let member = session.engine();
+            let stop = match step(&member) {
                 Ok(done) => return Ok(done),
                 Err(stop) => stop,
             };
             let request = match stop {
-                Stop::NeedPage { page, at } => Request::Page(session.clone(), page, at),
+                Stop::NeedPage { page, at } => Request::Page(session.clone(), member, page, at),
                 Stop::NeedSegment => Request::Grow(session.clone(), seen),
                 Stop::WaitLsn(lsn) => Request::Durable(session.clone(), lsn),
                 Stop::WaitLock(wait) => {
@@ -320,7 +355,7 @@ impl Client {
             Response::Done => {}
             Response::Late => {
                 let waited_ms = (self.hub.now_us.get() - began_us) / 1000;
-                if let Some(error) = session.engine.leave_lock(&wait, waited_ms) {
+                if let Some(error) = session.engine().leave_lock(&wait, waited_ms) {
                     return Err(self.failed(session, error).await);
                 }
             }
@@ -379,7 +414,17 @@ impl Client {
         session: &Rc<Session>,
         isolation: Isolation,
     ) -> Result<Txn, Fail> {
-        self.step(session, |engine| engine.begin_isolated(isolation, true))
+        self.begin_at(session, isolation, true).await
+    }
+
+    /// A transaction at a level, which may write or not.
+    pub async fn begin_at(
+        &self,
+        session: &Rc<Session>,
+        isolation: Isolation,
+        writable: bool,
+    ) -> Result<Txn, Fail> {
+        self.step(session, |engine| engine.begin_isolated(isolation, writable))
             .await
     }
 
@@ -413,6 +458,26 @@ impl Client {
                 self.hub.in_doubt.set(self.hub.in_doubt.get() + 1);
                 Err(Fail::InDoubt)
             }
+        }
+    }
+
+    /// Has a write quorum store a blob.
+    pub async fn store(&self, session: &Rc<Session>, blob: &LoadBlob) -> Result<(), Fail> {
+        let sealed = Arc::new(Sealed {
+            id: blob.id,
+            pg: PgId(blob.segment as u32),
+            pages: blob.seal().into_iter().map(Into::into).collect(),
+        });
+        self.hub
+            .blobs
+            .borrow_mut()
+            .insert(blob.id, Arc::clone(&sealed));
+        if !session.alive.get() {
+            return Err(Fail::Gone);
+        }
+        match self.ask(Request::Store(session.clone(), sealed)).await {
+            Response::Done => Ok(()),
+            _ => Err(Fail::Gone),
         }
     }
 

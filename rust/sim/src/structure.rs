@@ -32,7 +32,7 @@ impl World {
         };
         let tables = base.hub.tables.borrow();
         let mut roots: Vec<(ObjectId, PageId)> = Vec::new();
-        let geometry = session.engine.geometry();
+        let geometry = session.engine().geometry();
         for id in 1..=SYSTEM_TABLES {
             roots.push((ObjectId(id), PageId(geometry.page_range(id - 1).start)));
         }

@@ -152,6 +152,10 @@ impl World {
                 }
                 (Step::Nothing, "has not installed".to_owned())
             }
+            ToInstance::BlobStored { blob } => {
+                self.note(format_args!("{to} <- {node} has blob {blob}"));
+                return self.on_blob_stored(to, node, blob);
+            }
             ToInstance::Page { read, page } => {
                 let what = page.as_ref().err().copied();
                 self.note(format_args!("{to} <- {node} read {read} {what:?}"));

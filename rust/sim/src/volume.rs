@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aurora_page::{Geometry, Lsn, VolumeId};
-use aurora_proto::{Numbered, Refused, Volume, Writer};
+use aurora_proto::{Next, Numbered, Redo, RedoLog, Refused, Volume, Writer};
 use aurora_redo::{Mtr, Record};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -23,11 +23,16 @@ pub struct Appended {
     pub records: Vec<Record>,
 }
 
+/// Bytes of MTRs that are kept for replicas: few, so that some fall behind.
+const STREAM_BYTES_MAX: usize = 48 << 10;
+
 /// What a writer and an engine above it share. One thread; the locks are what `Sync` asks for.
 #[derive(Debug)]
 pub struct SimVolume {
     writer: Mutex<Writer>,
     appended: Mutex<Vec<Appended>>,
+    /// For replicas, once there are any.
+    stream: Mutex<Option<RedoLog>>,
     geometry: Geometry,
     segments: AtomicU64,
     planted: Option<Planted>,
@@ -40,6 +45,7 @@ impl SimVolume {
             segments: AtomicU64::new(writer.pgs() as u64),
             writer: Mutex::new(writer),
             appended: Mutex::default(),
+            stream: Mutex::default(),
             geometry,
             planted,
         })
@@ -61,12 +67,57 @@ impl SimVolume {
         std::mem::take(&mut *self.appended.lock())
     }
 
+    /// Somebody follows from now on: everything that is numbered after this will be told.
+    pub fn join_stream(&self) -> Lsn {
+        let writer = self.writer.lock();
+        let tip = writer.numbered();
+        let mut stream = self.stream.lock();
+        stream.get_or_insert_with(|| RedoLog::new(STREAM_BYTES_MAX, tip));
+        tip
+    }
+
+    /// What a follower does next.
+    pub fn next_redo(&self, applied: Lsn, vdl: Lsn, count_max: usize) -> Next {
+        match &*self.stream.lock() {
+            Some(log) => log.next(applied, vdl, count_max),
+            None => Next::Nothing,
+        }
+    }
+
+    /// All followers have everything up to here.
+    pub fn trim_redo(&self, slowest: Lsn) {
+        if let Some(log) = &mut *self.stream.lock() {
+            log.trim(slowest);
+        }
+    }
+
+    /// An MTR for those who follow, under the lock that numbered it.
+    fn tell(&self, numbered: Numbered, origin: VolumeId, mtr: Mtr) {
+        let mut stream = self.stream.lock();
+        let Some(log) = &mut *stream else { return };
+        let mut push = |numbered, mtr| {
+            let redo = Redo::new(numbered, origin, mtr);
+            log.push(Arc::new(redo));
+        };
+        if self.planted == Some(Planted::RedoInParts) && mtr.records.len() > 1 {
+            let (first, second) = halves(mtr);
+            let middle = numbered.base.offset(first.records.len() as u64 - 1);
+            let Numbered { base, last } = numbered;
+            let of_first = Numbered { base, last: middle };
+            push(of_first, first);
+            let base = middle.next();
+            return push(Numbered { base, last }, second(of_first));
+        }
+        push(numbered, mtr);
+    }
+
     fn number(&self, mtr: Mtr) -> Result<Numbered, Refused> {
         let time_us = mtr.time_us;
         let copy = mtr.clone();
         let mut writer = self.writer.lock();
         let numbered = writer.append(mtr)?;
         let origin = writer.origin();
+        self.tell(numbered, origin, copy.clone());
         drop(writer);
         let record = |index: usize| {
             let lsn = numbered.base.offset(index as u64);

@@ -219,7 +219,9 @@ impl World {
                 response,
             } => self.on_wake(task, ticket, response),
             Event::AskAgain(ticket) => self.on_ask_again(ticket),
+            Event::StoreAgain(ticket) => self.on_store_again(ticket),
             Event::FaultEnds(number) => self.on_fault_ends(number),
+            Event::Follow(id, seat) => self.on_follow(id, seat),
             Event::Chaos => self.on_chaos(),
             Event::Check => self.on_check(),
         }

@@ -31,6 +31,26 @@ const CORPUS: &[Past] = &[
         117,
         "a hydration was interrupted, and hundreds of gaps below the floor were each answered with a whole group",
     ),
+    database(
+        Workload::Register,
+        37,
+        "a damaged copy was mended by a peer that had installed a later epoch and lacked records of the one before",
+    ),
+    database(
+        Workload::Load,
+        51,
+        "a blob that a peer gave under an old epoch was collected before the reference to it came",
+    ),
+    database(
+        Workload::Load,
+        62,
+        "the head of a blob was damaged on disk, and every scrub looked at the one in memory",
+    ),
+    database(
+        Workload::Load,
+        71,
+        "whole groups are given to copies that lack blobs, more than the bound of other worlds",
+    ),
     Past {
         faults: Some(10),
         end_us: Some(12_500_000),

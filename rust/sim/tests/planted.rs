@@ -50,6 +50,19 @@ fn known(planted: Planted) -> (Kind, u64) {
         Planted::In(ReadPointIgnored) => (Kind::Database(Workload::Snapshots), 25),
         Planted::In(LalIgnored) => (Kind::Pages, 27),
         Planted::RecoveryFromTwo => (Kind::Database(Workload::Large), 68),
+        Planted::ReferenceBeforeQuorum
+        | Planted::ReferenceWithoutBlob
+        | Planted::GossipWithoutBlob
+        | Planted::In(SweepTakesLoads)
+        | Planted::In(CarryForgotten)
+        | Planted::In(BlobNotSynced)
+        | Planted::In(BlobCollectedEarly) => (Kind::Database(Workload::Load), 0),
+        Planted::PromotedBehind
+        | Planted::RedoInParts
+        | Planted::In(RejoinKeepsPages)
+        | Planted::In(RedoNotNoted)
+        | Planted::In(RetiredWrites)
+        | Planted::In(RedoAboveVdl) => (Kind::Database(Workload::Replicas), 0),
         Planted::In(UniqueIgnored) => (Kind::Database(Workload::Indexes), 71),
     }
 }

@@ -89,6 +89,16 @@ fn tables_and_their_indexes_agree() {
     databases(Workload::Indexes);
 }
 
+#[test]
+fn loads_happen_as_a_whole_or_not_at_all() {
+    databases(Workload::Load);
+}
+
+#[test]
+fn replicas_show_what_happened_and_take_over() {
+    databases(Workload::Replicas);
+}
+
 /// Beyond the promise a volume may stop, and must not lie: what it told is checked all the same.
 #[test]
 fn beyond_the_promise_nothing_is_told_that_is_not_so() {

@@ -195,7 +195,7 @@ impl NodeStore {
             .max()
             .unwrap_or(0);
         for blob in here.iter().filter(|b| !used.contains(b)) {
-            if self.blobs.epoch(*blob)? < epoch {
+            if self.blobs.epoch(*blob)? < epoch || planted::is(Fault::BlobCollectedEarly) {
                 self.blobs.remove(*blob)?;
             }
         }

@@ -192,7 +192,9 @@ impl Shard {
                 Follow::Change(head, base)
             }
             None => {
-                self.floor = self.floor.max(last);
+                if !planted::is(Fault::RedoNotNoted) {
+                    self.floor = self.floor.max(last);
+                }
                 Follow::Absent
             }
         }
@@ -218,6 +220,9 @@ impl Shard {
 
     /// Drops everything.
     pub fn restart(&mut self, floor: Lsn) {
+        if planted::is(Fault::RejoinKeepsPages) {
+            return;
+        }
         self.index.clear();
         self.frames.clear();
         self.superseded.clear();

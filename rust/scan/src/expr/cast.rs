@@ -61,9 +61,10 @@ pub(super) fn cast<'a>(
         (Datum::Timestamp(v), Kind::Date) => Datum::Date(v.div_euclid(DAY_US) as i32),
         (Datum::Timestamp(v), Kind::Time) => Datum::Time(v.rem_euclid(DAY_US)),
         (Datum::Date(v), Kind::Timestamp { .. }) => {
+            // Days go further than microseconds.
             let us = i64::from(v).checked_mul(DAY_US);
-            let beyond = || EvalError::out_of_range("a timestamp", "a date beyond all of them");
-            Datum::Timestamp(us.ok_or_else(beyond)?)
+            let out_of_range = || EvalError::out_of_range("a timestamp", format!("day {v}"));
+            Datum::Timestamp(us.ok_or_else(out_of_range)?)
         }
         (value, Kind::Text) => Datum::Text(text_of(value, from)),
         (value, _) => value,

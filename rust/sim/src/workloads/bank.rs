@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use aurora_engine::{IndexSpec, Mode, TableSpec};
+use aurora_engine::{IndexSpec, Mode, TableSpec, Txn};
 use aurora_page::{DataType, Value};
 
 use super::{
@@ -31,7 +31,7 @@ pub(super) fn start(hub: &Rc<Hub>) -> Vec<Task> {
     tasks
 }
 
-async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
+pub(super) async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
     let by_balance = IndexSpec {
         name: "by_balance".to_owned(),
         columns: vec![(1, false)],
@@ -54,7 +54,7 @@ async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
     client.commit(&session, &mut txn, None).await.map(drop)
 }
 
-async fn transfer(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
+pub(super) async fn transfer(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
     let from = client.below(ACCOUNTS as u64) as i64;
     let to = (from + client.between(1, ACCOUNTS as u64 - 1) as i64) % ACCOUNTS;
     let mut txn = client.begin_isolated(session, level(client)).await?;
@@ -94,13 +94,35 @@ async fn transfer(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
     client.commit(session, &mut txn, None).await.map(drop)
 }
 
-async fn look(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
+pub(super) async fn look(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
     let mut txn = client.begin(session, read_mode(client)).await?;
-    let bank = table(client, session, &txn, "bank").await?;
-    let all = rows(client, session, &txn, &bank).await?;
-    let indexed = rows_by_index(client, session, &txn, &bank).await?;
-    let at = txn.snapshot();
+    let seen = rows_of(client, session, &txn).await?;
     client.commit(session, &mut txn, None).await?;
+    judge(client, &txn, seen);
+    Ok(())
+}
+
+/// What a transaction sees that need not be committed: it reads what is durable.
+pub(super) async fn look_in(client: &Client, session: &Rc<Session>, txn: &Txn) -> Result<(), Fail> {
+    let seen = rows_of(client, session, txn).await?;
+    judge(client, txn, seen);
+    Ok(())
+}
+
+/// The accounts, by the table and by its index.
+async fn rows_of(
+    client: &Client,
+    session: &Rc<Session>,
+    txn: &Txn,
+) -> Result<[Vec<Vec<Value>>; 2], Fail> {
+    let bank = table(client, session, txn, "bank").await?;
+    let all = rows(client, session, txn, &bank).await?;
+    let indexed = rows_by_index(client, session, txn, &bank).await?;
+    Ok([all, indexed])
+}
+
+fn judge(client: &Client, txn: &Txn, [all, indexed]: [Vec<Vec<Value>>; 2]) {
+    let at = txn.snapshot();
     let sum: i64 = all.iter().map(|row| int(row, 1)).sum();
     let mut by_balance = all.clone();
     by_balance.sort_by_key(|row| (int(row, 1), int(row, 0)));
@@ -116,5 +138,4 @@ async fn look(client: &Client, session: &Rc<Session>) -> Result<(), Fail> {
             ACCOUNTS * EACH
         ));
     }
-    Ok(())
 }

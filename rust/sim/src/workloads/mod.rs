@@ -9,7 +9,9 @@ mod ddl;
 mod graph;
 mod indexes;
 mod large;
+mod load;
 mod register;
+mod replicas;
 mod ring;
 mod snapshots;
 
@@ -43,11 +45,15 @@ pub enum Workload {
     Snapshots,
     /// A table and its indexes, of which one is built and dropped under load.
     Indexes,
+    /// Bulk loads that are interrupted, given up, and met by changes.
+    Load,
+    /// Replicas that are read, and take the writer's place.
+    Replicas,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 8] = [
+    pub const ALL: [Workload; 10] = [
         Workload::Ring,
         Workload::Bank,
         Workload::Append,
@@ -56,6 +62,8 @@ impl Workload {
         Workload::Ddl,
         Workload::Snapshots,
         Workload::Indexes,
+        Workload::Load,
+        Workload::Replicas,
     ];
 
     /// The setup first, then the clients.
@@ -69,6 +77,8 @@ impl Workload {
             Workload::Ddl => ddl::start(hub),
             Workload::Snapshots => snapshots::start(hub),
             Workload::Indexes => indexes::start(hub),
+            Workload::Load => load::start(hub),
+            Workload::Replicas => replicas::start(hub),
         }
     }
 }
@@ -127,6 +137,9 @@ fn first<
             }
         }
         client.note(format_args!("the setup is done"));
+        if let Some(session) = &*client.hub.newest.borrow() {
+            client.hub.ready_at.set(session.engine().published());
+        }
         client.hub.ready.set(true);
         while !client.hub.verified.get() {
             client.sleep(200_000).await;
@@ -155,7 +168,7 @@ async fn list_extents(client: &Client, session: &Rc<Session>) -> Result<(), Fail
         .step(session, |engine| engine.sweep(client.now_us(session)))
         .await?
     {}
-    let at = session.engine.published();
+    let at = session.engine().published();
     client.durable(session, at).await?;
     let tables = client.step(session, |engine| engine.tables(at)).await?;
     let mut listed = Vec::new();
@@ -282,7 +295,7 @@ async fn get_to_change(
         false => LockWaiting::Wait,
     };
     if session.alive.get() {
-        session.engine.begin_statement(txn);
+        session.engine().begin_statement(txn);
     }
     client
         .step(session, |engine| {

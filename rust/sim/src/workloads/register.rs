@@ -14,7 +14,7 @@ use crate::session::{Client, Fail, Hub, Session, Task};
 const COUNTERS: i64 = 4;
 
 /// Increments that happened, by counter.
-type Counts = Rc<RefCell<BTreeMap<i64, i64>>>;
+pub(super) type Counts = Rc<RefCell<BTreeMap<i64, i64>>>;
 
 pub(super) fn start(hub: &Rc<Hub>) -> Vec<Task> {
     let counts = Counts::default();
@@ -36,7 +36,7 @@ pub(super) fn start(hub: &Rc<Hub>) -> Vec<Task> {
     tasks
 }
 
-async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
+pub(super) async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
     let table = make_table(
         &client,
         &session,
@@ -57,7 +57,7 @@ async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
 }
 
 /// Tries until it has happened, once.
-async fn increment(client: &Client, token: &str, counts: &Counts) {
+pub(super) async fn increment(client: &Client, token: &str, counts: &Counts) {
     let id = client.below(COUNTERS as u64) as i64;
     loop {
         let session = client.session().await;
@@ -111,7 +111,11 @@ async fn attempt(client: &Client, session: &Rc<Session>, id: i64, token: &str) -
         .map(drop)
 }
 
-async fn verify(client: &Client, session: &Rc<Session>, counts: &Counts) -> Result<(), Fail> {
+pub(super) async fn verify(
+    client: &Client,
+    session: &Rc<Session>,
+    counts: &Counts,
+) -> Result<(), Fail> {
     let mut txn = client.begin(session, Mode::ReadWrite).await?;
     let table = table(client, session, &txn, "counters").await?;
     let all = rows(client, session, &txn, &table).await?;

@@ -73,7 +73,7 @@ async fn hold(client: &Client, session: &Rc<Session>, times: u64) -> Result<(), 
     for _ in 0..times {
         client.pause(100_000, 3_000_000).await;
         if client.chance(300) && session.alive.get() {
-            session.engine.evict_all();
+            session.engine().evict_all();
         }
         let now = match rows(client, session, &txn, &table).await {
             // The floor of a writer that was overtaken is its successor's business.

@@ -12,6 +12,8 @@ use crate::error::StoreError;
 pub(crate) const FRAME_BYTES: usize = 16;
 /// No block is larger: a length beyond it is damage, not a reason to allocate.
 const BLOCK_BYTES_MAX: usize = 256 << 20;
+/// LZ4 makes nothing so many times smaller: a longer length is damage, too.
+const LZ4_TIMES_MAX: usize = 255;
 const PLAIN: u32 = 0;
 const LZ4: u32 = 1;
 
@@ -50,6 +52,16 @@ pub(crate) fn read_block(
             format!("{len} bytes"),
         ));
     }
+    let room = file.len().map_err(StoreError::io(path))?;
+    if offset.saturating_add(len as u64) > room {
+        let expected = format!("a block of {len} bytes");
+        return Err(StoreError::corrupt(
+            path,
+            offset,
+            expected,
+            "the end of the file",
+        ));
+    }
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, offset)
         .map_err(|source| match source.kind() {
@@ -71,9 +83,14 @@ pub(crate) fn read_block(
         u32_at(&bytes, 12),
     );
     let differs = got != expected && !planted::is(Fault::CrcIgnored);
-    if differs || stored_len != len - FRAME_BYTES || raw_len > BLOCK_BYTES_MAX {
+    if differs || stored_len != len - FRAME_BYTES {
         let (expected, got) = (format!("crc {expected:08x}"), format!("crc {got:08x}"));
         return Err(StoreError::corrupt(path, offset, expected, got));
+    }
+    let raw_max = BLOCK_BYTES_MAX.min(stored_len.saturating_mul(LZ4_TIMES_MAX));
+    if raw_len > raw_max {
+        let expected = format!("at most {raw_max} bytes in a block of {len}");
+        return Err(StoreError::corrupt(path, offset, expected, raw_len));
     }
     let stored = Bytes::from(bytes).slice(FRAME_BYTES..);
     match codec {
@@ -82,5 +99,36 @@ pub(crate) fn read_block(
             .map(Bytes::from)
             .map_err(|e| StoreError::corrupt(path, offset, format!("{raw_len} bytes of LZ4"), e)),
         other => Err(StoreError::corrupt(path, offset, "codec 0 or 1", other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, OpenMode};
+    use crate::memdisk::MemDisk;
+
+    fn refused(bytes: &[u8], len: usize) -> String {
+        let (disk, path) = (MemDisk::new(), Path::new("layer"));
+        let file = disk.open(path, OpenMode::Create).expect("a file");
+        file.write_all_at(bytes, 0).expect("room");
+        read_block(&*file, path, 0, len)
+            .expect_err("damage")
+            .to_string()
+    }
+
+    /// Fuzzing found it: 41 bytes with a good checksum said that they were 94 MiB, and so much memory was taken for them; and a
+    /// length of 250 MiB was believed before anybody looked how long the file is.
+    #[test]
+    fn lengths_are_not_believed_before_they_can_be_true() {
+        let mut block = Vec::new();
+        put_block(&mut block, &[7; 400], true);
+        block[0..4].copy_from_slice(&(94u32 << 20).to_le_bytes());
+        let crc = crc32c_append(crc32c(&block[..12]), &block[FRAME_BYTES..]);
+        block[12..16].copy_from_slice(&crc.to_le_bytes());
+        let told = refused(&block, block.len());
+        assert!(told.contains("bytes in a block of"), "{told}");
+        let told = refused(&block, 250 << 20);
+        assert!(told.contains("the end of the file"), "{told}");
     }
 }
