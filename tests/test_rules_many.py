@@ -126,23 +126,6 @@ def test_one_bad_row_and_none_is_there(
     assert list(db.scan(accounts)) == before
 
 
-def test_a_large_load_into_a_table_with_indexes_says_what_to_do(db: au.Cluster) -> None:
-    class Wide(au.Row, key="id", indexes=[au.index("by_id", "id")]):
-        id: int
-
-    wide = db.create_table("wide", Wide)
-    with pytest.raises(ex.TableIndexed, match='index "by_id": drop it and create it after the load') as caught:
-        db.load(wide, pa.table({"id": range(450_001)}))
-    assert caught.value.index == "by_id"
-    long = db.create_table("long", pa.schema([("id", pa.int64()), ("text", pa.string())]), key="id")
-    db.create_index(long, "by_id", "id")
-    with pytest.raises(ex.TableIndexed, match="by_id"):
-        db.load(long, ({"id": i, "text": "x" * 1_000_000} for i in range(140)))
-    assert list(db.scan(long)) == []
-    db.drop_index(long, "by_id")
-    assert db.load(long, ({"id": i, "text": "x" * 1_000_000} for i in range(140))) == 140
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_may_refer_to_each_other(db: au.Cluster, way: str) -> None:
     nodes = db.create_table("nodes", Node)

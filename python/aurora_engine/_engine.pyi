@@ -357,7 +357,8 @@ class GroupBy:
 
 @final
 class Scan(Generic[_R_co]):
-    """The rows of a table, or of a range of its keys, as they were when the scan was made, and what is asked of them.
+    """The rows of a table, or of a range of its keys or of an index, as they were when the scan was made, and what is
+    asked of them.
 
     Each step gives a new scan, and nothing is read before it is wanted: iterate over it for rows, or hand it to
     anything that takes an Arrow stream: ``polars.DataFrame(scan)``, ``pyarrow.table(scan)``, ``duckdb.from_arrow``. It
@@ -557,14 +558,18 @@ class Transaction:
 
     def scan(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
+        reverse: bool = False,
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
-        """The rows as the transaction sees them, its own changes among them."""
+        """The rows as the transaction sees them, its own changes among them, to iterate over or as an Arrow stream.
+
+        What is read by an index is read while the transaction is open.
+        """
     def savepoint(self, name: str | None = None) -> Savepoint:
         """Makes a place to which the transaction can be rolled back: ``with tx.savepoint()``.
 
@@ -838,11 +843,12 @@ class View:
 
     def scan(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
+        reverse: bool = False,
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
         """The rows of a range, as rows or as an Arrow stream, or what a query makes of them."""
@@ -1040,21 +1046,23 @@ class Cluster:
         """
     def scan(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
+        reverse: bool = False,
         at: Commit | int | dt.datetime | None = None,
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
         """The rows of a table or of a range of its keys, as rows or as an Arrow stream, or what a query makes of them.
 
         Args:
-            table: The table.
+            table: The table, or an index of it: the rows come in the order of the index, and bounds are its values.
             lo: Where the range begins, included.
             hi: Where it ends, left out.
             prefix: The first values of the keys, instead of ``lo`` and ``hi``.
+            reverse: From the end to the beginning.
             at: An LSN, a commit, or an aware time: everything as it was then.
             parallel_query: Whether the storage nodes run the query; by default as the cluster is set.
 

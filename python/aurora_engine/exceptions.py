@@ -400,16 +400,6 @@ class TableNotEmpty(UsageError):
     table: str
 
 
-class TableIndexed(UsageError):
-    """A load into a table with indexes is one transaction, and this is more than one holds.
-
-    Drop the indexes and create them after the load, or load fewer rows at a time.
-    """
-
-    table: str
-    index: str
-
-
 class LoadOrder(UsageError, ValueError):
     """The rows of a bulk load with ``sort=False`` are not in ascending key order.
 

@@ -43,8 +43,9 @@
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `replica` | following a writer, and becoming one |
 //! | `overflow` | values too large for a leaf |
-//! | `load` | bulk load of sealed pages into an empty table |
+//! | `load` | bulk load of sealed pages, with the indexes, past the log |
 
+mod ahead;
 mod alter;
 mod btree;
 mod cascade;
@@ -86,6 +87,7 @@ mod work;
 mod write;
 mod write_many;
 
+pub use ahead::Prefetch;
 pub use alter::Alter;
 pub use catalogue::{TABLE_NAME_BYTES_MAX, TableSpec};
 pub use constraints::{Check, CheckSpec, Reference, ReferenceSpec};
@@ -99,7 +101,7 @@ pub use extents::Run;
 pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexSpec};
 pub use index_build::{BuildProgress, IndexBuild};
 pub use index_cursor::IndexCursor;
-pub use load::{Load, LoadBlob};
+pub use load::{Load, LoadBlob, LoadEntry};
 pub use lockrange::LockingCursor;
 pub use locks::{LockName, LockWait, LockWaiting, LockWaker, TxnId, WaitsFor};
 pub use overflow::{OverflowReader, VALUE_BYTES_MAX};

@@ -7,7 +7,7 @@ use aurora_runtime::Error;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
-use crate::errors::Raise;
+use crate::errors::{Raise, at_row};
 
 /// An error of the cluster.
 pub fn raise(py: Python<'_>, error: Error) -> PyErr {
@@ -351,10 +351,7 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("expected", "a unique index")
             .with("got", "one that is not unique")
             .err(),
-        EngineError::LoadIndexed { table, index } => new("TableIndexed")
-            .with("table", table)
-            .with("index", index)
-            .err(),
+        EngineError::LoadRow { row, source } => at_row(py, raise_engine(py, source), *row),
         EngineError::UnknownColumn { table, .. } => new("UnknownColumn").with("table", table).err(),
         EngineError::KeyColumn { table, column } => new("KeyUpdate")
             .with("table", table)

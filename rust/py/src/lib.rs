@@ -23,6 +23,7 @@
 mod aio;
 mod alter;
 mod batches;
+mod blocks;
 mod cluster;
 mod commit;
 mod db;
