@@ -152,6 +152,7 @@ def test_cold_scans_fetch_what_comes(tmp_path: Path) -> None:
         assert pa.table(db.scan(table).select("id"))["id"].to_pylist() == list(range(count))
         keyed = db.status().cache.prefetched
         assert keyed > before
-        names = pa.table(db.scan(table.index("by_name"), reverse=True).limit(2_000).select("name"))["name"].to_pylist()
+        scan = db.scan(table.index("by_name"), reverse=True).select("name").limit(2_000)
+        names = pa.table(scan)["name"].to_pylist()
         assert names == [f"n{count - 1 - i:06}" for i in range(2_000)]
         assert db.status().cache.prefetched > keyed

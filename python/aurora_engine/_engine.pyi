@@ -44,17 +44,22 @@ __all__ = [
     "View",
     "__version__",
     "_case",
+    "add_check",
     "add_column",
+    "add_reference",
     "analyze",
     "coalesce",
     "col",
     "count",
     "create_index",
     "drop_column",
+    "drop_constraint",
     "drop_index",
+    "drop_not_null",
     "lit",
     "rename_column",
     "rename_table",
+    "set_not_null",
     "statistics",
     "truncate",
     "widen_column",
@@ -290,6 +295,21 @@ def coalesce(*values: _Operand) -> Expr:
 def _case(branches: Sequence[tuple[Expr, _Operand]], otherwise: _Operand) -> Expr: ...
 def add_column(cluster: Cluster, table: str, column: str, kind: str, nullable: bool, default: Any) -> None: ...
 def drop_column(cluster: Cluster, table: str, column: str) -> None: ...
+def add_check(
+    cluster: Cluster, table: Table[Any], name: str, condition: Expr, report: Callable[..., None]
+) -> None: ...
+def add_reference(
+    cluster: Cluster,
+    table: Table[Any],
+    name: str,
+    columns: Sequence[str],
+    parent: str,
+    on_delete: str,
+    report: Callable[..., None],
+) -> None: ...
+def set_not_null(cluster: Cluster, table: Table[Any], column: str, report: Callable[..., None]) -> None: ...
+def drop_not_null(cluster: Cluster, table: str, column: str) -> None: ...
+def drop_constraint(cluster: Cluster, table: Table[Any], name: str) -> None: ...
 def rename_column(cluster: Cluster, table: str, column: str, to: str) -> None: ...
 def rename_table(cluster: Cluster, table: str, to: str) -> None: ...
 def truncate(cluster: Cluster, table: str) -> None: ...

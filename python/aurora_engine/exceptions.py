@@ -232,6 +232,13 @@ class UnknownIndex(UsageError, LookupError):
     index: str
 
 
+class UnknownConstraint(UsageError, LookupError):
+    """The table has no check or foreign key of that name."""
+
+    table: str
+    constraint: str
+
+
 class IndexExists(UsageError):
     """The table has an index of that name already; ``exist_ok=True`` takes it."""
 

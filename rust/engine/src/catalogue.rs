@@ -479,7 +479,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// A commit has made or changed the table. Called under the commit lock.
-    fn note_defined(&self, table: &Arc<Table>) {
+    pub(crate) fn note_defined(&self, table: &Arc<Table>) {
         self.names.write().define(table);
     }
 

@@ -49,10 +49,10 @@ const WATCHED_MAX: usize = 10_000;
 /// The same of tables that a load's rows refer to: they are looked up only if they are among the parents.
 const PARENTS_WATCHED_MAX: usize = 1 << 18;
 
-/// Which keys of a table are changed while a load merges its rows, or rests on them.
+/// Which keys of a table are changed while a load merges its rows or rests on them, or a rule is checked.
 #[derive(Debug)]
 struct LoadWatch {
-    load: u32,
+    load: u64,
     object: ObjectId,
     max: usize,
     /// `None` once there were too many.
@@ -164,16 +164,16 @@ impl Conflicts {
     }
 
     /// From here on the keys of the table that commits change are kept for this load.
-    pub fn watch_for_load(&mut self, object: ObjectId, load: u32) {
+    pub fn watch_for_load(&mut self, object: ObjectId, load: u64) {
         self.watch_keys(object, load, WATCHED_MAX);
     }
 
     /// The same of a table that the load's rows refer to.
-    pub fn watch_parents(&mut self, object: ObjectId, load: u32) {
+    pub fn watch_parents(&mut self, object: ObjectId, load: u64) {
         self.watch_keys(object, load, PARENTS_WATCHED_MAX);
     }
 
-    fn watch_keys(&mut self, object: ObjectId, load: u32, max: usize) {
+    fn watch_keys(&mut self, object: ObjectId, load: u64, max: usize) {
         let keys = Some(BTreeSet::new());
         self.load_watches.push(LoadWatch {
             load,
@@ -184,7 +184,7 @@ impl Conflicts {
     }
 
     /// The load has ended.
-    pub fn unwatch(&mut self, load: u32) {
+    pub fn unwatch(&mut self, load: u64) {
         self.load_watches.retain(|watch| watch.load != load);
     }
 
@@ -201,10 +201,17 @@ impl Conflicts {
     }
 
     /// The keys of a table that were changed since the load began to watch; `None` if they were too many.
-    pub fn watched(&self, object: ObjectId, load: u32) -> Option<&BTreeSet<KeyBuf>> {
+    pub fn watched(&self, object: ObjectId, load: u64) -> Option<&BTreeSet<KeyBuf>> {
         let is_it = |watch: &&LoadWatch| watch.load == load && watch.object == object;
         let watch = self.load_watches.iter().find(is_it)?;
         watch.keys.as_ref()
+    }
+
+    /// The same, and from here on only those that are changed from now on.
+    pub fn take_watched(&mut self, object: ObjectId, load: u64) -> Option<BTreeSet<KeyBuf>> {
+        let is_it = |watch: &&mut LoadWatch| watch.load == load && watch.object == object;
+        let watch = self.load_watches.iter_mut().find(is_it)?;
+        watch.keys.replace(BTreeSet::new())
     }
 
     /// A commit at `lsn` changed the key.

@@ -6,7 +6,7 @@
 //! format u8 = 1 | sections
 //! section      tag u8 | length u32 | content
 //! tag 1        an index: id u64 | root u64 | unique u8 | state u8 | ready after u64 | name | parts u16 | parts
-//!   part       column id u16 | descending u8
+//!   part       column id u16 | flags u8: 1 descending, 2 with a mark for null
 //! tag 2        a check: name | length u32 | expression, its columns by id
 //! tag 3        the auto-increment column: column id u16
 //! tag 4        a foreign key: name | parent's name | on delete u8 | columns u16 | column ids u16
@@ -49,6 +49,8 @@ pub struct IndexPart {
     pub column: u16,
     /// Largest first.
     pub descending: bool,
+    /// Its keys have a mark for null although the column takes none any more: they are as they were made.
+    pub null_mark: bool,
 }
 
 /// An index as the catalogue has it.
@@ -209,7 +211,7 @@ impl IndexDef {
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
         for part in &self.parts {
             out.extend_from_slice(&part.column.to_le_bytes());
-            out.push(u8::from(part.descending));
+            out.push(u8::from(part.descending) | u8::from(part.null_mark) << 1);
         }
     }
 
@@ -224,9 +226,12 @@ impl IndexDef {
         let name = reader.name("an index's name")?;
         let parts = (0..reader.u16("a number of columns")?)
             .map(|_| {
+                let column = reader.u16("a column id")?;
+                let flags = reader.flags("a part's flags, 0 to 3", 3)?;
                 Ok(IndexPart {
-                    column: reader.u16("a column id")?,
-                    descending: reader.flag("descending, 0 or 1")?,
+                    column,
+                    descending: flags & 1 != 0,
+                    null_mark: flags & 2 != 0,
                 })
             })
             .collect::<Result<_, EngineError>>()?;
@@ -403,6 +408,14 @@ impl<'a> Reader<'a> {
         match self.u8(expected)? {
             0 => Ok(false),
             1 => Ok(true),
+            other => Err(self.wrong(offset, expected, other.to_string())),
+        }
+    }
+
+    fn flags(&mut self, expected: &str, max: u8) -> Result<u8, EngineError> {
+        let offset = self.offset;
+        match self.u8(expected)? {
+            flags if flags <= max => Ok(flags),
             other => Err(self.wrong(offset, expected, other.to_string())),
         }
     }

@@ -62,6 +62,8 @@ pub(crate) struct Committing {
     pub counts: RowCounts,
     /// Bulk loads that are under way in this engine.
     pub loads: FxHashSet<u32>,
+    /// Rules that were begun to be checked; each has a watch of its own.
+    pub rules: u64,
     /// Where the next round of background work begins.
     pub purge_from: KeyBuf,
     pub sweep_from: KeyBuf,
@@ -78,6 +80,7 @@ impl Committing {
             last_time_us,
             counts: RowCounts::default(),
             loads: FxHashSet::default(),
+            rules: 0,
             purge_from: KeyBuf::new(),
             sweep_from: KeyBuf::new(),
             branch,

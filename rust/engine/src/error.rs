@@ -400,6 +400,22 @@ pub enum EngineError {
         /// What was asked for.
         got: Box<str>,
     },
+    /// A row that breaks a constraint which is to be added.
+    #[error("row with key {key}: {source}")]
+    RowBreaks {
+        /// The row's key.
+        key: String,
+        /// What it breaks.
+        source: Box<EngineError>,
+    },
+    /// A constraint that is not there.
+    #[error("table {table:?}: expected a constraint {constraint:?}, got none")]
+    UnknownConstraint {
+        /// The table.
+        table: String,
+        /// Its name.
+        constraint: String,
+    },
     /// An auto-increment column has no number left.
     #[error(
         "table {table:?}, column {column:?}: expected a number after {last}, got none: the column's type ends there"

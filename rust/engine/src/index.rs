@@ -106,9 +106,14 @@ impl Index {
                 push_part(&mut columns, &mut parts, part.column, part.descending);
             }
         }
-        let of = |(id, place): (usize, &u16)| Column {
-            id: id as u16,
-            ..schema.columns()[usize::from(*place)].clone()
+        let of = |(id, place): (usize, &u16)| {
+            let column = schema.columns()[usize::from(*place)].clone();
+            let marked = def.parts.get(id).is_some_and(|part| part.null_mark);
+            Column {
+                id: id as u16,
+                nullable: column.nullable || marked,
+                ..column
+            }
         };
         let tree_columns = columns.iter().enumerate().map(of).collect();
         let tree_schema = Schema::new(1, tree_columns, parts).map_err(|source| missing(&source))?;
@@ -216,6 +221,7 @@ impl Index {
         let part = |&(column, descending): &(u16, bool)| IndexPart {
             column: table.schema.columns()[usize::from(column)].id,
             descending,
+            null_mark: false,
         };
         Ok(IndexDef {
             id,

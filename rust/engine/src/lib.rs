@@ -40,6 +40,7 @@
 //! | `constraints`, `cascade`, `sequence` | checks, foreign keys, auto-increment columns |
 //! | `commit`, `conflicts`, `reads`, `readpoints`, `tokens` | how it ends |
 //! | `statistics` | what is known of a table's rows |
+//! | `rules` | constraints that come to a table with rows, and go |
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `replica` | following a writer, and becoming one |
 //! | `overflow` | values too large for a leaf |
@@ -75,6 +76,7 @@ mod readpoints;
 mod reads;
 mod replica;
 mod row;
+mod rules;
 mod savepoint;
 mod sequence;
 mod space;
@@ -108,6 +110,7 @@ pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
 pub use pool::CacheStats;
 pub use replica::{HandOver, Role};
 pub use row::RowView;
+pub use rules::{NewRule, RuleBuild};
 pub use savepoint::Savepoint;
 pub use statistics::{Analysis, ColumnStatistics, Statistics, TableSize};
 pub use table::Table;

@@ -117,7 +117,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    fn check_constraint_name(
+    pub fn check_constraint_name(
         &self,
         table: &Table,
         definition: &Definition,

@@ -7,7 +7,7 @@ use aurora_runtime::Error;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
-use crate::errors::{Raise, at_row};
+use crate::errors::{Raise, at_row, with_detail};
 
 /// An error of the cluster.
 pub fn raise(py: Python<'_>, error: Error) -> PyErr {
@@ -350,6 +350,14 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("index", index)
             .with("expected", "a unique index")
             .with("got", "one that is not unique")
+            .err(),
+        EngineError::RowBreaks { key, source } => {
+            let broken = raise_engine(py, source);
+            with_detail(py, broken, &format!("row with key {key}: "), "row_key", key)
+        }
+        EngineError::UnknownConstraint { table, constraint } => new("UnknownConstraint")
+            .with("table", table)
+            .with("constraint", constraint)
             .err(),
         EngineError::LoadRow { row, source } => at_row(py, raise_engine(py, source), *row),
         EngineError::UnknownColumn { table, .. } => new("UnknownColumn").with("table", table).err(),

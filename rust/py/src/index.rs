@@ -359,7 +359,7 @@ fn build_all(
 }
 
 /// Runs a step with the interpreter free, and does what it stops for, until it has come to its end.
-fn drive<T: Send>(
+pub fn drive<T: Send>(
     py: Python<'_>,
     db: &Db,
     mut step: impl FnMut(&Engine, i64) -> Result<T, Stop> + Send,
@@ -446,6 +446,20 @@ type IndexArgs = (String, Vec<(String, bool)>, bool);
 /// Name, columns, parent, on delete.
 type ReferenceArgs = (String, Vec<String>, String, String);
 
+/// What becomes of rows whose parent is deleted, as Python says it.
+pub fn on_delete_of(py: Python<'_>, on_delete: &str) -> PyResult<OnDelete> {
+    match on_delete {
+        "restrict" => Ok(OnDelete::Restrict),
+        "cascade" => Ok(OnDelete::Cascade),
+        "set null" => Ok(OnDelete::SetNull),
+        other => {
+            let expected = "\"restrict\", \"cascade\" or \"set null\"";
+            let got = format!("{other:?}");
+            Err(invalid_option(py, "on_delete", expected, &got))
+        }
+    }
+}
+
 /// What a table is asked to be beside columns and key, as Python gives it.
 #[derive(FromPyObject)]
 pub struct Extras {
@@ -486,16 +500,7 @@ impl Extras {
                 name: name.clone(),
                 columns: columns.iter().map(place).collect::<PyResult<_>>()?,
                 parent: parent.clone(),
-                on_delete: match on_delete.as_str() {
-                    "restrict" => OnDelete::Restrict,
-                    "cascade" => OnDelete::Cascade,
-                    "set null" => OnDelete::SetNull,
-                    other => {
-                        let expected = "\"restrict\", \"cascade\" or \"set null\"";
-                        let got = format!("{other:?}");
-                        return Err(invalid_option(py, "on_delete", expected, &got));
-                    }
-                },
+                on_delete: on_delete_of(py, on_delete)?,
             })
         };
         Ok(TableSpec {

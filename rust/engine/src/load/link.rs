@@ -99,7 +99,7 @@ impl<V: Volume> Engine<V> {
         load.state = State::Ended;
         let mut committing = self.committing.lock();
         committing.loads.remove(&load.id);
-        committing.conflicts.unwatch(load.id);
+        committing.conflicts.unwatch(u64::from(load.id));
         committing.sweep_from = aurora_page::KeyBuf::new();
     }
 }

@@ -229,7 +229,7 @@ impl<V: Volume> Engine<V> {
         // Under the commit lock: what is published after this state is watched.
         let seen = self.published();
         let over = over.then(|| {
-            committing.conflicts.watch_for_load(table.id, id);
+            committing.conflicts.watch_for_load(table.id, u64::from(id));
             Over::new(seen)
         });
         parents::watch(&mut committing.conflicts, table, &parents, id);

@@ -115,7 +115,9 @@ impl<V: Volume> Engine<V> {
         let conflict = || EngineError::LoadConflict {
             table: table.name.clone(),
         };
-        let changed = conflicts.watched(table.id, load).ok_or_else(conflict)?;
+        let changed = conflicts
+            .watched(table.id, u64::from(load))
+            .ok_or_else(conflict)?;
         let mut carried = Vec::with_capacity(changed.len());
         for key in changed {
             let was_there = match over.known.get(key) {

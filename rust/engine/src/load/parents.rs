@@ -56,7 +56,7 @@ fn others<'t>(table: &Table, parents: &'t [Arc<Table>]) -> Vec<&'t Arc<Table>> {
 /// From here on the changes of the parents' rows are kept. Under the commit lock.
 pub(super) fn watch(conflicts: &mut Conflicts, table: &Table, parents: &[Arc<Table>], load: u32) {
     for parent in others(table, parents) {
-        conflicts.watch_parents(parent.id, load);
+        conflicts.watch_parents(parent.id, u64::from(load));
     }
 }
 
@@ -81,7 +81,9 @@ impl Edit<'_> {
             table: table.name.clone(),
         };
         for parent in others(table, parents) {
-            let changed = conflicts.watched(parent.id, load).ok_or_else(conflict)?;
+            let changed = conflicts
+                .watched(parent.id, u64::from(load))
+                .ok_or_else(conflict)?;
             for key in changed.iter().filter(|key| referred.has(parent, key)) {
                 if self.find(parent, key)?.rank.is_err() {
                     return Err(conflict().into());
