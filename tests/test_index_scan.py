@@ -18,7 +18,9 @@ from aurora_engine import exceptions as ex
 
 
 class Item(
-    au.Row, key="id", indexes=[au.index("by_shelf", "shelf", au.desc("place")), au.index("by_name", "name", unique=True)]
+    au.Row,
+    key="id",
+    indexes=[au.index("by_shelf", "shelf", au.desc("place")), au.index("by_name", "name", unique=True)],
 ):
     id: int
     shelf: int | None

@@ -142,9 +142,7 @@ def test_one_bad_row_of_many_leaves_all_as_it_was(
     assert db.load(accounts, rows) == 120_000
 
 
-def test_a_row_of_the_table_that_has_the_values_already_is_found(
-    db: au.Cluster, accounts: au.Table[Account]
-) -> None:
+def test_a_row_of_the_table_that_has_the_values_already_is_found(db: au.Cluster, accounts: au.Table[Account]) -> None:
     db.insert_many(accounts, [Account(-1, 1, f"{600 * 7919 % 1_000_003:07}@x", 1)])
     rows = stream(range(1, 120_002)).to_pylist()
     taken = next(row for row in rows if row["id"] == 601)
@@ -261,7 +259,7 @@ def test_a_load_is_what_single_inserts_would_be(there: Any, loaded: Any, on_conf
         codes = [row.code for row in model.values() if row.code is not None]
         failed |= len(codes) != len(set(codes))
         if before and not failed:
-            # One transaction writes them in the order of their keys, and each must do without what later ones give free.
+            # One transaction writes them in the order of their keys: what later ones give free comes too late.
             turn = dict(before)
             for key in sorted(key for key in model if model[key] != before.get(key)):
                 turn[key] = model[key]

@@ -250,3 +250,18 @@ def test_calls_from_threads_add_up(db: au.Cluster, isolation: Any) -> None:
     assert sum(row.n for row in db.scan(counts)) == 4 * 10 * 12
     with db.view() as view:
         assert sorted(row.n for row in db.scan(counts)) == [row.n for row in view.range(counts.index("by_n"))]
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_of_rows_with_one_key_only_the_last_is_held_against_the_rules(
+    db: au.Cluster, accounts: au.Table[Account], filled: bool
+) -> None:
+    """``upsert_many`` raised what the earlier of two rows with one key broke, although the later takes its place."""
+    if filled:
+        db.insert_many(accounts, [Account(1, 1, "there")])
+    bad, good = {"id": 1, "owner": 99, "balance": Decimal(-1), "iban": "a"}, {"id": 1, "owner": 2, "iban": "b"}
+    assert db.upsert_many(accounts, [bad, good]) == 2
+    assert [(row.id, row.owner, row.iban) for row in db.scan(accounts)] == [(1, 2, "b")]
+    with pytest.raises(ex.ConstraintViolation):
+        db.upsert_many(accounts, [good, bad])
+    assert [(row.id, row.owner) for row in db.scan(accounts.index("by_iban"), "a", "z")] == [(1, 2)]

@@ -134,7 +134,7 @@ class Index(Generic[_R_co]):
         """Its table."""
     @property
     def columns(self) -> tuple[tuple[str, bool], ...]:
-        """Each column's name, and whether its largest value comes first."""
+        """Each column's name, or expression as it is written, and whether its largest value comes first."""
     @property
     def unique(self) -> bool:
         """Whether two rows may not have the same values, unless one of these is ``None``."""
@@ -148,7 +148,7 @@ def create_index(
     cluster: Cluster,
     table: Table[_R],
     name: str,
-    columns: Sequence[tuple[str, bool]],
+    columns: Sequence[tuple[str | Expr, bool]],
     unique: bool,
     exist_ok: bool,
     report: Callable[..., None],
@@ -295,9 +295,7 @@ def coalesce(*values: _Operand) -> Expr:
 def _case(branches: Sequence[tuple[Expr, _Operand]], otherwise: _Operand) -> Expr: ...
 def add_column(cluster: Cluster, table: str, column: str, kind: str, nullable: bool, default: Any) -> None: ...
 def drop_column(cluster: Cluster, table: str, column: str) -> None: ...
-def add_check(
-    cluster: Cluster, table: Table[Any], name: str, condition: Expr, report: Callable[..., None]
-) -> None: ...
+def add_check(cluster: Cluster, table: Table[Any], name: str, condition: Expr, report: Callable[..., None]) -> None: ...
 def add_reference(
     cluster: Cluster,
     table: Table[Any],
@@ -377,8 +375,9 @@ class GroupBy:
 
 @final
 class Scan(Generic[_R_co]):
-    """The rows of a table, or of a range of its keys or of an index, as they were when the scan was made, and what is
-    asked of them.
+    """The rows of a table, or of a range of its keys or of an index, and what is asked of them.
+
+    They are as they were when the scan was made.
 
     Each step gives a new scan, and nothing is read before it is wanted: iterate over it for rows, or hand it to
     anything that takes an Arrow stream: ``polars.DataFrame(scan)``, ``pyarrow.table(scan)``, ``duckdb.from_arrow``. It

@@ -159,9 +159,7 @@ class Definitions(_engine.Cluster):
             _engine.create_index(self, handle, rule.name, parts, False, True, report)
         try:
             with row_progress(title, shown=show_progress) as report:
-                _engine.add_reference(
-                    self, handle, rule.name, rule.columns, rule.parent, rule.on_delete, report
-                )
+                _engine.add_reference(self, handle, rule.name, rule.columns, rule.parent, rule.on_delete, report)
         except BaseException:
             if not had:
                 _engine.drop_index(self, handle, rule.name)
@@ -190,7 +188,7 @@ class Definitions(_engine.Cluster):
         """Has a column take ``None`` from now on, at once.
 
         Raises:
-            SchemaError: it is in the key, numbers itself, or is one of an index that was made while it took no ``None``.
+            SchemaError: it is in the key, numbers itself, or is one of an index that was made when it took no ``None``.
             UnknownTable, UnknownColumn.
         """
         name = table_name(table)

@@ -24,6 +24,7 @@ use crate::definition::{IndexDef, IndexState};
 use crate::edit::Edit;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError};
+use crate::index::Index;
 use crate::overflow::{Chains, var_bytes};
 use crate::table::{FIRST_USER_OBJECT, Table};
 use crate::txn::{Commit, Txn};
@@ -289,9 +290,11 @@ fn check_users(table: &Table, change: &Alter) -> Attempt<()> {
     let uses = |def: &&IndexDef| {
         let mut parts = def.parts.iter();
         // Keys that have a mark for null can go on to be what they are.
-        parts.any(|part| part.column == id && !(nullable && part.null_mark))
+        parts.any(|part| part.is_column(id) && !(nullable && part.null_mark))
     };
-    let index = table.definition.indexes.iter().find(uses);
+    let computes = |index: &&Arc<Index>| !nullable && index.computes_from(place);
+    let computed = table.indexes.iter().find(computes).map(|index| &index.def);
+    let index = table.definition.indexes.iter().find(uses).or(computed);
     let check = table
         .checks
         .iter()

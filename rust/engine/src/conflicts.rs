@@ -207,10 +207,14 @@ impl Conflicts {
         watch.keys.as_ref()
     }
 
-    /// The same, and from here on only those that are changed from now on.
+    /// The same, and from here on only those that are changed from now on. It is `None` too where nobody has watched: another
+    /// engine has taken over the writing.
     pub fn take_watched(&mut self, object: ObjectId, load: u64) -> Option<BTreeSet<KeyBuf>> {
         let is_it = |watch: &&mut LoadWatch| watch.load == load && watch.object == object;
-        let watch = self.load_watches.iter_mut().find(is_it)?;
+        let Some(watch) = self.load_watches.iter_mut().find(is_it) else {
+            self.watch_parents(object, load);
+            return None;
+        };
         watch.keys.replace(BTreeSet::new())
     }
 

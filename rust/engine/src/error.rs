@@ -304,6 +304,22 @@ pub enum EngineError {
         /// Column, expected and got.
         source: Box<KeyError>,
     },
+    /// An expression of an index has no value for a row.
+    #[error(
+        "table {table:?}, index {index:?}, key {key}: expected a value of {expected}, got none: {got}"
+    )]
+    IndexExpr {
+        /// The table.
+        table: String,
+        /// The index.
+        index: String,
+        /// The row's key.
+        key: String,
+        /// The expression.
+        expected: Box<str>,
+        /// Why it has none.
+        got: Box<str>,
+    },
     /// There is no such index at this read point, or it does not have every row yet.
     #[error("table {table:?}: expected an index {index:?} that is ready at LSN {at}, got {got}")]
     UnknownIndex {

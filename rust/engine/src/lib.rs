@@ -100,7 +100,7 @@ pub use definition::{
 pub use engine::{Engine, EngineConfig};
 pub use error::{Attempt, EngineError, ErrorClass, Stop};
 pub use extents::Run;
-pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexSpec};
+pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexOn, IndexSource, IndexSpec};
 pub use index_build::{BuildProgress, IndexBuild};
 pub use index_cursor::IndexCursor;
 pub use load::{Load, LoadBlob, LoadEntry};

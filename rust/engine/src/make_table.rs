@@ -166,13 +166,10 @@ impl Edit<'_> {
 }
 
 fn index_for(reference: &ReferenceSpec) -> IndexSpec {
-    IndexSpec {
-        name: reference.name.clone(),
-        columns: reference
-            .columns
-            .iter()
-            .map(|column| (*column, false))
-            .collect(),
-        unique: false,
-    }
+    let columns: Vec<(u16, bool)> = reference
+        .columns
+        .iter()
+        .map(|column| (*column, false))
+        .collect();
+    IndexSpec::by(&reference.name, &columns, false)
 }

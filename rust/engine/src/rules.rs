@@ -28,7 +28,7 @@ use crate::derive::long_value;
 use crate::edit::{Edit, View};
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
-use crate::index::Index;
+use crate::index::{Index, IndexSpec};
 use crate::index_build::BuildProgress;
 use crate::overflow::Chains;
 use crate::row::RowView;
@@ -41,8 +41,8 @@ const FEW: usize = 256;
 const BATCH: usize = 256;
 /// After so many rounds the rest is looked at under the lock, however many there are.
 const ROUNDS_MAX: usize = 100;
-/// Watches of rules are numbered from here on, those of loads below.
-const FIRST_WATCH: u64 = 1 << 32;
+/// Watches of rules have this bit, those of loads are below it.
+const FIRST_WATCH: u64 = 1 << 63;
 
 /// A constraint that is to be added.
 #[derive(Clone, PartialEq, Debug)]
@@ -125,7 +125,8 @@ impl<V: Volume> Engine<V> {
         };
         let mut committing = self.committing.lock();
         committing.rules += 1;
-        build.watch = FIRST_WATCH + committing.rules;
+        // No two are the same, also where engines take turns: no two of them begin at one LSN.
+        build.watch = FIRST_WATCH | self.volume.spent().0 << 10 | committing.rules & 1023;
         let conflicts = &mut committing.conflicts;
         conflicts.watch_parents(build.table.id, build.watch);
         if let Some(parent) = build.parent() {
@@ -170,13 +171,10 @@ impl<V: Volume> Engine<V> {
                     name => self.head_named(name)?,
                 };
                 Reference::check_spec(table, &parent, spec)?;
-                let columns = spec.columns.iter().map(|column| (*column, false));
-                let is_it = |index: &&Arc<Index>| {
-                    index.name() == spec.name
-                        && index.is_ready()
-                        && !index.def.unique
-                        && index.parts().eq(columns.clone())
-                };
+                let columns: Vec<(u16, bool)> =
+                    spec.columns.iter().map(|column| (*column, false)).collect();
+                let wanted = IndexSpec::by(&spec.name, &columns, false);
+                let is_it = |index: &&Arc<Index>| index.is_ready() && index.is_as(table, &wanted);
                 let index = table.indexes.iter().find(is_it).cloned();
                 let index = index.ok_or_else(|| {
                     let expected = "an index of its name by its columns, not unique";
@@ -435,7 +433,7 @@ impl<V: Volume> Engine<V> {
                 schema = schema.with_nullable(column, false).map_err(refused)?;
                 // The keys of indexes stay what they are.
                 let parts = definition.indexes.iter_mut().flat_map(|def| &mut def.parts);
-                for part in parts.filter(|part| part.column == id) {
+                for part in parts.filter(|part| part.is_column(id)) {
                     part.null_mark |= nullable;
                 }
             }

@@ -38,11 +38,7 @@ fn filled() -> (Db, Arc<Table>) {
         column(3, "text", DataType::Text, false),
     ];
     let spec = TableSpec {
-        indexes: vec![IndexSpec {
-            name: "by_other".into(),
-            columns: vec![(1, false)],
-            unique: false,
-        }],
+        indexes: vec![IndexSpec::by("by_other", &[(1, false)], false)],
         ..TableSpec::new(Schema::new(1, columns, key(&[0])).unwrap())
     };
     let make = |engine: &aurora_engine::Engine<common::MemVolume>| {

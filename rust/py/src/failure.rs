@@ -355,6 +355,19 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             let broken = raise_engine(py, source);
             with_detail(py, broken, &format!("row with key {key}: "), "row_key", key)
         }
+        EngineError::IndexExpr {
+            table,
+            index,
+            key,
+            expected,
+            got,
+        } => new("ValueOutOfRange")
+            .with("table", table)
+            .with("index", index)
+            .with("key", key)
+            .with("expected", format!("a value of {expected}"))
+            .with("got", &**got)
+            .err(),
         EngineError::UnknownConstraint { table, constraint } => new("UnknownConstraint")
             .with("table", table)
             .with("constraint", constraint)
@@ -456,11 +469,19 @@ fn raise_value(py: Python<'_>, message: &str, error: &ValueError) -> PyErr {
             column,
             expected,
             got,
-        } => Raise::new(py, "ValueOutOfRange", message)
-            .with("column", column)
-            .with("expected", expected)
-            .with("got", got)
-            .err(),
+        } => Raise::new(
+            py,
+            if got == "null" {
+                "NullViolation"
+            } else {
+                "ValueOutOfRange"
+            },
+            message,
+        )
+        .with("column", column)
+        .with("expected", expected)
+        .with("got", got)
+        .err(),
     }
 }
 

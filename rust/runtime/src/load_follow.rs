@@ -83,7 +83,7 @@ impl Following {
             let entry = match load.entry(place, row) {
                 Ok(entry) => entry,
                 // Older than the index that is being built, and too long for it: the build says so.
-                Err(EngineError::IndexKey { .. })
+                Err(EngineError::IndexKey { .. } | EngineError::IndexExpr { .. })
                     if number.is_none() && !load.indexes()[place].is_ready() =>
                 {
                     continue;
