@@ -301,7 +301,21 @@ impl ColumnMap {
             let nullable = leaf.column_nullable(column);
             (leaf.column_id(column), leaf.column_type(column), nullable)
         });
-        ColumnMap::new(schema, stored).map(Some)
+        let map = ColumnMap::new(schema, stored)?;
+        // An older leaf may lack a column that takes null no more, as long as it has no rows of the present; a later one lacks
+        // it because it was dropped.
+        let lost = |(column, source): &(&crate::schema::Column, &Source)| {
+            !column.nullable && matches!(source, Source::Initial(Value::Null))
+        };
+        let mut sources = schema.columns().iter().zip(&map.0);
+        match sources.find(lost) {
+            Some((column, _)) if leaf.schema_version() > schema.version => Err(MapError {
+                column: column.name.clone(),
+                expected: format!("{} or what widens to it", column.data_type),
+                got: "no such column, and no value for it".to_owned(),
+            }),
+            _ => Ok(Some(map)),
+        }
     }
 
     /// The map for a page with these columns: id, type, nullable.
