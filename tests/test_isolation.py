@@ -342,3 +342,29 @@ def test_long_snapshots_do_not_stall_writers_and_grow_too_old(tmp_path: Any) -> 
             assert caught.value.snapshot < caught.value.floor
             old.rollback()
         assert db.run(lambda tx: tx.update(items, 2, value=0)) is None
+
+
+def test_a_range_of_an_index_is_named_by_its_values_when_it_fails_to_serialize() -> None:
+    """A bound of a range is no whole key: it ends within one, or is one more than a prefix. It was shown as bytes."""
+
+    class Named(au.Row, key="id", indexes=[au.index("by_name", "name", "number")]):
+        id: int
+        name: str
+        number: int | None
+
+    with au.open(memory=True) as db:
+        table = db.create_table("named", Named)
+        db.insert_many(table, [Named(i, name, i) for i, name in enumerate(("ann", "bob", "bob", "cid"))])
+        for new, bounds, shown in (
+            (Named(50, "bob", 9), {"prefix": "bob"}, r'range from \("bob"\) to \("bob"\.\.\.\)'),
+            (Named(51, "bob", 1), {"prefix": ("bob", 1)}, r'range from \("bob", 1\) to \("bob", 2\)'),
+            (Named(52, "bz", 1), {"lo": "b", "hi": ("c", 7)}, r'range from \("b"\) to \("c", 7\)'),
+        ):
+            tx = db.transaction(isolation="serializable").__enter__()
+            assert list(tx.range(table.index("by_name"), **bounds))
+            with db.transaction() as other:
+                other.insert(table, new)
+            tx.insert(table, Named(100, "x", 1))
+            with pytest.raises(ex.SerializationFailure, match=shown) as caught:
+                tx.commit()
+            assert caught.value.table == "named.by_name"

@@ -604,3 +604,76 @@ def test_a_dropped_table_says_so(db: au.Cluster, accounts: au.Table[Account]) ->
 
 async def _get(db: au.Cluster, accounts: au.Table[Account]) -> Account | None:
     return await db.aio.get(accounts, 1)
+
+
+class Coded(au.Row, key="id", indexes=[au.index("by_code", "code", unique=True)]):
+    id: int
+    code: str | None
+
+
+def test_at_read_committed_a_unique_value_is_waited_for_and_then_a_duplicate() -> None:
+    """As PostgreSQL does it: the second waits for the first to end, and its statement says what there is then."""
+    with au.open(memory=True) as db:
+        coded = db.create_table("coded", Coded)
+        db.insert_many(coded, [Coded(9, "nine")])
+        for ending in ("commit", "rollback"):
+            threads = Threads()
+            first = db.transaction(isolation="read committed").__enter__()
+            first.insert(coded, Coded(1, "one"))
+            second = db.transaction(isolation="read committed")
+            heard: list[str] = []
+
+            def work(second: au.Transaction = second, heard: list[str] = heard) -> None:
+                with second as tx:
+                    try:
+                        tx.insert(coded, Coded(2, "one"))
+                    except ex.DuplicateKey as error:
+                        heard.append(str(error))
+                    tx.upsert(coded, Coded(3, None))
+
+            threads.start(work)
+            until(stands_in_line(second))
+            getattr(first, ending)()
+            threads.join()
+            if ending == "commit":
+                assert heard == ['table "coded", index "by_code": expected no row with key ("one"), got one']
+                assert [row.id for row in db.scan(coded)] == [1, 3, 9]
+            else:
+                assert heard == []
+                assert [row.id for row in db.scan(coded)] == [2, 3, 9]
+            with db.transaction() as tx:
+                for key in (1, 2, 3):
+                    tx.delete(coded, key)
+
+
+def test_two_that_wait_for_each_other_for_unique_values_are_a_deadlock() -> None:
+    with au.open(memory=True) as db:
+        coded = db.create_table("coded", Coded)
+        threads = Threads()
+        with db.transaction(isolation="read committed") as first, db.transaction(isolation="read committed") as second:
+            first.insert(coded, Coded(1, "one"))
+            second.insert(coded, Coded(2, "two"))
+
+            def work() -> None:
+                first.insert(coded, Coded(3, "two"))
+
+            threads.start(work)
+            until(stands_in_line(first))
+            with pytest.raises(ex.Deadlock, match=r'coded\.by_code.*"two"|coded\.by_code.*"one"'):
+                second.insert(coded, Coded(4, "one"))
+            second.rollback()
+            threads.join()
+        assert [row.id for row in db.scan(coded)] == [1, 3]
+
+
+def test_a_value_that_does_not_change_is_not_waited_for() -> None:
+    with au.open(memory=True) as db:
+        coded = db.create_table("coded", Coded)
+        db.insert_many(coded, [Coded(1, "one"), Coded(2, None)])
+        with db.transaction(isolation="read committed", lock_timeout=0) as first:
+            first.upsert(coded, Coded(1, "one"))
+            with db.transaction(isolation="read committed", lock_timeout=0) as second:
+                second.upsert(coded, Coded(2, None))
+                second.insert(coded, Coded(3, "three"))
+                with pytest.raises(ex.DuplicateKey):
+                    second.insert(coded, Coded(4, "one"))

@@ -126,23 +126,6 @@ def test_one_bad_row_and_none_is_there(
     assert list(db.scan(accounts)) == before
 
 
-def test_a_large_load_into_a_table_with_indexes_says_what_to_do(db: au.Cluster) -> None:
-    class Wide(au.Row, key="id", indexes=[au.index("by_id", "id")]):
-        id: int
-
-    wide = db.create_table("wide", Wide)
-    with pytest.raises(ex.TableIndexed, match='index "by_id": drop it and create it after the load') as caught:
-        db.load(wide, pa.table({"id": range(450_001)}))
-    assert caught.value.index == "by_id"
-    long = db.create_table("long", pa.schema([("id", pa.int64()), ("text", pa.string())]), key="id")
-    db.create_index(long, "by_id", "id")
-    with pytest.raises(ex.TableIndexed, match="by_id"):
-        db.load(long, ({"id": i, "text": "x" * 1_000_000} for i in range(140)))
-    assert list(db.scan(long)) == []
-    db.drop_index(long, "by_id")
-    assert db.load(long, ({"id": i, "text": "x" * 1_000_000} for i in range(140))) == 140
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_may_refer_to_each_other(db: au.Cluster, way: str) -> None:
     nodes = db.create_table("nodes", Node)
@@ -267,3 +250,18 @@ def test_calls_from_threads_add_up(db: au.Cluster, isolation: Any) -> None:
     assert sum(row.n for row in db.scan(counts)) == 4 * 10 * 12
     with db.view() as view:
         assert sorted(row.n for row in db.scan(counts)) == [row.n for row in view.range(counts.index("by_n"))]
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_of_rows_with_one_key_only_the_last_is_held_against_the_rules(
+    db: au.Cluster, accounts: au.Table[Account], filled: bool
+) -> None:
+    """``upsert_many`` raised what the earlier of two rows with one key broke, although the later takes its place."""
+    if filled:
+        db.insert_many(accounts, [Account(1, 1, "there")])
+    bad, good = {"id": 1, "owner": 99, "balance": Decimal(-1), "iban": "a"}, {"id": 1, "owner": 2, "iban": "b"}
+    assert db.upsert_many(accounts, [bad, good]) == 2
+    assert [(row.id, row.owner, row.iban) for row in db.scan(accounts)] == [(1, 2, "b")]
+    with pytest.raises(ex.ConstraintViolation):
+        db.upsert_many(accounts, [good, bad])
+    assert [(row.id, row.owner) for row in db.scan(accounts.index("by_iban"), "a", "z")] == [(1, 2)]

@@ -17,6 +17,7 @@ GROUPS = (
     "reads",
     "load",
     "insert_many",
+    "mixes",
     "bytes",
     "reopen",
     "rss",

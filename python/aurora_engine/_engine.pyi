@@ -44,17 +44,22 @@ __all__ = [
     "View",
     "__version__",
     "_case",
+    "add_check",
     "add_column",
+    "add_reference",
     "analyze",
     "coalesce",
     "col",
     "count",
     "create_index",
     "drop_column",
+    "drop_constraint",
     "drop_index",
+    "drop_not_null",
     "lit",
     "rename_column",
     "rename_table",
+    "set_not_null",
     "statistics",
     "truncate",
     "widen_column",
@@ -129,7 +134,7 @@ class Index(Generic[_R_co]):
         """Its table."""
     @property
     def columns(self) -> tuple[tuple[str, bool], ...]:
-        """Each column's name, and whether its largest value comes first."""
+        """Each column's name, or expression as it is written, and whether its largest value comes first."""
     @property
     def unique(self) -> bool:
         """Whether two rows may not have the same values, unless one of these is ``None``."""
@@ -143,7 +148,7 @@ def create_index(
     cluster: Cluster,
     table: Table[_R],
     name: str,
-    columns: Sequence[tuple[str, bool]],
+    columns: Sequence[tuple[str | Expr, bool]],
     unique: bool,
     exist_ok: bool,
     report: Callable[..., None],
@@ -310,6 +315,19 @@ def coalesce(*values: _Operand) -> Expr:
 def _case(branches: Sequence[tuple[Expr, _Operand]], otherwise: _Operand) -> Expr: ...
 def add_column(cluster: Cluster, table: str, column: str, kind: str, nullable: bool, default: Any) -> None: ...
 def drop_column(cluster: Cluster, table: str, column: str) -> None: ...
+def add_check(cluster: Cluster, table: Table[Any], name: str, condition: Expr, report: Callable[..., None]) -> None: ...
+def add_reference(
+    cluster: Cluster,
+    table: Table[Any],
+    name: str,
+    columns: Sequence[str],
+    parent: str,
+    on_delete: str,
+    report: Callable[..., None],
+) -> None: ...
+def set_not_null(cluster: Cluster, table: Table[Any], column: str, report: Callable[..., None]) -> None: ...
+def drop_not_null(cluster: Cluster, table: str, column: str) -> None: ...
+def drop_constraint(cluster: Cluster, table: Table[Any], name: str) -> None: ...
 def rename_column(cluster: Cluster, table: str, column: str, to: str) -> None: ...
 def rename_table(cluster: Cluster, table: str, to: str) -> None: ...
 def truncate(cluster: Cluster, table: str) -> None: ...
@@ -377,7 +395,9 @@ class GroupBy:
 
 @final
 class Scan(Generic[_R_co]):
-    """The rows of a table, or of a range of its keys, as they were when the scan was made, and what is asked of them.
+    """The rows of a table, or of a range of its keys or of an index, and what is asked of them.
+
+    They are as they were when the scan was made.
 
     Each step gives a new scan, and nothing is read before it is wanted: iterate over it for rows, or hand it to
     anything that takes an Arrow stream: ``polars.DataFrame(scan)``, ``pyarrow.table(scan)``, ``duckdb.from_arrow``. It
@@ -577,14 +597,18 @@ class Transaction:
 
     def scan(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
+        reverse: bool = False,
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
-        """The rows as the transaction sees them, its own changes among them."""
+        """The rows as the transaction sees them, its own changes among them, to iterate over or as an Arrow stream.
+
+        What is read by an index is read while the transaction is open.
+        """
     def savepoint(self, name: str | None = None) -> Savepoint:
         """Makes a place to which the transaction can be rolled back: ``with tx.savepoint()``.
 
@@ -858,11 +882,12 @@ class View:
 
     def scan(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
+        reverse: bool = False,
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
         """The rows of a range, as rows or as an Arrow stream, or what a query makes of them."""
@@ -1060,21 +1085,23 @@ class Cluster:
         """
     def scan(
         self,
-        table: Table[_R],
+        table: Table[_R] | Index[_R],
         lo: Any = None,
         hi: Any = None,
         *,
         prefix: Any = None,
+        reverse: bool = False,
         at: Commit | int | dt.datetime | None = None,
         parallel_query: Literal["off", "auto", "force"] | None = None,
     ) -> Scan[_R]:
         """The rows of a table or of a range of its keys, as rows or as an Arrow stream, or what a query makes of them.
 
         Args:
-            table: The table.
+            table: The table, or an index of it: the rows come in the order of the index, and bounds are its values.
             lo: Where the range begins, included.
             hi: Where it ends, left out.
             prefix: The first values of the keys, instead of ``lo`` and ``hi``.
+            reverse: From the end to the beginning.
             at: An LSN, a commit, or an aware time: everything as it was then.
             parallel_query: Whether the storage nodes run the query; by default as the cluster is set.
 

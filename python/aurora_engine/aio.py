@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aurora_engine.cluster import Cluster, LoadSource
     from aurora_engine.endpoints import Failover
     from aurora_engine.history import Backtrack, Changes, Snapshot
-    from aurora_engine.rows import KeyColumn
+    from aurora_engine.rows import IndexColumn
     from aurora_engine.statistics import TableStatistics
     from aurora_engine.status import Status
 
@@ -197,7 +197,7 @@ class Aio(_engine.Aio):
         self,
         table: _engine.Table[A],
         name: str,
-        *columns: KeyColumn,
+        *columns: IndexColumn,
         unique: bool = False,
         exist_ok: bool = False,
         show_progress: bool | None = None,

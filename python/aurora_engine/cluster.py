@@ -483,7 +483,7 @@ class Cluster(Indexing, Definitions):
 
         Into an empty table they go past the log, as sealed pages, and are invisible until the last one is there. A
         table that has rows is merged with those of the load and built anew, or takes them by one transaction if they
-        are few; commits to it go on meanwhile. A table with indexes or foreign keys takes what one transaction holds.
+        are few; commits to it go on meanwhile. Indexes are built in the same pass, checks and foreign keys are checked.
         Rows that leave out an auto-increment column are numbered.
 
         Args:
@@ -496,17 +496,16 @@ class Cluster(Indexing, Definitions):
                 error that ends the load, the new row in its place, or the new one is left out.
             sort: Whether to put the rows into the order of the key first; what does not fit into ``memory_bytes`` is
                 sorted in files in the cluster's directory. By default the first rows tell whether it is needed.
-            memory_bytes: Memory for sorting.
+            memory_bytes: Memory for sorting rows and entries of indexes.
             show_progress: Draw a progress bar; by default where standard error is a terminal.
 
         Raises:
             DuplicateKey: a key is taken; ``row`` is the number of the row, counted from 0. Or a row has the values of
                 another in a unique index, and ``index`` is its name.
             CheckViolation, ForeignKeyViolation: a constraint of the table refuses a row.
-            TableIndexed: a table with indexes does not take so many rows at a time.
             InvalidValue: a value does not fit; ``row`` and ``column`` say which.
             LoadOrder: rows were taken to be in order and are not.
-            LoadConflict: others kept changing the same rows.
+            LoadConflict: others kept changing the same rows, or an index or a constraint came meanwhile.
             StreamFailed, MissingExtra, UnknownColumn.
         """
         _check_size("memory_bytes", memory_bytes)

@@ -1,7 +1,8 @@
-"""Changing tables that are in use: columns come, go, get other names and wider types.
+"""Changing tables that are in use: columns come, go, get other names and wider types; constraints come and go.
 
-Each change takes the same time whatever the table's size, because no row is touched: rows are read through what has
-changed since they were written, and rewritten with the next change of their page.
+A change of columns takes the same time whatever the table's size, because no row is touched: rows are read through what
+has changed since they were written, and rewritten with the next change of their page. A constraint that comes is held
+against every row first, while others read and write.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Any
 
 from aurora_engine import _engine
 from aurora_engine.exceptions import SchemaError
+from aurora_engine.progress import row_progress
 from aurora_engine.rows import row_class
+from aurora_engine.rules import OnDelete, foreign_key
 from aurora_engine.statistics import TableStatistics, statistics_of
 from aurora_engine.types import stored_type
 
@@ -88,6 +91,120 @@ class Definitions(_engine.Cluster):
             )  # fmt: skip
         _engine.widen_column(self, name, column, stored)
         return self._as_it_is(name)
+
+    def add_check(
+        self,
+        table: _engine.Table[Any] | str,
+        name: str,
+        condition: _engine.Expr,
+        *,
+        show_progress: bool | None = None,
+    ) -> _engine.Table[Any]:
+        """Adds a condition that no row may make false: ``db.add_check(accounts, "solvent", col("balance") >= 0)``.
+
+        The rows that are there are looked at while others read and write, and then those that were changed meanwhile.
+        The check counts once all of them have passed; Ctrl-C, an error or a crash before leaves nothing of it.
+        Transactions that have written to the table before get ``SchemaChanged``, which is ``Retryable``.
+
+        Args:
+            table: The table, or its name.
+            name: The check's name, unique among the constraints of the table.
+            condition: The condition.
+            show_progress: Draw a progress bar; by default where standard error is a terminal.
+
+        Raises:
+            CheckViolation: a row that is there makes it false; ``row_key`` is the key of the first.
+            SchemaError: the name is taken, or this is no condition on the table's columns.
+            UnknownTable.
+        """
+        handle = self._as_it_is(table_name(table))
+        with row_progress(f"check {name}", shown=show_progress) as report:
+            _engine.add_check(self, handle, name, condition, report)
+        return self._as_it_is(handle.name)
+
+    def add_foreign_key(
+        self,
+        table: _engine.Table[Any] | str,
+        *columns: str,
+        parent: _engine.Table[Any] | str,
+        on_delete: OnDelete = "restrict",
+        name: str | None = None,
+        show_progress: bool | None = None,
+    ) -> _engine.Table[Any]:
+        """Adds a foreign key: ``db.add_foreign_key(accounts, "owner", parent=owners)``.
+
+        Its index is built first, unless the table has one of its name by these columns. Then the rows are looked at as
+        ``add_check`` does it. An error leaves the table as it was.
+
+        Args:
+            table: The table, or its name.
+            columns: The columns, in the order of the parent's key.
+            parent: The table that they refer to, or its name; it may be the table itself.
+            on_delete: What becomes of rows whose parent is deleted, as in ``au.foreign_key``.
+            name: Its name, and that of its index; by default the columns joined by ``_``, and ``_fk``.
+            show_progress: Draw a progress bar; by default where standard error is a terminal.
+
+        Raises:
+            ForeignKeyViolation: a row has no parent; ``row_key`` is the key of the first, ``key`` that of the parent.
+            SchemaError: the name is taken, or the columns are not of the types of the parent's key.
+            IndexExists: there is another index of its name.
+            UnknownTable, UnknownColumn.
+        """
+        handle = self._as_it_is(table_name(table))
+        rule = foreign_key(*columns, parent=parent, on_delete=on_delete, name=name)
+        had = any(index.name == rule.name for index in handle.indexes)
+        parts = [(column, False) for column in rule.columns]
+        title = f"foreign key {rule.name}"
+        with row_progress(title, shown=show_progress) as report:
+            _engine.create_index(self, handle, rule.name, parts, False, True, report)
+        try:
+            with row_progress(title, shown=show_progress) as report:
+                _engine.add_reference(self, handle, rule.name, rule.columns, rule.parent, rule.on_delete, report)
+        except BaseException:
+            if not had:
+                _engine.drop_index(self, handle, rule.name)
+            raise
+        return self._as_it_is(handle.name)
+
+    def set_not_null(
+        self, table: _engine.Table[Any] | str, column: str, *, show_progress: bool | None = None
+    ) -> _engine.Table[Any]:
+        """Has a column take ``None`` no more, once the rows have been looked at as ``add_check`` does it.
+
+        Returns:
+            The table as it is now. For rows of a class of your own, open it with ``db.table(name, YourClass)``.
+
+        Raises:
+            NullViolation: a row has ``None`` there; ``row_key`` is the key of the first.
+            SchemaError: the column is in the key, which takes no ``None`` as it is.
+            UnknownTable, UnknownColumn.
+        """
+        handle = self._as_it_is(table_name(table))
+        with row_progress(f"not null {column}", shown=show_progress) as report:
+            _engine.set_not_null(self, handle, column, report)
+        return self._as_it_is(handle.name)
+
+    def drop_not_null(self, table: _engine.Table[Any] | str, column: str) -> _engine.Table[Any]:
+        """Has a column take ``None`` from now on, at once.
+
+        Raises:
+            SchemaError: it is in the key, numbers itself, or is one of an index that was made when it took no ``None``.
+            UnknownTable, UnknownColumn.
+        """
+        name = table_name(table)
+        _engine.drop_not_null(self, name, column)
+        return self._as_it_is(name)
+
+    def drop_constraint(self, table: _engine.Table[Any] | str, name: str) -> _engine.Table[Any]:
+        """Drops a check, or a foreign key with its index, at once.
+
+        Raises:
+            UnknownConstraint: the table has none of this name.
+            UnknownTable.
+        """
+        handle = self._as_it_is(table_name(table))
+        _engine.drop_constraint(self, handle, name)
+        return self._as_it_is(handle.name)
 
     def rename_table(self, table: _engine.Table[Any] | str, new_name: str) -> _engine.Table[Any]:
         """Gives a table another name. Handles of it go on to work.

@@ -232,6 +232,13 @@ class UnknownIndex(UsageError, LookupError):
     index: str
 
 
+class UnknownConstraint(UsageError, LookupError):
+    """The table has no check or foreign key of that name."""
+
+    table: str
+    constraint: str
+
+
 class IndexExists(UsageError):
     """The table has an index of that name already; ``exist_ok=True`` takes it."""
 
@@ -253,9 +260,13 @@ class ParallelQueryRefused(UsageError):
 
 
 class InvalidValue(UsageError):
-    """A value cannot be stored in its column. ``row`` is its number where many rows were given, counted from 0."""
+    """A value cannot be stored in its column. ``row`` is its number where many rows were given, counted from 0.
+
+    ``row_key`` is the row's key where a column is to take ``None`` no more.
+    """
 
     row: int | None
+    row_key: str | None
     column: str | None
     expected: str | None
     got: str | None
@@ -266,7 +277,13 @@ class TypeMismatch(InvalidValue, TypeError):
 
 
 class ValueOutOfRange(InvalidValue, ValueError):
-    """A value has the type of its column, but not its range or precision."""
+    """A value has the type of its column, but not its range or precision; or an expression has no value for a row.
+
+    For an expression of an index, ``index`` names that, and ``key`` is the row's key.
+    """
+
+    index: str | None
+    key: str | None
 
 
 class NullViolation(InvalidValue, ValueError):
@@ -300,13 +317,18 @@ class DuplicateKey(UsageError):
 
 
 class ConstraintViolation(UsageError):
-    """A row does not meet a constraint of its table. The transaction goes on without the change."""
+    """A row does not meet a constraint of its table. The transaction goes on without the change.
+
+    ``row_key`` is the row's key where a constraint is added to rows that are there, ``row`` its number in a load.
+    """
 
     table: str
     constraint: str
     key: str
     expected: str
     got: str
+    row_key: str | None
+    row: int | None
 
 
 class CheckViolation(ConstraintViolation, ValueError):
@@ -398,16 +420,6 @@ class TableNotEmpty(UsageError):
     """A sealed bulk load goes into an empty table."""
 
     table: str
-
-
-class TableIndexed(UsageError):
-    """A load into a table with indexes is one transaction, and this is more than one holds.
-
-    Drop the indexes and create them after the load, or load fewer rows at a time.
-    """
-
-    table: str
-    index: str
 
 
 class LoadOrder(UsageError, ValueError):

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from aurora_engine import _engine
 from aurora_engine.progress import row_progress
-from aurora_engine.rows import KeyColumn, Row, key_parts
+from aurora_engine.rows import IndexColumn, Row, index_parts
 
 A = TypeVar("A", bound=Row)
 
@@ -18,7 +18,7 @@ class Indexing(_engine.Cluster):
         self,
         table: _engine.Table[A],
         name: str,
-        *columns: KeyColumn,
+        *columns: IndexColumn,
         unique: bool = False,
         exist_ok: bool = False,
         show_progress: bool | None = None,
@@ -31,7 +31,8 @@ class Indexing(_engine.Cluster):
         Args:
             table: The table.
             name: The index's name, unique within the table.
-            columns: Its columns, the most significant first; ``au.desc(name)`` turns one around.
+            columns: Its columns, the most significant first: names, or expressions over the columns of a row, such as
+                ``col("owner").str.to_lowercase()``. ``au.desc()`` turns one around.
             unique: Refuse two rows with the same values, unless one of these is ``None``. While it is built, commits
                 that would add a duplicate are refused already.
             exist_ok: Take the index that is there, if it has these columns.
@@ -41,9 +42,11 @@ class Indexing(_engine.Cluster):
             DuplicateKey: two rows have the same values in a unique index; ``key`` says which.
             IndexExists: there is one of this name.
             KeyTooLong: the values of a row make no key.
+            ValueOutOfRange: an expression has no value for a row, because of an overflow or a division by zero; ``key``
+                says for which.
             UnknownColumn, SchemaError.
         """
-        parts = key_parts(columns, f"index {name}")
+        parts = index_parts(columns, f"index {name}")
         with row_progress(f"index {name}", shown=show_progress) as report:
             return _engine.create_index(self, table, name, parts, unique, exist_ok, report)
 

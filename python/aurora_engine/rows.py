@@ -21,9 +21,9 @@ import keyword
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeVar, cast, dataclass_transform
+from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeAlias, TypeVar, cast, dataclass_transform
 
-from aurora_engine._engine import Schema
+from aurora_engine._engine import Expr, Schema
 from aurora_engine.exceptions import SchemaError
 from aurora_engine.rules import Constraint, Default, IndexOn
 from aurora_engine.types import annotation_of, stored_type
@@ -31,29 +31,44 @@ from aurora_engine.types import annotation_of, stored_type
 
 @dataclass(frozen=True, slots=True)
 class Descending:
-    """A key column whose largest value comes first."""
+    """A column of a key or an index, or an expression of an index, whose largest value comes first."""
 
-    column: str
+    column: str | Expr
 
 
-def desc(column: str) -> Descending:
-    """Orders a key column from its largest value down: ``key=("region", au.desc("at"))``."""
+def desc(column: str | Expr) -> Descending:
+    """Orders a column, or an index's expression, from its largest value down: ``key=("region", au.desc("at"))``."""
     return Descending(column)
 
 
 KeyColumn = str | Descending
+IndexColumn: TypeAlias = str | Descending | Expr
+"""A column of an index: a column of the table by name, or an expression over its columns."""
 Key = KeyColumn | tuple[KeyColumn, ...]
 
 
 def key_parts(key: Any, of: str) -> list[tuple[str, bool]]:
     """The key columns as the engine takes them: each one's name, and whether its largest value comes first."""
-    parts = key if isinstance(key, (tuple, list)) else (key,)
-    for part in parts:
-        if not isinstance(part, KeyColumn):
+    columns: list[tuple[str, bool]] = []
+    for part in key if isinstance(key, (tuple, list)) else (key,):
+        name = part.column if isinstance(part, Descending) else part
+        if not isinstance(name, str):
             expected = "the name of a column, au.desc(name), or a tuple of them"
             got = f"{type(part).__name__} {part!r}"
             raise SchemaError(f"{of}: expected as key {expected}, got {got}", expected=expected, got=got)
-    return [(part.column, True) if isinstance(part, Descending) else (part, False) for part in parts]
+        columns.append((name, isinstance(part, Descending)))
+    return columns
+
+
+def index_parts(columns: Iterable[Any], of: str) -> list[tuple[str | Expr, bool]]:
+    """The columns of an index as the engine takes them: names and expressions, and whether the largest comes first."""
+    parts = [(part.column, True) if isinstance(part, Descending) else (part, False) for part in columns]
+    for part, _ in parts:
+        if not isinstance(part, str | Expr):
+            expected = "the name of a column, an expression, or au.desc() of one"
+            got = f"{type(part).__name__} {part!r}"
+            raise SchemaError(f"{of}: expected as column {expected}, got {got}", expected=expected, got=got)
+    return parts
 
 
 def _own_columns(namespace: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from aurora_engine.exceptions import SchemaError
 
 if TYPE_CHECKING:
     from aurora_engine._engine import Expr, Table
-    from aurora_engine.rows import KeyColumn
+    from aurora_engine.rows import IndexColumn
 
 OnDelete = Literal["restrict", "cascade", "set null"]
 """What becomes of rows whose parent is deleted: the parent stays, they go too, or their columns become ``None``."""
@@ -70,12 +70,15 @@ class IndexOn:
     """An index that a table is to have. Made by :func:`index`."""
 
     name: str
-    columns: tuple[KeyColumn, ...]
+    columns: tuple[IndexColumn, ...]
     unique: bool = False
 
 
-def index(name: str, *columns: KeyColumn, unique: bool = False) -> IndexOn:
+def index(name: str, *columns: IndexColumn, unique: bool = False) -> IndexOn:
     """An index of a table: its name, its columns (:func:`desc` turns one around), and whether it is unique.
+
+    A column may be an expression: ``au.index("by_owner", col("owner").str.to_lowercase(), "opened")``. It is evaluated
+    when a row is written; look-ups give its value.
 
     In a unique index two rows may not have the same values, unless one of these is ``None``.
     """
@@ -131,7 +134,7 @@ Constraint = Check | ForeignKey
 
 def extras(of: str, indexes: Sequence[IndexOn], constraints: Sequence[Constraint], auto: str | None) -> dict[str, Any]:
     """What the engine takes: plain lists."""
-    from aurora_engine.rows import key_parts  # noqa: PLC0415 - rows imports this module
+    from aurora_engine.rows import index_parts  # noqa: PLC0415 - rows imports this module
 
     for declared in indexes:
         if not isinstance(declared, IndexOn):
@@ -140,7 +143,7 @@ def extras(of: str, indexes: Sequence[IndexOn], constraints: Sequence[Constraint
         if not isinstance(rule, Constraint):
             raise _wrong(of, "constraints", "what au.check() and au.foreign_key() make", rule)
     return {
-        "indexes": [(one.name, key_parts(one.columns, f"index {one.name}"), one.unique) for one in indexes],
+        "indexes": [(one.name, index_parts(one.columns, f"index {one.name}"), one.unique) for one in indexes],
         "checks": [(one.name, one.condition) for one in constraints if isinstance(one, Check)],
         "references": [
             (one.name, list(one.columns), one.parent, one.on_delete)

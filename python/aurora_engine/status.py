@@ -57,6 +57,8 @@ class CacheStatus:
     """Look-ups that found their page."""
     misses: int
     """Look-ups that asked storage."""
+    prefetched: int
+    """Pages that were fetched before a reader came to them, by all instances together."""
     bytes: int
     """Bytes of pages held."""
     bytes_max: int

@@ -24,6 +24,7 @@ use crate::definition::{IndexDef, IndexState};
 use crate::edit::Edit;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError};
+use crate::index::Index;
 use crate::overflow::{Chains, var_bytes};
 use crate::table::{FIRST_USER_OBJECT, Table};
 use crate::txn::{Commit, Txn};
@@ -61,6 +62,11 @@ pub enum Alter {
         /// The wider type.
         to: DataType,
     },
+    /// A column that takes null from now on. Not one of the key.
+    Nullable {
+        /// Its name.
+        name: String,
+    },
     /// Another name for the table.
     Rename {
         /// The name that it gets.
@@ -80,6 +86,7 @@ impl Alter {
             Alter::DropColumn { name } => schema.without_column(name),
             Alter::RenameColumn { name, to } => schema.with_name(name, to),
             Alter::WidenColumn { name, to } => schema.with_type(name, *to),
+            Alter::Nullable { name } => schema.with_nullable(name, true),
             Alter::Rename { .. } => Ok(schema.next_version()),
         }
     }
@@ -266,7 +273,9 @@ fn at_head(edit: &Edit<'_>, name: &str) -> Attempt<Table> {
 /// What something else rests on stays as it is: a column of an index or a check, the name of a table that is linked to
 /// another by a foreign key.
 fn check_users(table: &Table, change: &Alter) -> Attempt<()> {
-    let (Alter::DropColumn { name } | Alter::WidenColumn { name, .. }) = change else {
+    let (Alter::DropColumn { name } | Alter::WidenColumn { name, .. } | Alter::Nullable { name }) =
+        change
+    else {
         return match change {
             Alter::Rename { .. } => check_unlinked(table),
             _ => Ok(()),
@@ -277,8 +286,15 @@ fn check_users(table: &Table, change: &Alter) -> Attempt<()> {
         return Ok(());
     };
     let id = columns[place].id;
-    let uses = |def: &&IndexDef| def.parts.iter().any(|part| part.column == id);
-    let index = table.definition.indexes.iter().find(uses);
+    let nullable = matches!(change, Alter::Nullable { .. });
+    let uses = |def: &&IndexDef| {
+        let mut parts = def.parts.iter();
+        // Keys that have a mark for null can go on to be what they are.
+        parts.any(|part| part.is_column(id) && !(nullable && part.null_mark))
+    };
+    let computes = |index: &&Arc<Index>| !nullable && index.computes_from(place);
+    let computed = table.indexes.iter().find(computes).map(|index| &index.def);
+    let index = table.definition.indexes.iter().find(uses).or(computed);
     let check = table
         .checks
         .iter()
@@ -286,8 +302,10 @@ fn check_users(table: &Table, change: &Alter) -> Attempt<()> {
     let dropped = matches!(change, Alter::DropColumn { .. });
     let by = match (index, check) {
         (Some(index), _) => format!("index {:?}", index.name),
-        (None, Some(check)) => format!("check {:?}", check.name),
-        _ if dropped && table.auto == Some(place as u16) => "auto-increment".to_owned(),
+        (None, Some(check)) if !nullable => format!("check {:?}", check.name),
+        _ if (dropped || nullable) && table.auto == Some(place as u16) => {
+            "auto-increment".to_owned()
+        }
         _ => return Ok(()),
     };
     Err(EngineError::ColumnInUse {

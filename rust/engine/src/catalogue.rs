@@ -479,7 +479,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// A commit has made or changed the table. Called under the commit lock.
-    fn note_defined(&self, table: &Arc<Table>) {
+    pub(crate) fn note_defined(&self, table: &Arc<Table>) {
         self.names.write().define(table);
     }
 
@@ -624,7 +624,7 @@ fn index_difference(table: &Table, spec: &TableSpec) -> Option<String> {
         let Some(have) = table.index(&want.name) else {
             return Some(format!("no index {:?}", want.name));
         };
-        if have.def.unique != want.unique || !have.parts().eq(want.columns.iter().copied()) {
+        if !have.is_as(table, want) {
             return Some(format!("index {:?} of other columns", want.name));
         }
     }

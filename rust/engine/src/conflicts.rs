@@ -46,11 +46,15 @@ pub(crate) struct Conflicts {
 /// Most keys that are watched: more than one MTR should carry over.
 const WATCHED_MAX: usize = 10_000;
 
-/// Which keys of a table are changed while a load merges its rows.
+/// The same of tables that a load's rows refer to: they are looked up only if they are among the parents.
+const PARENTS_WATCHED_MAX: usize = 1 << 18;
+
+/// Which keys of a table are changed while a load merges its rows or rests on them, or a rule is checked.
 #[derive(Debug)]
 struct LoadWatch {
-    load: u32,
+    load: u64,
     object: ObjectId,
+    max: usize,
     /// `None` once there were too many.
     keys: Option<BTreeSet<KeyBuf>>,
 }
@@ -160,13 +164,27 @@ impl Conflicts {
     }
 
     /// From here on the keys of the table that commits change are kept for this load.
-    pub fn watch_for_load(&mut self, object: ObjectId, load: u32) {
+    pub fn watch_for_load(&mut self, object: ObjectId, load: u64) {
+        self.watch_keys(object, load, WATCHED_MAX);
+    }
+
+    /// The same of a table that the load's rows refer to.
+    pub fn watch_parents(&mut self, object: ObjectId, load: u64) {
+        self.watch_keys(object, load, PARENTS_WATCHED_MAX);
+    }
+
+    fn watch_keys(&mut self, object: ObjectId, load: u64, max: usize) {
         let keys = Some(BTreeSet::new());
-        self.load_watches.push(LoadWatch { load, object, keys });
+        self.load_watches.push(LoadWatch {
+            load,
+            object,
+            max,
+            keys,
+        });
     }
 
     /// The load has ended.
-    pub fn unwatch(&mut self, load: u32) {
+    pub fn unwatch(&mut self, load: u64) {
         self.load_watches.retain(|watch| watch.load != load);
     }
 
@@ -175,17 +193,29 @@ impl Conflicts {
         for watch in watches.filter(|watch| watch.object == object) {
             if let Some(keys) = &mut watch.keys {
                 keys.insert(key.clone());
-                if keys.len() > WATCHED_MAX {
+                if keys.len() > watch.max {
                     watch.keys = None;
                 }
             }
         }
     }
 
-    /// The keys that were changed since the load began to watch; `None` if they were too many.
-    pub fn watched(&self, load: u32) -> Option<&BTreeSet<KeyBuf>> {
-        let watch = self.load_watches.iter().find(|watch| watch.load == load)?;
+    /// The keys of a table that were changed since the load began to watch; `None` if they were too many.
+    pub fn watched(&self, object: ObjectId, load: u64) -> Option<&BTreeSet<KeyBuf>> {
+        let is_it = |watch: &&LoadWatch| watch.load == load && watch.object == object;
+        let watch = self.load_watches.iter().find(is_it)?;
         watch.keys.as_ref()
+    }
+
+    /// The same, and from here on only those that are changed from now on. It is `None` too where nobody has watched: another
+    /// engine has taken over the writing.
+    pub fn take_watched(&mut self, object: ObjectId, load: u64) -> Option<BTreeSet<KeyBuf>> {
+        let is_it = |watch: &&mut LoadWatch| watch.load == load && watch.object == object;
+        let Some(watch) = self.load_watches.iter_mut().find(is_it) else {
+            self.watch_parents(object, load);
+            return None;
+        };
+        watch.keys.replace(BTreeSet::new())
     }
 
     /// A commit at `lsn` changed the key.

@@ -121,15 +121,7 @@ impl Check {
 
     /// The condition as it is written.
     pub fn text(&self, table: &Table) -> String {
-        let text = self.condition.expr().with_names(&table.schema).to_string();
-        match text
-            .strip_prefix('(')
-            .and_then(|text| text.strip_suffix(')'))
-        {
-            // The outer pair, unless these are two pairs: `(a) and (b)`.
-            Some(inside) if closes_nothing_before_its_end(inside) => inside.to_owned(),
-            _ => text,
-        }
+        without_outer_pair(self.condition.expr().with_names(&table.schema).to_string())
     }
 
     fn violation(&self, table: &Table, row: &[Value], got: String) -> EngineError {
@@ -224,6 +216,18 @@ impl<V: Volume> Engine<V> {
         check_values(table, row.values()?, |column, reference| {
             long_value(&view, table, column as u16, reference)
         })
+    }
+}
+
+/// An expression without the parentheses around the whole of it.
+pub(crate) fn without_outer_pair(text: String) -> String {
+    match text
+        .strip_prefix('(')
+        .and_then(|text| text.strip_suffix(')'))
+    {
+        // The outer pair, unless these are two pairs: `(a) and (b)`.
+        Some(inside) if closes_nothing_before_its_end(inside) => inside.to_owned(),
+        _ => text,
     }
 }
 

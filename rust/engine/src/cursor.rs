@@ -3,12 +3,13 @@
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-use aurora_page::{KeyBuf, LeafRef, Lsn, Page, prefix_end};
+use aurora_page::{InnerRef, KeyBuf, LeafRef, Lsn, Page, prefix_end};
 use aurora_proto::Volume;
 
+use crate::ahead::{LEAVES_AHEAD, leaves_after};
 use crate::btree::{Fences, child_below, column_map, descend_with};
 use crate::engine::Engine;
-use crate::error::Attempt;
+use crate::error::{Attempt, Stop};
 use crate::read::merged;
 use crate::readpoints::ReadPoint;
 use crate::reads::{ReadRange, Reads};
@@ -57,6 +58,12 @@ enum Rows {
 }
 
 impl Block {
+    /// Rows that were read one by one, in their order.
+    pub(crate) fn of_rows(rows: Vec<RowView>, reverse: bool) -> Block {
+        let rows = Rows::Merged(rows);
+        Block { rows, reverse }
+    }
+
     /// Rows.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -141,7 +148,33 @@ pub struct Cursor {
     own: Vec<(KeyBuf, Write)>,
     /// Where to note what is read, if that is to be checked at the commit.
     reads: Option<Arc<Reads>>,
+    ahead: Ahead,
 }
+
+/// Whether the leaves that come are fetched beforehand.
+#[derive(Clone, Copy, Default)]
+struct Ahead {
+    /// A leaf was not in memory: those that follow may not be either.
+    is_cold: bool,
+    /// Rows of the last leaf.
+    leaf_rows: usize,
+}
+
+impl Ahead {
+    /// How many leaves are worth it when so many rows are wanted.
+    fn leaves(&self, left: usize) -> usize {
+        // Of a range that ends with its limit, what lies beyond is not wanted. Before the first leaf nothing is known of them.
+        let rows = if self.leaf_rows == 0 {
+            LEAF_ROWS
+        } else {
+            self.leaf_rows
+        };
+        (left / rows).min(LEAVES_AHEAD)
+    }
+}
+
+/// Rows that a leaf is taken to have before one was seen.
+const LEAF_ROWS: usize = 128;
 
 impl<V: Volume> Engine<V> {
     /// Opens a range of a table.
@@ -188,6 +221,7 @@ impl<V: Volume> Engine<V> {
             done,
             own,
             reads: txn.reads.clone(),
+            ahead: Ahead::default(),
         })
     }
 }
@@ -225,7 +259,7 @@ impl Cursor {
     /// The next rows; `None` at the end. A stop loses no place.
     pub fn next_block<V: Volume>(&mut self, engine: &Engine<V>) -> Attempt<Option<Block>> {
         while !self.done {
-            let piece = self.piece(engine)?;
+            let piece = self.next_piece(engine)?;
             // Everything that can stop comes before the place moves on.
             let own = self.own_within(&piece.fences);
             let is_old = piece.page.schema_version() != self.table.schema.version;
@@ -263,6 +297,45 @@ impl Cursor {
             }
         }
         Ok(None)
+    }
+
+    /// The next leaf. From the first one on that is not in memory, those behind it are fetched meanwhile.
+    fn next_piece<V: Volume>(&mut self, engine: &Engine<V>) -> Attempt<Piece> {
+        let piece = self.piece(engine);
+        match &piece {
+            Ok(piece) => self.ahead.leaf_rows = piece.ranks.len().max(1),
+            Err(Stop::NeedPage { .. }) => self.ahead.is_cold = true,
+            Err(_) => {}
+        }
+        if self.ahead.is_cold {
+            self.look_ahead(engine);
+        }
+        piece
+    }
+
+    fn look_ahead<V: Volume>(&self, engine: &Engine<V>) {
+        let count = self.ahead.leaves(self.left);
+        if count == 0 {
+            return;
+        }
+        let view = engine.view_of(&self.point);
+        let choose = |inner: &InnerRef<'_>| match (self.reverse, &self.low, &self.high) {
+            (false, low, _) => inner.child_for(low.as_deref().unwrap_or_default()).0,
+            (true, _, Some(high)) => child_below(inner, high),
+            (true, _, None) => inner.len(),
+        };
+        let end = if self.reverse { &self.low } else { &self.high };
+        // An inner page that is missing is what the cursor waits for itself.
+        if let Ok(coming) = leaves_after(
+            &view,
+            &self.table,
+            choose,
+            self.reverse,
+            end.as_ref(),
+            count,
+        ) {
+            engine.want(&self.point, coming);
+        }
     }
 
     fn piece<V: Volume>(&self, engine: &Engine<V>) -> Attempt<Piece> {

@@ -6,7 +6,8 @@
 //! format u8 = 1 | sections
 //! section      tag u8 | length u32 | content
 //! tag 1        an index: id u64 | root u64 | unique u8 | state u8 | ready after u64 | name | parts u16 | parts
-//!   part       column id u16 | descending u8
+//!   part       column id u16 | flags u8: 1 descending, 2 with a mark for null, 4 an expression:
+//!              then, instead of the column, length u32 | expression, its columns by id
 //! tag 2        a check: name | length u32 | expression, its columns by id
 //! tag 3        the auto-increment column: column id u16
 //! tag 4        a foreign key: name | parent's name | on delete u8 | columns u16 | column ids u16
@@ -42,13 +43,17 @@ pub enum IndexState {
     Ready(Lsn),
 }
 
-/// One column of an index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// One column of an index, or an expression.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexPart {
-    /// The column's id, which stays when others come and go.
+    /// The column's id, which stays when others come and go; 0 for an expression.
     pub column: u16,
+    /// The encoded expression, if it is one; its columns are named by id.
+    pub expr: Option<Vec<u8>>,
     /// Largest first.
     pub descending: bool,
+    /// Its keys have a mark for null although the column takes none any more: they are as they were made.
+    pub null_mark: bool,
 }
 
 /// An index as the catalogue has it.
@@ -195,6 +200,13 @@ impl Definition {
     }
 }
 
+impl IndexPart {
+    /// Whether it is the column of this id.
+    pub fn is_column(&self, id: u16) -> bool {
+        self.expr.is_none() && self.column == id
+    }
+}
+
 impl IndexDef {
     fn encode(&self, out: &mut Vec<u8>) {
         let (state, after) = match self.state {
@@ -209,7 +221,12 @@ impl IndexDef {
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
         for part in &self.parts {
             out.extend_from_slice(&part.column.to_le_bytes());
-            out.push(u8::from(part.descending));
+            let is_expr = u8::from(part.expr.is_some());
+            out.push(u8::from(part.descending) | u8::from(part.null_mark) << 1 | is_expr << 2);
+            if let Some(expr) = &part.expr {
+                out.extend_from_slice(&(expr.len() as u32).to_le_bytes());
+                out.extend_from_slice(expr);
+            }
         }
     }
 
@@ -224,9 +241,17 @@ impl IndexDef {
         let name = reader.name("an index's name")?;
         let parts = (0..reader.u16("a number of columns")?)
             .map(|_| {
+                let column = reader.u16("a column id")?;
+                let flags = reader.flags("a part's flags, 0 to 7", 7)?;
+                let mut expr = || {
+                    let length = reader.u32("a length")? as usize;
+                    Ok::<_, EngineError>(reader.take(length, "an expression")?.to_vec())
+                };
                 Ok(IndexPart {
-                    column: reader.u16("a column id")?,
-                    descending: reader.flag("descending, 0 or 1")?,
+                    column,
+                    expr: (flags & 4 != 0).then(&mut expr).transpose()?,
+                    descending: flags & 1 != 0,
+                    null_mark: flags & 2 != 0,
                 })
             })
             .collect::<Result<_, EngineError>>()?;
@@ -407,6 +432,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn flags(&mut self, expected: &str, max: u8) -> Result<u8, EngineError> {
+        let offset = self.offset;
+        match self.u8(expected)? {
+            flags if flags <= max => Ok(flags),
+            other => Err(self.wrong(offset, expected, other.to_string())),
+        }
+    }
+
     fn name(&mut self, expected: &str) -> Result<String, EngineError> {
         let offset = self.offset;
         let len = usize::from(self.u16(expected)?);
@@ -430,7 +463,12 @@ mod tests {
     use super::*;
 
     fn sample() -> Definition {
-        let part = |column, descending| IndexPart { column, descending };
+        let part = |column, descending| IndexPart {
+            column,
+            expr: None,
+            descending,
+            null_mark: false,
+        };
         let index = |id, name: &str, unique, state| IndexDef {
             id: ObjectId(id),
             root: PageId(id + 100),
@@ -442,7 +480,19 @@ mod tests {
         Definition {
             indexes: vec![
                 index(77, "by_owner", false, IndexState::Ready(Lsn(5))),
-                index(78, "größe", true, IndexState::Building),
+                IndexDef {
+                    parts: vec![
+                        IndexPart {
+                            expr: Some(vec![4, 5]),
+                            ..part(0, true)
+                        },
+                        IndexPart {
+                            null_mark: true,
+                            ..part(1, false)
+                        },
+                    ],
+                    ..index(78, "größe", true, IndexState::Building)
+                },
             ],
             checks: vec![CheckDef {
                 name: "positive".to_owned(),

@@ -197,7 +197,11 @@ impl Edit<'_> {
             indexed_value(self, table, index, column, value)
         };
         match index.entry(table, value) {
-            Err(Stop::Failed(EngineError::IndexKey { .. })) if !strict => Ok(None),
+            Err(Stop::Failed(EngineError::IndexKey { .. } | EngineError::IndexExpr { .. }))
+                if !strict =>
+            {
+                Ok(None)
+            }
             entry => entry.map(Some),
         }
     }
@@ -310,7 +314,7 @@ pub(crate) fn indexed_value(
     let ValueRef::Overflow(reference) = value else {
         return Ok(value.to_owned());
     };
-    if reference.len > KEY_BYTES_MAX as u64 {
+    if reference.len > KEY_BYTES_MAX as u64 && index.has_column(column) {
         return Err(index.too_long(table, reference.len).into());
     }
     long_value(pages, table, column, reference)

@@ -1,7 +1,7 @@
 //! The engine: what is shared by all transactions.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aurora_page::planted::{self, Fault};
 use aurora_page::{Geometry, KeyBuf, Lsn, Page, PageId};
@@ -10,6 +10,7 @@ use aurora_redo::History;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
 
+use crate::ahead::Prefetch;
 use crate::catalogue::Names;
 use crate::conflicts::Conflicts;
 use crate::edit::{Edit, View};
@@ -61,6 +62,8 @@ pub(crate) struct Committing {
     pub counts: RowCounts,
     /// Bulk loads that are under way in this engine.
     pub loads: FxHashSet<u32>,
+    /// Rules that were begun to be checked; each has a watch of its own.
+    pub rules: u64,
     /// Where the next round of background work begins.
     pub purge_from: KeyBuf,
     pub sweep_from: KeyBuf,
@@ -77,6 +80,7 @@ impl Committing {
             last_time_us,
             counts: RowCounts::default(),
             loads: FxHashSet::default(),
+            rules: 0,
             purge_from: KeyBuf::new(),
             sweep_from: KeyBuf::new(),
             branch,
@@ -117,6 +121,8 @@ pub struct Engine<V: Volume> {
     pub(crate) branch: Arc<AtomicU64>,
     pub(crate) role: RoleCell,
     pub(crate) committing: Mutex<Committing>,
+    /// Who fetches pages that will be wanted soon.
+    pub(crate) prefetch: OnceLock<Arc<dyn Prefetch>>,
     /// Pages that a change outside of transactions is waiting for.
     pins: Mutex<Pins>,
     /// Numbers of auto-increment columns that are reserved and not given yet.
@@ -189,6 +195,7 @@ impl<V: Volume> Engine<V> {
             branch,
             role: RoleCell::new(role),
             committing: Mutex::new(committing),
+            prefetch: OnceLock::new(),
         })
     }
 

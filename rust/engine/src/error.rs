@@ -132,8 +132,10 @@ pub enum EngineError {
         /// The oldest snapshot that can still be checked.
         floor: Lsn,
     },
-    /// Rows came into the table while it was being loaded.
-    #[error("table {table:?}: expected it to stay empty during the load, got rows")]
+    /// The table was changed while it was being loaded, in a way that the load cannot be merged with.
+    #[error(
+        "table {table:?}: expected no changes during the load that it cannot be merged with, got some: load again"
+    )]
     LoadConflict {
         /// The table.
         table: String,
@@ -302,6 +304,22 @@ pub enum EngineError {
         /// Column, expected and got.
         source: Box<KeyError>,
     },
+    /// An expression of an index has no value for a row.
+    #[error(
+        "table {table:?}, index {index:?}, key {key}: expected a value of {expected}, got none: {got}"
+    )]
+    IndexExpr {
+        /// The table.
+        table: String,
+        /// The index.
+        index: String,
+        /// The row's key.
+        key: String,
+        /// The expression.
+        expected: Box<str>,
+        /// Why it has none.
+        got: Box<str>,
+    },
     /// There is no such index at this read point, or it does not have every row yet.
     #[error("table {table:?}: expected an index {index:?} that is ready at LSN {at}, got {got}")]
     UnknownIndex {
@@ -397,6 +415,22 @@ pub enum EngineError {
         expected: Box<str>,
         /// What was asked for.
         got: Box<str>,
+    },
+    /// A row that breaks a constraint which is to be added.
+    #[error("row with key {key}: {source}")]
+    RowBreaks {
+        /// The row's key.
+        key: String,
+        /// What it breaks.
+        source: Box<EngineError>,
+    },
+    /// A constraint that is not there.
+    #[error("table {table:?}: expected a constraint {constraint:?}, got none")]
+    UnknownConstraint {
+        /// The table.
+        table: String,
+        /// Its name.
+        constraint: String,
     },
     /// An auto-increment column has no number left.
     #[error(
@@ -522,15 +556,13 @@ pub enum EngineError {
         /// The table.
         table: String,
     },
-    /// Bulk load into a table that has an index.
-    #[error(
-        "table {table:?}: expected a table without indexes to load so many rows into, got index {index:?}: drop it and create it after the load, or load fewer rows at a time"
-    )]
-    LoadIndexed {
-        /// The table.
-        table: String,
-        /// The index.
-        index: String,
+    /// A row of a bulk load that the table does not take.
+    #[error("row {row}: {source}")]
+    LoadRow {
+        /// The row, counted from 0.
+        row: u64,
+        /// What is wrong with it.
+        source: Box<EngineError>,
     },
     /// A row of a bulk load whose key is taken.
     #[error("table {table:?}: row {row}: expected no row with key {key}, got {}", shown(*other))]
@@ -632,6 +664,7 @@ impl EngineError {
     pub fn rests_on(&self) -> Lsn {
         match self {
             EngineError::DuplicateKey { seen, .. } | EngineError::TokenUsed { seen, .. } => *seen,
+            EngineError::LoadRow { source, .. } => source.rests_on(),
             EngineError::WriteConflict { by, .. }
             | EngineError::SerializationFailure { by, .. } => *by,
             _ => Lsn::NONE,

@@ -14,10 +14,11 @@ use crate::derive::indexed_value;
 use crate::engine::Engine;
 use crate::error::{Attempt, EngineError, Stop};
 use crate::index::{Entry, Index};
+use crate::locks::LockWaiting;
 use crate::read::merged;
 use crate::row::RowView;
 use crate::table::Table;
-use crate::txn::{Row, Txn, Write};
+use crate::txn::{Isolation, Row, Txn, Write};
 
 /// Changes of entries that follow from one change of a row.
 pub(crate) type EntryWrites = Vec<(Arc<Table>, KeyBuf, Write)>;
@@ -63,7 +64,9 @@ impl<V: Volume> Engine<V> {
                 .map(|row| self.entry_of(txn, table, index, row));
             let leaving = match leaving.transpose() {
                 // Older than the index, and too long for it: it has none.
-                Err(Stop::Failed(EngineError::IndexKey { .. })) => None,
+                Err(Stop::Failed(EngineError::IndexKey { .. } | EngineError::IndexExpr { .. })) => {
+                    None
+                }
                 leaving => leaving?,
             };
             let coming = after
@@ -87,6 +90,47 @@ impl<V: Volume> Engine<V> {
             }));
         }
         Ok(writes)
+    }
+
+    /// At READ COMMITTED, whoever writes a value of a unique index locks it first: the second waits for the first to end, and
+    /// is told of the duplicate at once. At other levels the commit tells it, as a conflict.
+    pub(crate) fn lock_uniques(
+        &self,
+        txn: &mut Txn,
+        table: &Arc<Table>,
+        key: &[u8],
+        write: &Write,
+    ) -> Attempt<()> {
+        let is_unique = |index: &&Arc<Index>| index.def.unique;
+        if txn.isolation != Isolation::ReadCommitted || !table.indexes.iter().any(|i| i.def.unique)
+        {
+            return Ok(());
+        }
+        let before = self.current(txn, table, key)?;
+        let base = match write {
+            Write::Update { .. } => self.look_up(txn, table, key)?,
+            _ => None,
+        };
+        let Some(after) = merged(table, base, write)? else {
+            return Ok(());
+        };
+        for index in table.indexes.iter().filter(is_unique) {
+            let coming = self.entry_of(txn, table, index, &after)?;
+            let Some(prefix) = coming.unique_prefix() else {
+                continue;
+            };
+            let had = match &before {
+                // One that is older than the index and has no entry has no value of it either.
+                Some(row) => self.entry_of(txn, table, index, row).ok(),
+                None => None,
+            };
+            if had.as_ref().and_then(Entry::unique_prefix) != Some(prefix) {
+                self.lock(txn, &index.tree, prefix, LockWaiting::Wait)?;
+                // It may have come while the step waited, and the row's own lock was asked for in between.
+                self.renew(txn);
+            }
+        }
+        Ok(())
     }
 
     /// Puts the entries into the buffer; there is room for them.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use aurora_page::{KeyBuf, LeafRef, Page, Value};
 use aurora_proto::Volume;
 
-use crate::cursor::{Cursor, RangeSpec};
+use crate::cursor::{Block, Cursor, RangeSpec};
 use crate::engine::Engine;
-use crate::error::{Attempt, EngineError};
+use crate::error::{Attempt, EngineError, Stop};
 use crate::follow::readable;
 use crate::index::Index;
 use crate::row::RowView;
@@ -137,6 +137,16 @@ impl<V: Volume> Engine<V> {
 }
 
 impl IndexCursor {
+    /// The next rows as a block, as [`Cursor::next_block`] gives them; `None` at the end.
+    pub fn next_block<V: Volume>(
+        &mut self,
+        engine: &Engine<V>,
+        txn: &Txn,
+    ) -> Attempt<Option<Block>> {
+        let rows = self.next_rows(engine, txn)?;
+        Ok(rows.map(|rows| Block::of_rows(rows, self.entries.is_reverse())))
+    }
+
     /// The next rows; `None` at the end. A stop loses no place.
     pub fn next_rows<V: Volume>(
         &mut self,
@@ -149,7 +159,12 @@ impl IndexCursor {
                 return Ok(None);
             }
             let keys: Vec<KeyBuf> = self.round.iter().map(|(key, _)| key.clone()).collect();
-            let found = engine.get_many(txn, &self.table, &keys)?;
+            let found = engine.get_many(txn, &self.table, &keys);
+            if let Err(Stop::NeedPage { .. }) = &found {
+                // The rows of a round lie anywhere: they are all fetched at one time.
+                engine.want_rows(&txn.point, &self.table, &keys);
+            }
+            let found = found?;
             let mut rows = Vec::with_capacity(found.len());
             for (row, (_, entry)) in found.into_iter().zip(&self.round) {
                 rows.extend(self.check(engine, txn, row, entry)?);

@@ -40,11 +40,13 @@
 //! | `constraints`, `cascade`, `sequence` | checks, foreign keys, auto-increment columns |
 //! | `commit`, `conflicts`, `reads`, `readpoints`, `tokens` | how it ends |
 //! | `statistics` | what is known of a table's rows |
+//! | `rules` | constraints that come to a table with rows, and go |
 //! | `alter`, `btree::upgrade` | tables whose columns change, and leaves of before |
 //! | `replica` | following a writer, and becoming one |
 //! | `overflow` | values too large for a leaf |
-//! | `load` | bulk load of sealed pages into an empty table |
+//! | `load` | bulk load of sealed pages, with the indexes, past the log |
 
+mod ahead;
 mod alter;
 mod btree;
 mod cascade;
@@ -74,6 +76,7 @@ mod readpoints;
 mod reads;
 mod replica;
 mod row;
+mod rules;
 mod savepoint;
 mod sequence;
 mod space;
@@ -86,6 +89,7 @@ mod work;
 mod write;
 mod write_many;
 
+pub use ahead::Prefetch;
 pub use alter::Alter;
 pub use catalogue::{TABLE_NAME_BYTES_MAX, TableSpec};
 pub use constraints::{Check, CheckSpec, Reference, ReferenceSpec};
@@ -96,16 +100,17 @@ pub use definition::{
 pub use engine::{Engine, EngineConfig};
 pub use error::{Attempt, EngineError, ErrorClass, Stop};
 pub use extents::Run;
-pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexSpec};
+pub use index::{INDEX_NAME_BYTES_MAX, Index, IndexOn, IndexSource, IndexSpec};
 pub use index_build::{BuildProgress, IndexBuild};
 pub use index_cursor::IndexCursor;
-pub use load::{Load, LoadBlob};
+pub use load::{Load, LoadBlob, LoadEntry};
 pub use lockrange::LockingCursor;
 pub use locks::{LockName, LockWait, LockWaiting, LockWaker, TxnId, WaitsFor};
 pub use overflow::{OverflowReader, VALUE_BYTES_MAX};
 pub use pool::CacheStats;
 pub use replica::{HandOver, Role};
 pub use row::RowView;
+pub use rules::{NewRule, RuleBuild};
 pub use savepoint::Savepoint;
 pub use statistics::{Analysis, ColumnStatistics, Statistics, TableSize};
 pub use table::Table;

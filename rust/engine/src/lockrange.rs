@@ -64,7 +64,7 @@ impl<V: Volume> Engine<V> {
     }
 
     /// Moves the read point to the newest state.
-    fn renew(&self, txn: &mut Txn) {
+    pub(crate) fn renew(&self, txn: &mut Txn) {
         let newest = || {
             if txn.writable {
                 self.published()

@@ -117,7 +117,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    fn check_constraint_name(
+    pub fn check_constraint_name(
         &self,
         table: &Table,
         definition: &Definition,
@@ -166,13 +166,10 @@ impl Edit<'_> {
 }
 
 fn index_for(reference: &ReferenceSpec) -> IndexSpec {
-    IndexSpec {
-        name: reference.name.clone(),
-        columns: reference
-            .columns
-            .iter()
-            .map(|column| (*column, false))
-            .collect(),
-        unique: false,
-    }
+    let columns: Vec<(u16, bool)> = reference
+        .columns
+        .iter()
+        .map(|column| (*column, false))
+        .collect();
+    IndexSpec::by(&reference.name, &columns, false)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aurora_page::{
-    Column, DataType, Geometry, KeyBuf, KeyPart, Lsn, ObjectId, PageId, Schema, SchemaError, Value,
-    decode_key, encode_key, encode_key_values,
+    Column, DataType, Geometry, KeyBound, KeyBuf, KeyPart, Lsn, ObjectId, PageId, Schema,
+    SchemaError, Value, decode_bound, decode_key, encode_key, encode_key_values,
 };
 
 use crate::constraints::{Check, Reference};
@@ -212,10 +212,18 @@ impl Table {
 
     /// A key for a message.
     pub fn show_key(&self, key: &[u8]) -> String {
-        let Ok(values) = decode_key(&self.schema, key) else {
-            return format!("{key:02x?}");
-        };
-        show_values(&values)
+        match decode_key(&self.schema, key) {
+            Ok(values) => show_values(&values),
+            Err(_) => self.show_bound(key),
+        }
+    }
+
+    /// A bound of a range of keys for a message: the values with which keys begin.
+    fn show_bound(&self, key: &[u8]) -> String {
+        let KeyBound { values, begun } = decode_bound(&self.schema, key);
+        let mut shown: Vec<String> = values.iter().map(show).collect();
+        shown.extend(begun.map(|text| format!("{}...", show(&Value::Text(text)))));
+        format!("({})", shown.join(", "))
     }
 
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = u16> + '_ {

@@ -215,6 +215,7 @@ impl<V: Volume> Engine<V> {
         if !table.is_followed() {
             return Ok(txn.writes.put(table, key, write, limits)?);
         }
+        self.lock_uniques(txn, table, &key, &write)?;
         let entries = self.follow(txn, table, &key, &write)?;
         txn.writes
             .check_room(table, &key, &write, &entries, limits)?;

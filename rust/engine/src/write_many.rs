@@ -44,6 +44,8 @@ struct Progress {
     order: Vec<u32>,
     /// A row whose key an earlier one has.
     twice: Option<u32>,
+    /// For each row, whether no later one has its key.
+    is_last: Vec<bool>,
     /// So many of them, in that order, are locked.
     locked: usize,
     /// In that order, whether a row with the key is stored.
@@ -159,11 +161,18 @@ impl NewRows {
         if !self.rows.is_sorted_by(|a, b| a.key <= b.key) {
             order.sort_by(|a, b| self.key(*a).cmp(self.key(*b)));
         }
-        let mut pairs = order.windows(2);
-        let twice = pairs.find(|pair| self.key(pair[0]) == self.key(pair[1]));
+        let mut twice = None;
+        let mut is_last = vec![true; order.len()];
+        for pair in order.windows(2) {
+            if self.key(pair[0]) == self.key(pair[1]) {
+                twice = twice.or(Some(pair[1]));
+                is_last[pair[0] as usize] = false;
+            }
+        }
         self.progress = Progress {
             txn: Some(txn),
-            twice: twice.map(|pair| pair[1]),
+            twice,
+            is_last,
             order,
             ..Progress::default()
         };
@@ -293,6 +302,10 @@ impl<V: Volume> Engine<V> {
     /// it finds wrong may be right once the rows before are there.
     fn fetch_followed(&self, txn: &Txn, table: &Arc<Table>, rows: &mut NewRows) -> Attempt<()> {
         while let Some(NewRow { key, row }) = rows.rows.get(rows.progress.fetched) {
+            if !rows.progress.is_last[rows.progress.fetched] {
+                rows.progress.fetched += 1;
+                continue;
+            }
             let row = row.clone();
             match self.follow(txn, table, key, &Write::Put { row, new: false }) {
                 Ok(_) | Err(Stop::Failed(_)) => rows.progress.fetched += 1,
@@ -325,7 +338,9 @@ impl<V: Volume> Engine<V> {
         }
         let mut undo = Vec::with_capacity(rows.len());
         let mut done = Ok(());
-        for (row, new) in rows.rows.iter().zip(new) {
+        let last = rows.rows.iter().zip(new).zip(&rows.progress.is_last);
+        // A row that another one of the call replaces was never there: nothing of it is checked.
+        for ((row, new), _) in last.filter(|(_, is_last)| **is_last) {
             let write = Write::Put {
                 row: row.row.clone(),
                 new: *new,
@@ -374,6 +389,7 @@ impl<V: Volume> Engine<V> {
     ) -> Attempt<()> {
         let limits = (self.config.tx_bytes_max, self.config.tx_records_max);
         let entries = if table.is_followed() {
+            self.lock_uniques(txn, table, key, &write)?;
             self.follow_row(txn, table, key, &write, false)?
         } else {
             EntryWrites::new()

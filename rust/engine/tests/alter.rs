@@ -458,11 +458,7 @@ proptest! {
 #[test]
 fn indexes_follow_rows_of_earlier_definitions() {
     let db = Db::new(Geometry::new(1024, 64));
-    let index = |name: &str, column| IndexSpec {
-        name: name.into(),
-        columns: vec![(column, false)],
-        unique: true,
-    };
+    let index = |name: &str, column| IndexSpec::by(name, &[(column, false)], true);
     let mut spec = TableSpec::new(schema());
     spec.indexes = vec![index("by_text", 1)];
     let (table, _) = db

@@ -7,7 +7,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use aurora_engine::{
-    Engine, EngineError, IndexBuild, IndexSpec, Mode, RangeSpec, RowView, Table, TableSpec, Txn,
+    Engine, EngineError, IndexBuild, IndexSource, IndexSpec, Mode, RangeSpec, RowView, Table,
+    TableSpec, Txn,
 };
 use aurora_page::{DataType, Geometry, KeyBuf, Schema, Value};
 use common::{Db, Random, check, column, key};
@@ -29,11 +30,7 @@ fn schema() -> Schema {
 }
 
 fn spec(name: &str, columns: &[(u16, bool)], unique: bool) -> IndexSpec {
-    IndexSpec {
-        name: name.into(),
-        columns: columns.to_vec(),
-        unique,
-    }
+    IndexSpec::by(name, columns, unique)
 }
 
 fn by_group() -> IndexSpec {
@@ -378,7 +375,10 @@ impl World {
                 .map(|row| {
                     let mut entry: Vec<Value> = index
                         .parts()
-                        .map(|(column, _)| row[usize::from(column)].clone())
+                        .map(|(source, _)| match source {
+                            IndexSource::Column(column) => row[usize::from(*column)].clone(),
+                            IndexSource::Expr(_) => panic!("an index by columns"),
+                        })
                         .collect();
                     entry.push(row[0].clone());
                     (index.tree.key(&entry).unwrap(), row.clone())

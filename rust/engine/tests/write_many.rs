@@ -24,11 +24,7 @@ fn spec() -> TableSpec {
         column(3, "boss", DataType::Int64, true),
     ];
     TableSpec {
-        indexes: vec![IndexSpec {
-            name: "by_number".into(),
-            columns: vec![(1, false)],
-            unique: true,
-        }],
+        indexes: vec![IndexSpec::by("by_number", &[(1, false)], true)],
         checks: vec![CheckSpec {
             name: "not_negative".into(),
             condition: Expr::column("number").compare(Comparison::Ge, Expr::int(0)),

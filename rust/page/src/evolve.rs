@@ -218,6 +218,15 @@ impl Schema {
         Ok(changed)
     }
 
+    /// With a column that takes null, or none any more. In the latter case no row that is read by it may have one: whoever makes
+    /// the change has looked.
+    pub fn with_nullable(&self, name: &str, nullable: bool) -> Result<Schema, EvolveError> {
+        let index = self.outside_key(name, "say whether it takes null")?;
+        let mut columns = self.columns().to_vec();
+        columns[index].nullable = nullable;
+        Ok(self.next(columns, self.key().to_vec())?)
+    }
+
     /// The same with the next version: what a change that is not of the columns makes.
     pub fn next_version(&self) -> Schema {
         let mut next = self.clone();
@@ -292,7 +301,21 @@ impl ColumnMap {
             let nullable = leaf.column_nullable(column);
             (leaf.column_id(column), leaf.column_type(column), nullable)
         });
-        ColumnMap::new(schema, stored).map(Some)
+        let map = ColumnMap::new(schema, stored)?;
+        // An older leaf may lack a column that takes null no more, as long as it has no rows of the present; a later one lacks
+        // it because it was dropped.
+        let lost = |(column, source): &(&crate::schema::Column, &Source)| {
+            !column.nullable && matches!(source, Source::Initial(Value::Null))
+        };
+        let mut sources = schema.columns().iter().zip(&map.0);
+        match sources.find(lost) {
+            Some((column, _)) if leaf.schema_version() > schema.version => Err(MapError {
+                column: column.name.clone(),
+                expected: format!("{} or what widens to it", column.data_type),
+                got: "no such column, and no value for it".to_owned(),
+            }),
+            _ => Ok(Some(map)),
+        }
     }
 
     /// The map for a page with these columns: id, type, nullable.
@@ -309,19 +332,13 @@ impl ColumnMap {
             };
             let place = stored.iter().position(|(id, ..)| *id == column.id);
             let Some(place) = place else {
-                let initial = schema.initial(index);
-                if initial.is_null() && !column.nullable {
-                    return Err(wrong("no such column, and no value for it".to_owned()));
-                }
-                return Ok(Source::Initial(initial));
+                return Ok(Source::Initial(schema.initial(index)));
             };
-            let (_, from, nullable) = stored[place];
+            // A column that takes null no more has none in rows of the present; in those of the past it may.
+            let (_, from, _) = stored[place];
             let to = column.data_type;
             if from != to && !widens(from, to) {
                 return Err(wrong(from.to_string()));
-            }
-            if nullable && !column.nullable {
-                return Err(wrong(format!("{from} or null")));
             }
             Ok(Source::Stored {
                 column: place,

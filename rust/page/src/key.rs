@@ -128,6 +128,56 @@ pub fn encode_key_values(schema: &Schema, values: &[Value]) -> Result<KeyBuf, Ke
     check_length(key)
 }
 
+/// What a bound of a range of keys says, which need be no whole key.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KeyBound {
+    /// The values of the first parts.
+    pub values: Vec<Value>,
+    /// Of the next part, which is a text, bytes or json, the beginning.
+    pub begun: Option<String>,
+}
+
+/// What a bound of a range of keys says, for a message: keys begin with these values. Numbers that were cut are those of the
+/// smallest key that begins so.
+pub fn decode_bound(schema: &Schema, key: &[u8]) -> KeyBound {
+    let mut bound = KeyBound {
+        values: Vec::new(),
+        begun: None,
+    };
+    // A part of fixed width that was cut: nothing sorts before its beginning with zeros behind it.
+    const WIDTH_MAX: usize = 17;
+    let mut padded = key.to_vec();
+    padded.extend_from_slice(&[0; WIDTH_MAX]);
+    let mut offset = 0;
+    for part in schema.key() {
+        if offset >= key.len() {
+            break;
+        }
+        let column = schema.key_column(*part);
+        let is_var = column.data_type.fixed_width().is_none();
+        let mut reader = PartReader {
+            key: if is_var { key } else { &padded },
+            offset,
+            mask: mask(part.descending),
+            column,
+        };
+        match reader.value() {
+            Ok(value) => bound.values.push(value),
+            Err(_) if is_var => {
+                let start = offset + usize::from(column.nullable);
+                let bytes = key[start.min(key.len())..].iter();
+                let begun = bytes.map(|byte| byte ^ mask(part.descending));
+                let begun: Vec<u8> = begun.take_while(|byte| *byte != 0).collect();
+                bound.begun = Some(String::from_utf8_lossy(&begun).into_owned());
+                break;
+            }
+            Err(_) => break,
+        }
+        offset = reader.offset;
+    }
+    bound
+}
+
 /// The values of a whole encoded key, in the order of the key. Inverse of [`encode_key_values`], except that
 /// -0 comes back as 0 and every NaN as the canonical one.
 pub fn decode_key(schema: &Schema, key: &[u8]) -> Result<Vec<Value>, KeyError> {

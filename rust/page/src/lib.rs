@@ -51,8 +51,8 @@ pub use header::{FORMAT_VERSION, HEADER_BYTES, MAGIC};
 pub use ids::{Lsn, ObjectId, PageId, VolumeId};
 pub use inner::{InnerMut, InnerRef, format_inner};
 pub use key::{
-    KEY_BYTES_MAX, KeyBuf, KeyError, decode_key, encode_key, encode_key_from, encode_key_values,
-    encode_part, prefix_end,
+    KEY_BYTES_MAX, KeyBound, KeyBuf, KeyError, decode_bound, decode_key, encode_key,
+    encode_key_from, encode_key_values, encode_part, prefix_end,
 };
 pub use leaf::{
     LeafMut, LeafRef, VarCell, VarColumn, fill_rows, format_leaf, leaf_capacity, leaf_heap_bytes,

@@ -14,7 +14,7 @@ use crate::schema::parse_type;
 type Altered = (Arc<Table>, Option<Commit>);
 
 /// Makes a change, and waits until it is durable.
-fn alter(py: Python<'_>, cluster: &Cluster, table: &str, change: &Alter) -> PyResult<()> {
+pub fn alter(py: Python<'_>, cluster: &Cluster, table: &str, change: &Alter) -> PyResult<()> {
     let open = cluster.db.cluster(py)?;
     open.check_writable().map_err(|error| raise(py, error))?;
     let now_us = open.now_us();

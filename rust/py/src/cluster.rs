@@ -276,7 +276,7 @@ impl Cluster {
     }
 
     /// The rows of a table or of a range of its keys, as rows or as an Arrow stream.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, at=None, parallel_query=None))]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, reverse=false, at=None, parallel_query=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the keywords that Python sees"
@@ -284,10 +284,11 @@ impl Cluster {
     fn scan<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
+        reverse: bool,
         at: Option<&Bound<'py, PyAny>>,
         parallel_query: Option<&str>,
     ) -> PyResult<Scan> {
@@ -300,7 +301,6 @@ impl Cluster {
         };
         let (core, _) = Core::view(py, self.db.clone(), None, at)?;
         Scan::new(
-            py,
             Arc::new(core),
             table,
             RangeArgs {
@@ -308,7 +308,7 @@ impl Cluster {
                 hi,
                 prefix,
                 limit: None,
-                reverse: false,
+                reverse,
                 columns: None,
                 condition: None,
             },

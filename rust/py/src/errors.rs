@@ -50,6 +50,17 @@ impl<'py> Raise<'py> {
 
 /// The same error, saying which of many rows it is about.
 pub fn at_row(py: Python<'_>, error: PyErr, row: u64) -> PyErr {
+    with_detail(py, error, &format!("row {row}: "), "row", row)
+}
+
+/// The same error, with one more attribute, and something before its message.
+pub fn with_detail<'py>(
+    py: Python<'py>,
+    error: PyErr,
+    before: &str,
+    name: &str,
+    detail: impl IntoPyObject<'py>,
+) -> PyErr {
     let value = error.value(py);
     let (Ok(message), Ok(details)) = (
         value
@@ -61,10 +72,10 @@ pub fn at_row(py: Python<'_>, error: PyErr, row: u64) -> PyErr {
     ) else {
         return error;
     };
-    let told = details.set_item("row", row).and_then(|()| {
+    let told = details.set_item(name, detail).and_then(|()| {
         value
             .get_type()
-            .call((format!("row {row}: {message}"),), Some(&details))
+            .call((format!("{before}{message}"),), Some(&details))
     });
     told.map_or(error, PyErr::from_value)
 }

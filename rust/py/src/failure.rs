@@ -7,7 +7,7 @@ use aurora_runtime::Error;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
-use crate::errors::Raise;
+use crate::errors::{Raise, at_row, with_detail};
 
 /// An error of the cluster.
 pub fn raise(py: Python<'_>, error: Error) -> PyErr {
@@ -351,10 +351,28 @@ pub fn raise_engine(py: Python<'_>, error: &EngineError) -> PyErr {
             .with("expected", "a unique index")
             .with("got", "one that is not unique")
             .err(),
-        EngineError::LoadIndexed { table, index } => new("TableIndexed")
+        EngineError::RowBreaks { key, source } => {
+            let broken = raise_engine(py, source);
+            with_detail(py, broken, &format!("row with key {key}: "), "row_key", key)
+        }
+        EngineError::IndexExpr {
+            table,
+            index,
+            key,
+            expected,
+            got,
+        } => new("ValueOutOfRange")
             .with("table", table)
             .with("index", index)
+            .with("key", key)
+            .with("expected", format!("a value of {expected}"))
+            .with("got", &**got)
             .err(),
+        EngineError::UnknownConstraint { table, constraint } => new("UnknownConstraint")
+            .with("table", table)
+            .with("constraint", constraint)
+            .err(),
+        EngineError::LoadRow { row, source } => at_row(py, raise_engine(py, source), *row),
         EngineError::UnknownColumn { table, .. } => new("UnknownColumn").with("table", table).err(),
         EngineError::KeyColumn { table, column } => new("KeyUpdate")
             .with("table", table)
@@ -451,11 +469,19 @@ fn raise_value(py: Python<'_>, message: &str, error: &ValueError) -> PyErr {
             column,
             expected,
             got,
-        } => Raise::new(py, "ValueOutOfRange", message)
-            .with("column", column)
-            .with("expected", expected)
-            .with("got", got)
-            .err(),
+        } => Raise::new(
+            py,
+            if got == "null" {
+                "NullViolation"
+            } else {
+                "ValueOutOfRange"
+            },
+            message,
+        )
+        .with("column", column)
+        .with("expected", expected)
+        .with("got", got)
+        .err(),
     }
 }
 

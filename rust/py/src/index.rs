@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use aurora_engine::{
-    CheckSpec, Index, IndexBuild, IndexSpec, LockWaiting, OnDelete, ReferenceSpec, Stop, Table,
-    TableSpec, Txn,
+    CheckSpec, Index, IndexBuild, IndexOn, IndexSpec, LockWaiting, OnDelete, ReferenceSpec, Stop,
+    Table, TableSpec, Txn,
 };
 use aurora_page::{KEY_BYTES_MAX, KeyBuf, Schema};
+use aurora_scan::expr::{ColumnName, Expr as Tree};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::cluster::Cluster;
 use crate::db::{Db, Engine, Tried, interruptible};
 use crate::errors::{Raise, describe, invalid_option};
-use crate::expr::Expr;
+use crate::expr::{Expr, raise_expr};
 use crate::from_py::push_key_part;
 use crate::ops::{Get, GetForUpdate, LongValues, Operation, found};
 use crate::table::{Part, PyTable};
@@ -310,7 +311,7 @@ pub fn create_index(
     cluster: &Bound<'_, Cluster>,
     table: &Bound<'_, PyTable>,
     name: String,
-    columns: Vec<(String, bool)>,
+    columns: Vec<(IndexColumn, bool)>,
     unique: bool,
     exist_ok: bool,
     report: &Bound<'_, PyAny>,
@@ -359,7 +360,7 @@ fn build_all(
 }
 
 /// Runs a step with the interpreter free, and does what it stops for, until it has come to its end.
-fn drive<T: Send>(
+pub fn drive<T: Send>(
     py: Python<'_>,
     db: &Db,
     mut step: impl FnMut(&Engine, i64) -> Result<T, Stop> + Send,
@@ -397,17 +398,50 @@ pub fn index_spec(
     py: Python<'_>,
     table: &Table,
     name: &str,
-    columns: &[(String, bool)],
+    columns: &[(IndexColumn, bool)],
     unique: bool,
 ) -> PyResult<IndexSpec> {
-    let place = |(column, descending): &(String, bool)| {
-        let place = table.schema.column_index(column);
-        let place = place.ok_or_else(|| no_column(py, &table.name, &table.schema, column))?;
-        Ok((place as u16, *descending))
+    index_parts(py, (&table.name, &table.schema), name, columns, unique)
+}
+
+/// A column of an index, as Python gives it.
+#[derive(FromPyObject)]
+pub enum IndexColumn {
+    Name(String),
+    Expr(Py<Expr>),
+}
+
+fn index_parts(
+    py: Python<'_>,
+    (table, schema): (&str, &Schema),
+    name: &str,
+    columns: &[(IndexColumn, bool)],
+    unique: bool,
+) -> PyResult<IndexSpec> {
+    let place = |column: &String| {
+        let place = schema.column_index(column);
+        let place = place.ok_or_else(|| no_column(py, table, schema, column))?;
+        Ok::<_, PyErr>(IndexOn::Column(place as u16))
+    };
+    let part = |(column, descending): &(IndexColumn, bool)| {
+        let on = match column {
+            IndexColumn::Name(name) => place(name)?,
+            IndexColumn::Expr(expr) => match &*expr.get().tree {
+                // A column by itself is a column.
+                Tree::Column(ColumnName::Name(name)) => place(name)?,
+                tree => {
+                    let named =
+                        |error| raise_expr(py, &format!("index {name}: {tree}"), None, error);
+                    tree.bind(schema).map_err(named)?;
+                    IndexOn::Expr(tree.clone())
+                }
+            },
+        };
+        Ok((on, *descending))
     };
     Ok(IndexSpec {
         name: name.to_owned(),
-        columns: columns.iter().map(place).collect::<PyResult<_>>()?,
+        parts: columns.iter().map(part).collect::<PyResult<_>>()?,
         unique,
     })
 }
@@ -432,19 +466,28 @@ pub fn no_column(py: Python<'_>, table: &str, schema: &Schema, column: &str) -> 
 /// The index that is there, if it is what is asked for and ready.
 fn same_index(table: &Bound<'_, PyTable>, spec: &IndexSpec) -> PyResult<Option<PyIndex>> {
     let mut there = indexes(table)?.into_iter();
-    Ok(there.find(|found| {
-        let index = &found.index;
-        index.name() == spec.name
-            && index.is_ready()
-            && index.def.unique == spec.unique
-            && index.parts().eq(spec.columns.iter().copied())
-    }))
+    let of = &table.get().table;
+    Ok(there.find(|found| found.index.is_ready() && found.index.is_as(of, spec)))
 }
 
 /// Name, columns and whether they are descending, unique.
-type IndexArgs = (String, Vec<(String, bool)>, bool);
+type IndexArgs = (String, Vec<(IndexColumn, bool)>, bool);
 /// Name, columns, parent, on delete.
 type ReferenceArgs = (String, Vec<String>, String, String);
+
+/// What becomes of rows whose parent is deleted, as Python says it.
+pub fn on_delete_of(py: Python<'_>, on_delete: &str) -> PyResult<OnDelete> {
+    match on_delete {
+        "restrict" => Ok(OnDelete::Restrict),
+        "cascade" => Ok(OnDelete::Cascade),
+        "set null" => Ok(OnDelete::SetNull),
+        other => {
+            let expected = "\"restrict\", \"cascade\" or \"set null\"";
+            let got = format!("{other:?}");
+            Err(invalid_option(py, "on_delete", expected, &got))
+        }
+    }
+}
 
 /// What a table is asked to be beside columns and key, as Python gives it.
 #[derive(FromPyObject)]
@@ -470,12 +513,7 @@ impl Extras {
             Ok(place as u16)
         };
         let index = |(name, columns, unique): &IndexArgs| {
-            let column = |(name, descending): &(String, bool)| Ok((place(name)?, *descending));
-            Ok(IndexSpec {
-                name: name.clone(),
-                columns: columns.iter().map(column).collect::<PyResult<_>>()?,
-                unique: *unique,
-            })
+            index_parts(py, (table, schema), name, columns, *unique)
         };
         let check = |(name, condition): &(String, Py<Expr>)| CheckSpec {
             name: name.clone(),
@@ -486,16 +524,7 @@ impl Extras {
                 name: name.clone(),
                 columns: columns.iter().map(place).collect::<PyResult<_>>()?,
                 parent: parent.clone(),
-                on_delete: match on_delete.as_str() {
-                    "restrict" => OnDelete::Restrict,
-                    "cascade" => OnDelete::Cascade,
-                    "set null" => OnDelete::SetNull,
-                    other => {
-                        let expected = "\"restrict\", \"cascade\" or \"set null\"";
-                        let got = format!("{other:?}");
-                        return Err(invalid_option(py, "on_delete", expected, &got));
-                    }
-                },
+                on_delete: on_delete_of(py, on_delete)?,
             })
         };
         Ok(TableSpec {

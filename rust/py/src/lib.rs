@@ -23,8 +23,10 @@
 mod aio;
 mod alter;
 mod batches;
+mod blocks;
 mod cluster;
 mod commit;
+mod constrain;
 mod db;
 mod definition;
 mod errors;
@@ -89,6 +91,10 @@ mod _engine {
     use super::cluster::Cluster;
     #[pymodule_export]
     use super::commit::PyCommit;
+    #[pymodule_export]
+    use super::constrain::{
+        add_check, add_reference, drop_constraint, drop_not_null, set_not_null,
+    };
     #[pymodule_export]
     use super::expr::{_case, Agg, Expr, coalesce, col, count, lit};
     #[pymodule_export]

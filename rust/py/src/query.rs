@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use aurora_engine::{RangeSpec, Txn};
-use aurora_page::{LeafRef, Lsn, OverflowRef, Schema, Value};
+use aurora_engine::Txn;
+use aurora_page::{LeafRef, OverflowRef, Schema, Value};
 use aurora_runtime::{Cluster, Error, ScanReport};
 use aurora_scan::expr::{BoundExpr, ColumnName, Expr as Tree, ExprError};
 use aurora_scan::{
@@ -13,10 +13,10 @@ use aurora_scan::{
 };
 use pyo3::prelude::*;
 
+use crate::blocks::BlockSource;
 use crate::db::interruptible;
 use crate::errors::{Raise, invalid_option};
 use crate::expr::{raise_eval, raise_expr};
-use crate::fork::ForkSafe;
 use crate::table::PyTable;
 use crate::txn::Core;
 
@@ -345,34 +345,43 @@ pub fn choose(
     })
 }
 
-/// Runs a query whose result is collected.
-pub fn collect(
+/// Runs a query whose result is collected on the storage nodes.
+pub fn collect_pushed(
     py: Python<'_>,
     core: &Arc<Core>,
     table: &PyTable,
-    spec: &RangeSpec,
     prepared: &Prepared,
-    pushed: bool,
 ) -> PyResult<Done> {
     let cluster = core.db.cluster(py)?;
     let at = core.step(py, |_, _, txn: &mut Txn| Ok(txn.snapshot()))?;
-    let job = &prepared.job;
-    let (partial, report) = if pushed {
-        let scanned = interruptible(py, |interrupt| {
-            cluster.scan(&table.table, job, at, interrupt)
-        })?;
-        let (partial, report) = scanned.map_err(|error| raise_scan(py, error))?;
-        (partial, Some(report))
-    } else {
-        let cursor = core.step(py, |_, engine, txn: &mut Txn| {
-            Ok(engine.range(txn, &table.table, spec.clone())?)
-        })?;
-        let mut cursor = ForkSafe::new(cursor);
-        let folded = interruptible(py, |interrupt| {
-            fold_at_head(cluster, cursor.get_mut(), job, at, interrupt)
-        })?;
-        (folded.map_err(|error| raise_scan(py, error))?, None)
-    };
+    let scanned = interruptible(py, |interrupt| {
+        cluster.scan(&table.table, &prepared.job, at, interrupt)
+    })?;
+    let (partial, report) = scanned.map_err(|error| raise_scan(py, error))?;
+    done(py, prepared, partial, Some(report))
+}
+
+/// The same here, over the rows that a source gives.
+pub fn collect_here(
+    py: Python<'_>,
+    core: &Arc<Core>,
+    mut source: BlockSource,
+    prepared: &Prepared,
+) -> PyResult<Done> {
+    let cluster = core.db.cluster(py)?;
+    let folded = interruptible(py, |interrupt| {
+        fold_at_head((cluster, core), &mut source, &prepared.job, interrupt)
+    })?;
+    let partial = folded.map_err(|error| raise_scan(py, error))?;
+    done(py, prepared, partial, None)
+}
+
+fn done(
+    py: Python<'_>,
+    prepared: &Prepared,
+    partial: Partial,
+    report: Option<ScanReport>,
+) -> PyResult<Done> {
     let counters = partial.counters;
     let rows = py
         .detach(|| prepared.rows(partial))
@@ -385,23 +394,24 @@ pub fn collect(
 }
 
 fn fold_at_head(
-    cluster: &Cluster,
-    cursor: &mut aurora_engine::Cursor,
+    (cluster, core): (&Cluster, &Core),
+    source: &mut BlockSource,
     job: &Arc<Job>,
-    at: Lsn,
     interrupt: &dyn Fn() -> bool,
 ) -> Result<Result<Partial, ScanError>, Error> {
     let mut partial = Partial::new(job.clone());
-    let mut long = |reference: OverflowRef| {
-        cluster
-            .read_long(reference, at, interrupt)
-            .map_err(|error| error.to_string())
-    };
-    while let Some(block) = cluster.run(interrupt, |engine| cursor.next_block(engine))? {
+    while let Some(block) = source.next(core, interrupt)? {
         if interrupt() {
             return Err(Error::Interrupted);
         }
-        let folded = match block.leaf() {
+        let at = source.at();
+        let mut long = |reference: OverflowRef| {
+            cluster
+                .read_long(reference, at, interrupt)
+                .map_err(|error| error.to_string())
+        };
+        // Ranks of a leaf ascend whatever the range's direction; rows that are given come in its order.
+        let folded = match block.leaf().filter(|_| !block.is_reverse()) {
             Some((page, ranks)) => {
                 let leaf = LeafRef::new(page).map_err(|error| Error::Corrupt {
                     detail: error.to_string(),

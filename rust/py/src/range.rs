@@ -39,6 +39,27 @@ impl RangeArgs<'_, '_> {
         self.encode_by(py, |object| table.bound(object))
     }
 
+    /// What a table or an index is read by: the handle of the table, the order, and the encoded range.
+    pub fn resolve<'py>(
+        &self,
+        core: &Core,
+        of: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyTable>, Order, RangeSpec)> {
+        let py = of.py();
+        match of.cast::<PyIndex>() {
+            Ok(index) => {
+                let this = index.get();
+                let spec = self.encode_by(py, |object| this.bound(object))?;
+                Ok((core.table(&this.handle(py))?, this.order(), spec))
+            }
+            Err(_) => {
+                let table = core.table(table_of(of)?)?;
+                let spec = self.encode(py, table.get())?;
+                Ok((table, Order::Key, spec))
+            }
+        }
+    }
+
     /// The same by bounds that are encoded so.
     fn encode_by(
         &self,
@@ -157,23 +178,16 @@ impl RowIterator {
         of: &Bound<'_, PyAny>,
         args: RangeArgs<'_, '_>,
     ) -> PyResult<RowIterator> {
-        let py = of.py();
-        let (table, order, spec) = match of.cast::<PyIndex>() {
-            Ok(index) => {
-                let this = index.get();
-                let spec = args.encode_by(py, |object| this.bound(object))?;
-                (core.table(&this.handle(py))?, this.order(), spec)
-            }
-            Err(_) => {
-                let table = core.table(table_of(of)?)?;
-                let spec = args.encode(py, table.get())?;
-                (table, Order::Key, spec)
-            }
-        };
+        let (table, order, spec) = args.resolve(&core, of)?;
         let part = table.get().part(args.columns)?;
         let filter = Filter::of(table.get(), args.condition)?;
         let rows = RowIterator::of(core, table.unbind(), part, filter, spec);
-        Ok(RowIterator { order, ..rows })
+        Ok(rows.in_order(order))
+    }
+
+    /// The same in the order of an index.
+    pub fn in_order(self, order: Order) -> RowIterator {
+        RowIterator { order, ..self }
     }
 
     /// The same, which locks each row before it gives it.

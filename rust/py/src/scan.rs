@@ -12,10 +12,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList, PyString, PyTuple};
 use pyo3_arrow::ffi::ArrayIterator;
 
+use crate::blocks::BlockSource;
 use crate::errors::{Raise, describe, invalid_option};
 use crate::expr::{Agg, Expr, raise_expr};
 use crate::group_by::GroupBy;
-use crate::query::{Choice, Groups, PqMode, Prepared, Query, choose, collect};
+use crate::index::Order;
+use crate::query::{Choice, Groups, PqMode, Prepared, Query, choose, collect_here, collect_pushed};
 use crate::range::{RangeArgs, RowIterator};
 use crate::scan_batches::BatchReader;
 use crate::schema::PySchema;
@@ -32,22 +34,19 @@ const BATCH_ROWS: usize = 64 << 10;
 pub struct Scan {
     core: Arc<Core>,
     table: Py<PyTable>,
+    order: Order,
     spec: RangeSpec,
     query: Query,
 }
 
 impl Scan {
-    pub fn new(
-        py: Python<'_>,
-        core: Arc<Core>,
-        table: &Bound<'_, PyTable>,
-        args: RangeArgs<'_, '_>,
-    ) -> PyResult<Scan> {
-        let table = core.table(table)?;
-        let spec = args.encode(py, table.get())?;
+    /// A scan of a table or an index.
+    pub fn new(core: Arc<Core>, of: &Bound<'_, PyAny>, args: RangeArgs<'_, '_>) -> PyResult<Scan> {
+        let (table, order, spec) = args.resolve(&core, of)?;
         Ok(Scan {
             core,
             table: table.unbind(),
+            order,
             spec,
             query: Query::default(),
         })
@@ -63,6 +62,7 @@ impl Scan {
         Scan {
             core: self.core.clone(),
             table: self.table.clone_ref(py),
+            order: self.order.clone(),
             spec: self.spec.clone(),
             query,
         }
@@ -137,7 +137,7 @@ impl Scan {
             crate::db::interruptible(py, |interrupt| cluster.extents(table, at, interrupt))?;
         let (mode, class) = self.core.db.parallel_query();
         let mode = self.query.mode.unwrap_or(mode);
-        let whole = self.spec == RangeSpec::default();
+        let whole = self.spec == RangeSpec::default() && matches!(self.order, Order::Key);
         choose(
             py,
             (mode, class.as_deref()),
@@ -151,8 +151,7 @@ impl Scan {
         let prepared = self.query.prepare(py, self.schema())?;
         let choice = self.choice(py)?;
         self.core.db.count_choice(&choice);
-        let table = self.table.get();
-        let done = collect(py, &self.core, table, &self.spec, &prepared, choice.pushed)?;
+        let done = self.collect(py, &self.spec, &prepared, choice.pushed)?;
         Ok((prepared, done))
     }
 
@@ -211,13 +210,14 @@ impl Scan {
         }
         let mut spec = self.spec.clone();
         spec.limit = self.query.limit;
-        Ok(RowIterator::of(
+        let rows = RowIterator::of(
             self.core.clone(),
             self.table.clone_ref(py),
             None,
             None,
             spec,
-        ))
+        );
+        Ok(rows.in_order(self.order.clone()))
     }
 
     /// Rows for which a condition is true; after `agg`, groups.
@@ -429,7 +429,7 @@ impl Scan {
             if self.query.filter.is_empty() {
                 spec.limit = self.query.limit;
             }
-            let done = collect(py, &self.core, self.table.get(), &spec, &prepared, false)?;
+            let done = self.collect(py, &spec, &prepared, false)?;
             (prepared, done)
         };
         let columns = prepared.job.plan().output().columns();
@@ -452,7 +452,11 @@ impl Scan {
         let at = self
             .core
             .step(py, |_, _, txn: &mut Txn| Ok(txn.snapshot()))?;
-        let mut out = format!("scan of table {:?} at LSN {}\n", table.table.name, at.0);
+        let by = match &self.order {
+            Order::Key => String::new(),
+            Order::Index(name) => format!(", by index {name:?}"),
+        };
+        let mut out = format!("scan of table {:?}{by} at LSN {}\n", table.table.name, at.0);
         if choice.pushed {
             let _ = writeln!(
                 out,
@@ -467,7 +471,7 @@ impl Scan {
         }
         self.query.describe(&prepared, self.schema(), &mut out);
         if analyze {
-            let done = collect(py, &self.core, table, &self.spec, &prepared, choice.pushed)?;
+            let done = self.collect(py, &self.spec, &prepared, choice.pushed)?;
             let counters = done.counters;
             let _ = writeln!(
                 out,
@@ -507,7 +511,45 @@ impl Scan {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Scan of table {:?}>", self.table.get().table.name)
+        let name = &self.table.get().table.name;
+        match &self.order {
+            Order::Key => format!("<Scan of table {name:?}>"),
+            Order::Index(index) => format!("<Scan of table {name:?} by index {index:?}>"),
+        }
+    }
+}
+
+impl Scan {
+    /// What gives the rows of a range, in its order.
+    fn source(&self, py: Python<'_>, spec: RangeSpec) -> PyResult<BlockSource> {
+        let (core, table) = (&self.core, &self.table.get().table);
+        core.step(py, |_, engine, txn: &mut Txn| {
+            Ok(match &self.order {
+                Order::Key => {
+                    BlockSource::table(engine.range(txn, table, spec.clone())?, txn.snapshot())
+                }
+                Order::Index(name) => {
+                    let index = engine.index_at(txn, table, name)?;
+                    let cursor = engine.index_range(txn, table, &index, spec.clone())?;
+                    BlockSource::index(cursor, txn.snapshot())
+                }
+            })
+        })
+    }
+
+    fn collect(
+        &self,
+        py: Python<'_>,
+        spec: &RangeSpec,
+        prepared: &Prepared,
+        pushed: bool,
+    ) -> PyResult<crate::query::Done> {
+        let table = self.table.get();
+        if pushed {
+            return collect_pushed(py, &self.core, table, prepared);
+        }
+        let source = self.source(py, spec.clone())?;
+        collect_here(py, &self.core, source, prepared)
     }
 }
 
@@ -533,15 +575,13 @@ impl Scan {
         if self.query.filter.is_empty() {
             spec.limit = self.query.limit;
         }
-        let (cursor, at) = self.core.step(py, |_, engine, txn: &mut Txn| {
-            Ok((engine.range(txn, table, spec.clone())?, txn.snapshot()))
-        })?;
+        let source = self.source(py, spec)?;
         let arrow = Arc::new(aurora_scan::to_arrow_schema(schema));
         let job = prepared.map(|prepared| prepared.job);
         let limit = self.query.limit;
         Ok(BatchReader::new(
             self.core.clone(),
-            (cursor, at),
+            source,
             (arrow, builder),
             job,
             limit,

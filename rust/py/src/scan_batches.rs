@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
-use aurora_engine::{Block, Cursor};
-use aurora_page::{LeafRef, Lsn, OverflowRef};
+use aurora_engine::Block;
+use aurora_page::{LeafRef, OverflowRef};
 use aurora_runtime::Error;
 use aurora_scan::{AppendError, BatchBuilder, Job};
 use pyo3::prelude::*;
 
-use crate::fork::ForkSafe;
+use crate::blocks::BlockSource;
 use crate::txn::Core;
 
 /// A block of which some rows are already in a batch.
@@ -25,8 +25,7 @@ struct Part {
 pub struct BatchReader {
     core: Arc<Core>,
     pub schema: SchemaRef,
-    cursor: ForkSafe<Cursor>,
-    at: Lsn,
+    source: BlockSource,
     builder: BatchBuilder,
     /// Filter and projection, if the rows are not wanted as they are.
     job: Option<Arc<Job>>,
@@ -37,10 +36,10 @@ pub struct BatchReader {
 }
 
 impl BatchReader {
-    /// Reads what the cursor gives, as of its LSN, through filter and projection if there is a job, at most `limit` rows.
+    /// Reads what the source gives through filter and projection if there is a job, at most `limit` rows.
     pub fn new(
         core: Arc<Core>,
-        (cursor, at): (Cursor, Lsn),
+        source: BlockSource,
         (schema, builder): (SchemaRef, BatchBuilder),
         job: Option<Arc<Job>>,
         limit: Option<usize>,
@@ -48,8 +47,7 @@ impl BatchReader {
         BatchReader {
             core,
             schema,
-            cursor: ForkSafe::new(cursor),
-            at,
+            source,
             builder,
             job,
             left: limit.unwrap_or(usize::MAX),
@@ -59,9 +57,7 @@ impl BatchReader {
     }
 
     fn next_block(&mut self, interrupt: &dyn Fn() -> bool) -> Result<Option<Block>, Error> {
-        let cursor = self.cursor.get_mut();
-        self.core
-            .run_unattached(interrupt, |engine| cursor.next_block(engine))
+        self.source.next(&self.core, interrupt)
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
@@ -108,7 +104,7 @@ impl BatchReader {
             .db
             .cluster_unattached()
             .ok_or_else(|| external(Error::Closed))?;
-        let at = self.at;
+        let at = self.source.at();
         let mut long = |reference: OverflowRef| {
             cluster
                 .read_long(reference, at, interrupt)
@@ -118,9 +114,12 @@ impl BatchReader {
         if let Some((page, ranks)) = part.block.leaf() {
             let leaf = LeafRef::new(page).map_err(external)?;
             if part.passing.is_none() {
-                let passing = job
+                let mut passing = job
                     .passing_ranks(&leaf, ranks, &mut long)
                     .map_err(external)?;
+                if part.block.is_reverse() {
+                    passing.reverse();
+                }
                 part.passing = Some(passing);
             }
             let passing = part.passing.as_deref().unwrap_or_default();
@@ -173,14 +172,19 @@ impl BatchReader {
             .db
             .cluster_unattached()
             .ok_or_else(|| external(Error::Closed))?;
-        let at = self.at;
+        let at = self.source.at();
         let mut overflow = |reference| cluster.read_long(reference, at, interrupt);
         let taken = if let Some((page, ranks)) = part.block.leaf() {
             let leaf = LeafRef::new(page).map_err(external)?;
-            let rest = ranks.start + part.taken..ranks.end;
-            self.builder
-                .append_leaf(&leaf, rest, &mut overflow)
-                .map_err(append_error)?
+            if part.block.is_reverse() {
+                let rest = ranks.start..ranks.end - part.taken;
+                let slots: Vec<u16> = rest.rev().map(|rank| leaf.slot(rank)).collect();
+                self.builder.append_slots(&leaf, &slots, &mut overflow)
+            } else {
+                let rest = ranks.start + part.taken..ranks.end;
+                self.builder.append_leaf(&leaf, rest, &mut overflow)
+            }
+            .map_err(append_error)?
         } else {
             let rows = part.block.rows().map_err(stopped)?;
             let mut taken = 0;

@@ -71,6 +71,7 @@ fn cache<'py>(py: Python<'py>, cache: &CacheStatus) -> PyResult<Bound<'py, PyDic
     let out = PyDict::new(py);
     out.set_item("hits", cache.hits)?;
     out.set_item("misses", cache.misses)?;
+    out.set_item("prefetched", cache.prefetched)?;
     out.set_item("bytes", cache.bytes)?;
     out.set_item("bytes_max", cache.bytes_max)?;
     out.set_item("hit_ratio", cache.hit_ratio())?;

@@ -273,14 +273,19 @@ impl Transaction {
     }
 
     /// The rows of a table or of a range of its keys as the transaction sees them, its own changes among them.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, parallel_query=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the keywords that Python sees"
+    )]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, reverse=false, parallel_query=None))]
     fn scan<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
+        reverse: bool,
         parallel_query: Option<&str>,
     ) -> PyResult<Scan> {
         let asked = parallel_query
@@ -296,11 +301,11 @@ impl Transaction {
             hi,
             prefix,
             limit: None,
-            reverse: false,
+            reverse,
             columns: None,
             condition: None,
         };
-        Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
+        Scan::new(self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }
 
     /// Makes rows of a table what they were at a moment.

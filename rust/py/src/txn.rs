@@ -184,6 +184,22 @@ impl Core {
         }
     }
 
+    /// Runs a step within the open transaction or view, in a thread that need not be attached.
+    pub fn run_within<T>(
+        &self,
+        interrupt: &dyn Fn() -> bool,
+        mut step: impl FnMut(&Engine, &mut Txn) -> Attempt<T>,
+    ) -> Result<T, Error> {
+        // Whoever has the state may be waiting for the interpreter, which this thread may have.
+        let mut state = Python::attach(|py| self.lock(py));
+        let State::Open(open) = &mut *state else {
+            let operation = "scan";
+            return Err(EngineError::TransactionClosed { operation }.into());
+        };
+        let txn = open.get_mut();
+        self.run_unattached(interrupt, |engine| step(engine, txn))
+    }
+
     /// Begins: fixes what the transaction reads.
     pub fn begin(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock(py);

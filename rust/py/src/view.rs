@@ -137,14 +137,19 @@ impl View {
     }
 
     /// The rows of a range, as rows or as an Arrow stream.
-    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, parallel_query=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the keywords that Python sees"
+    )]
+    #[pyo3(signature = (table, lo=None, hi=None, *, prefix=None, reverse=false, parallel_query=None))]
     fn scan<'py>(
         &self,
         py: Python<'py>,
-        table: &Bound<'py, PyTable>,
+        table: &Bound<'py, PyAny>,
         lo: Option<&Bound<'py, PyAny>>,
         hi: Option<&Bound<'py, PyAny>>,
         prefix: Option<&Bound<'py, PyAny>>,
+        reverse: bool,
         parallel_query: Option<&str>,
     ) -> PyResult<Scan> {
         let mode = parallel_query
@@ -155,10 +160,10 @@ impl View {
             hi,
             prefix,
             limit: None,
-            reverse: false,
+            reverse,
             columns: None,
             condition: None,
         };
-        Scan::new(py, self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
+        Scan::new(self.core.clone(), table, args).map(|scan| scan.with_mode(mode))
     }
 }

@@ -26,6 +26,7 @@ use crate::maintenance::Maintenance;
 use crate::metastore::DirMetaStore;
 use crate::open;
 use crate::options::{OpenOptions, VOLUME_BYTES_MAX};
+use crate::prefetch::Prefetcher;
 use crate::rebuild::Rebuilds;
 use crate::recover::first_acks;
 use crate::scan::PqCounters;
@@ -57,7 +58,9 @@ pub(crate) struct Shared {
     pub(crate) instances: Instances,
     pub(crate) control_thread: Mutex<Option<Arc<Parker>>>,
     pub(crate) locks: Arc<LockWaiters>,
-    pub(crate) fetcher: Fetcher,
+    pub(crate) fetcher: Arc<Fetcher>,
+    /// Fetches what readers will want soon.
+    pub(crate) prefetcher: Arc<Prefetcher>,
     pub(crate) meta: Mutex<Meta>,
     pub(crate) read_only: Option<String>,
     pub(crate) maintenance: Maintenance,
@@ -165,6 +168,8 @@ impl Cluster {
         let numbered = volume.numbered();
         let writer = Instance::new(0, first_instance(), engine, numbered);
         let replicas = options.replicas;
+        let fetcher = Arc::new(Fetcher::new());
+        let prefetcher = Prefetcher::new(volume.clone(), fetcher.clone());
         let site = opened.site;
         if opened.read_only.is_none() && site.lock.is_some() {
             crate::clone::clear_borrowed(&*site.disk, &site.dir);
@@ -180,7 +185,8 @@ impl Cluster {
             instances: Instances::new(writer),
             control_thread: Mutex::new(None),
             locks,
-            fetcher: Fetcher::new(),
+            prefetcher,
+            fetcher,
             meta: Mutex::new(Meta {
                 store: opened.meta,
                 manifest,
@@ -195,6 +201,7 @@ impl Cluster {
             faults: Faults::new(site.disk_faults),
             grown: Mutex::new(None),
         });
+        shared.prefetcher.serve(&shared.instances.writer());
         let threads = Mutex::new(threads::start(&shared)?);
         let lock = site.lock.map(Arc::new);
         if let Some(lock) = &lock {
@@ -471,6 +478,7 @@ impl Shared {
         interrupt: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         match stop {
+            Stop::NeedPage { page, at } if self.prefetcher.has_come(instance, page, at) => Ok(()),
             Stop::NeedPage { page, at } => {
                 // Before the page is fetched: of another branch it is dropped, and asked for again.
                 let branch = instance.branch();
@@ -625,6 +633,7 @@ impl Handle {
         drop(self.shared.instances.changing.lock());
         self.shared.instances.join_threads();
         self.shared.volume.late.join();
+        self.shared.prefetcher.close();
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has been reported on standard error; closing goes on.
             let _ = thread.join();

@@ -5,8 +5,9 @@
 //! | empty | in key order, as far as the first of them tell | built as they come ([`BulkLoad`]) |
 //! | empty | in any order | sorted, then built |
 //! | has rows | few | sorted, then written by one transaction |
-//! | has indexes | any that one transaction holds | the same |
 //! | has rows | many | sorted, merged with the rows that are there, built anew, and swapped |
+//!
+//! Indexes are built in the same pass, and foreign keys checked, by what each row brings with it (`load_follow`).
 //!
 //! Merging reads the table as of one LSN. Commits meanwhile go on; what they changed is carried over where the load has nothing
 //! to say of it, otherwise the rows are merged once more, a few times at the most.
@@ -31,8 +32,8 @@ const LOOK_BYTES: u64 = 8 << 20;
 /// A load of at most so many rows and bytes goes into a table with rows by one transaction.
 const FEW_ROWS: u64 = 100_000;
 const FEW_BYTES: u64 = 32 << 20;
-/// Rows and entries of indexes that a load into a table with indexes may have.
-const INDEXED_CHANGES_MAX: u64 = 900_000;
+/// Rows and entries of indexes that are written by one transaction.
+const FEW_CHANGES: u64 = 500_000;
 /// How often a merge or a transaction that met others is made again.
 const TRIES: usize = 5;
 /// Rows between two reports.
@@ -109,8 +110,8 @@ pub struct Ingest {
     rows: u64,
     bytes: u64,
     counts: Counts,
-    /// Indexes of the table.
-    indexes: u64,
+    /// Memory for sorting what rows bring with them.
+    following_bytes: usize,
 }
 
 enum State {
@@ -144,12 +145,18 @@ impl Cluster {
     ) -> Result<Ingest, Error> {
         self.check_writable()?;
         let shared = self.shared();
-        let sorter = || Sorter::new(shared.disk.clone(), &shared.dir, options.memory_bytes);
         let empty = self.run(interrupt, |engine| engine.is_empty(table))?;
-        let indexes = self.run(interrupt, |engine| engine.index_count(table))?;
-        let state = match (empty && indexes == 0, options.sort) {
+        let head = self.run(interrupt, |engine| engine.head_table(table))?;
+        // Rows wait sorted while entries of indexes are being sorted.
+        let following_bytes = match head.indexes.len() {
+            0 => 0,
+            _ => options.memory_bytes / 2,
+        };
+        let memory_bytes = options.memory_bytes - following_bytes;
+        let sorter = || Sorter::new(shared.disk.clone(), &shared.dir, memory_bytes);
+        let state = match (empty, options.sort) {
             (true, Some(false)) => State::Building(Box::new(Building {
-                load: self.bulk_load(table, interrupt)?,
+                load: self.bulk_load(table, following_bytes, interrupt)?,
                 last: None,
             })),
             (true, None) => State::Looking(sorter()),
@@ -163,7 +170,7 @@ impl Cluster {
             rows: 0,
             bytes: 0,
             counts: Counts::default(),
-            indexes: indexes as u64,
+            following_bytes,
         })
     }
 }
@@ -201,9 +208,6 @@ impl Ingest {
     ) -> Result<(), Error> {
         let number = self.rows;
         self.rows += 1;
-        if self.indexes > 0 && self.rows * (1 + self.indexes) > INDEXED_CHANGES_MAX {
-            return Err(self.too_large(interrupt));
-        }
         self.bytes += (key.len() + row.len()) as u64;
         match &mut self.state {
             State::Ended => Err(Error::Closed),
@@ -236,7 +240,9 @@ impl Ingest {
             return Ok(());
         }
         let mut building = Building {
-            load: self.cluster.bulk_load(&self.table, interrupt)?,
+            load: self
+                .cluster
+                .bulk_load(&self.table, self.following_bytes, interrupt)?,
             last: None,
         };
         let mut rows = sorter.sorted()?;
@@ -285,13 +291,8 @@ impl Ingest {
         tell: Tell<'_>,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Commit, Error> {
-        let indexes = self
-            .cluster
-            .run(interrupt, |engine| engine.index_count(&self.table))? as u64;
-        self.indexes = indexes;
-        // Building fills one tree, so a table with indexes takes what a transaction holds.
-        let few = indexes > 0
-            || sorter.is_in_memory() && sorter.rows() <= FEW_ROWS && sorter.bytes() <= FEW_BYTES;
+        let mut few =
+            sorter.is_in_memory() && sorter.rows() <= FEW_ROWS && sorter.bytes() <= FEW_BYTES;
         let mut tries = TRIES;
         loop {
             tries -= 1;
@@ -300,36 +301,21 @@ impl Ingest {
             let empty = self
                 .cluster
                 .run(interrupt, |engine| engine.is_empty(&table))?;
+            let head = self
+                .cluster
+                .run(interrupt, |engine| engine.head_table(&table))?;
+            few &= sorter.rows() * (1 + head.indexes.len() as u64) <= FEW_CHANGES;
             let rows = Unique::new(sorter.sorted()?, self.options.on_conflict, &table);
-            let written = match (empty && indexes == 0, few) {
+            let written = match (empty, few) {
                 (true, _) => self.build(rows, tell, interrupt),
                 (false, true) => self.transact(rows, interrupt),
                 (false, false) => self.merge(rows, tell, interrupt),
             };
             match written {
+                Err(Error::Engine(EngineError::TransactionTooLarge { .. })) if few => few = false,
                 Err(Error::Engine(error)) if tries > 0 && may_pass(&error) => {}
-                Err(Error::Engine(EngineError::TransactionTooLarge { .. })) if indexes > 0 => {
-                    return Err(self.too_large(interrupt));
-                }
                 written => return written,
             }
-        }
-    }
-
-    /// More than one transaction holds, for a table with indexes.
-    fn too_large(&self, interrupt: &dyn Fn() -> bool) -> Error {
-        let head = |engine: &Engine<EmbeddedVolume>| engine.head_table(&self.table);
-        match self.cluster.run(interrupt, head) {
-            Ok(table) => EngineError::LoadIndexed {
-                table: table.name.clone(),
-                index: table
-                    .indexes
-                    .first()
-                    .map_or("none", |index| index.name())
-                    .to_owned(),
-            }
-            .into(),
-            Err(error) => error,
         }
     }
 
@@ -340,10 +326,12 @@ impl Ingest {
         tell: Tell<'_>,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Commit, Error> {
-        let mut load = self.cluster.bulk_load(&self.table, interrupt)?;
+        let mut load = self
+            .cluster
+            .bulk_load(&self.table, self.following_bytes, interrupt)?;
         let mut told = Told::new(tell);
         while let Some(row) = rows.next(&mut self.counts)? {
-            load.push_encoded(&row.key, &row.row, interrupt)?;
+            load.push_encoded_row(&row.key, &row.row, Some(row.number), interrupt)?;
             self.counts.rows += 1;
             told.row(&row)?;
         }
@@ -396,7 +384,7 @@ impl Ingest {
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Commit, Error> {
         let (cluster, table) = (self.cluster.clone(), self.table.clone());
-        let mut load = cluster.bulk_load_over(&table, interrupt)?;
+        let mut load = cluster.bulk_load_over(&table, self.following_bytes, interrupt)?;
         let at = load.base();
         // Open until the end: the link asks what was there at the base.
         let txn = cluster.run(interrupt, |engine| engine.begin(Mode::ReadOnly { at }))?;
@@ -413,7 +401,7 @@ impl Ingest {
                 stored.next(interrupt)?;
             }
             self.counts.rows += 1;
-            load.push_encoded(&row.key, &row.row, interrupt)?;
+            load.push_encoded_row(&row.key, &row.row, Some(row.number), interrupt)?;
         }
         stored.push_below(None, &mut load, interrupt)?;
         load.note_base_rows(stored.passed);
@@ -470,7 +458,9 @@ impl Building {
     ) -> Result<(), Error> {
         if on_conflict == OnConflict::Error {
             counts.rows += 1;
-            return self.load.push_encoded(key, row, interrupt);
+            return self
+                .load
+                .push_encoded_row(key, row, Some(number), interrupt);
         }
         let row = || SortedRow {
             key: key.clone(),
@@ -488,7 +478,12 @@ impl Building {
             last => {
                 counts.rows += 1;
                 if let Some(last) = last.replace(row()) {
-                    self.load.push_encoded(&last.key, &last.row, interrupt)?;
+                    self.load.push_encoded_row(
+                        &last.key,
+                        &last.row,
+                        Some(last.number),
+                        interrupt,
+                    )?;
                 }
             }
         }
@@ -497,7 +492,8 @@ impl Building {
 
     fn finish(mut self, interrupt: &dyn Fn() -> bool) -> Result<Commit, Error> {
         if let Some(last) = self.last.take() {
-            self.load.push_encoded(&last.key, &last.row, interrupt)?;
+            self.load
+                .push_encoded_row(&last.key, &last.row, Some(last.number), interrupt)?;
         }
         self.load.finish(interrupt)
     }

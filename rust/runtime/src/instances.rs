@@ -234,7 +234,11 @@ impl Shared {
         let joined = self.volume.join_stream(id);
         let made = writer.replica(self.config(&spec.class), writer.name(), joined);
         match made {
-            Ok(engine) => Ok(Arc::new(Instance::new(id, spec, engine, joined))),
+            Ok(engine) => {
+                let instance = Arc::new(Instance::new(id, spec, engine, joined));
+                self.prefetcher.serve(&instance);
+                Ok(instance)
+            }
             Err(error) => {
                 self.volume.stream.leave(id);
                 Err(error.into())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
-use aurora_engine::{Commit, Engine, Load, LoadBlob, Stop, Table};
-use aurora_page::{KeyBuf, Lsn, Value};
+use aurora_engine::{Commit, Engine, EngineError, Load, LoadBlob, Stop, Table};
+use aurora_page::{KeyBuf, Lsn, PageError, Value, ValueRef, read_row};
 use aurora_proto::NodeSet;
 use aurora_redo::{BlobId, PgId};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::clock::wall_us;
 use crate::cluster::{Cluster, Shared};
+use crate::load_follow::{Following, in_row};
 use crate::volume::EmbeddedVolume;
 
 /// Threads that seal and store blobs: while one waits for the disks, another seals.
@@ -32,35 +33,55 @@ pub struct BulkLoad {
     stored: Receiver<Result<BlobId, Error>>,
     waiting: usize,
     threads: Vec<JoinHandle<()>>,
+    /// What the rows bring with them.
+    following: Option<Following>,
+    /// The number of the row that is pushed next, among those of the load; of a row that is in the table it has none.
+    number: Option<u64>,
+    /// Rows that were pushed as those of the load, where nobody numbers them.
+    pushed: u64,
 }
 
 impl Cluster {
-    /// Begins a bulk load into a table without rows.
+    /// Begins a bulk load into a table without rows. Entries of its indexes are sorted within `memory_bytes`.
     ///
     /// # Errors
     /// `TableNotEmpty`, or whatever keeps the cluster from writing.
     pub fn bulk_load(
         &self,
         table: &Arc<Table>,
+        memory_bytes: usize,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<BulkLoad, Error> {
         self.check_writable()?;
         let load = self.run(interrupt, |engine| engine.begin_load(table, wall_us()))?;
-        self.drive_load(load)
+        self.drive_load(load, memory_bytes, interrupt)
     }
 
     /// Begins a bulk load into a table that may have rows: those at [`BulkLoad::base`] are to be pushed among its own.
     pub(crate) fn bulk_load_over(
         &self,
         table: &Arc<Table>,
+        memory_bytes: usize,
         interrupt: &dyn Fn() -> bool,
     ) -> Result<BulkLoad, Error> {
         self.check_writable()?;
         let load = self.run(interrupt, |engine| engine.begin_load_over(table, wall_us()))?;
-        self.drive_load(load)
+        self.drive_load(load, memory_bytes, interrupt)
     }
 
-    fn drive_load(&self, load: Load) -> Result<BulkLoad, Error> {
+    fn drive_load(
+        &self,
+        mut load: Load,
+        memory_bytes: usize,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<BulkLoad, Error> {
+        let following = match Following::new(self, &load, memory_bytes, interrupt) {
+            Ok(following) => following,
+            Err(error) => {
+                self.engine().load_abort(&mut load);
+                return Err(error);
+            }
+        };
         let (blobs, to_store) = sync_channel::<LoadBlob>(BLOBS_AHEAD);
         let (done, stored) = sync_channel(BLOBS_AHEAD * 2);
         let to_store = Arc::new(Mutex::new(to_store));
@@ -71,6 +92,9 @@ impl Cluster {
             stored,
             waiting: 0,
             threads: Vec::with_capacity(STORING_THREADS),
+            following,
+            number: None,
+            pushed: 0,
         };
         for _ in 0..STORING_THREADS {
             let (shared, to_store, done) = (self.shared().clone(), to_store.clone(), done.clone());
@@ -100,9 +124,26 @@ impl BulkLoad {
     /// # Errors
     /// `LoadOrder`, a value its column does not take, or what the disks answered. The load cannot go on after one.
     pub fn push(&mut self, row: &[Value], interrupt: &dyn Fn() -> bool) -> Result<(), Error> {
+        let number = self.pushed;
+        self.pushed += 1;
+        self.push_row(row, Some(number), interrupt)
+    }
+
+    /// The same with the row's number among those of the load; a row that is in the table has none.
+    pub(crate) fn push_row(
+        &mut self,
+        row: &[Value],
+        number: Option<u64>,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.number = number;
         self.step(interrupt, |engine, load| {
             engine.load_push(load, row, wall_us())
         })?;
+        if let (Some(following), Some(load)) = (&mut self.following, &self.load) {
+            let values: Vec<ValueRef<'_>> = row.iter().map(Value::as_ref).collect();
+            following.take(load, &values, number)?;
+        }
         self.hand_over(interrupt)
     }
 
@@ -116,10 +157,67 @@ impl BulkLoad {
         row: &[u8],
         interrupt: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
+        let number = self.pushed;
+        self.pushed += 1;
+        self.push_encoded_row(key, row, Some(number), interrupt)
+    }
+
+    /// The same with the row's number among those of the load; a row that is in the table has none.
+    pub(crate) fn push_encoded_row(
+        &mut self,
+        key: &KeyBuf,
+        row: &[u8],
+        number: Option<u64>,
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.number = number;
         self.step(interrupt, |engine, load| {
             engine.load_push_encoded(load, key, row, wall_us())
         })?;
+        if let (Some(following), Some(load)) = (&mut self.following, &self.load) {
+            let table = load.table();
+            let named = |source| PageError::Row {
+                page: table.root,
+                source,
+            };
+            let values = read_row(&table.schema, row)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|source| EngineError::from(named(source)))?;
+            following.take(load, &values, number)?;
+        }
         self.hand_over(interrupt)
+    }
+
+    /// Adds an entry of an index; keys ascend.
+    pub(crate) fn push_entry(
+        &mut self,
+        index: usize,
+        key: &KeyBuf,
+        entry: &[u8],
+        interrupt: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.number = None;
+        self.step(interrupt, |engine, load| {
+            engine.load_push_entry(load, index, key, entry, wall_us())
+        })?;
+        self.hand_over(interrupt)
+    }
+
+    /// A row of the load refers to this parent, which was found.
+    pub(crate) fn note_parent(&mut self, reference: usize, key: &KeyBuf) -> Result<(), Error> {
+        let load = self.load.as_mut().ok_or(Error::Closed)?;
+        load.note_parent(reference, key);
+        Ok(())
+    }
+
+    /// The engine's part of it.
+    pub(crate) fn load_ref(&self) -> Result<&Load, Error> {
+        self.load.as_ref().ok_or(Error::Closed)
+    }
+
+    /// Where it loads.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// The state that the rows of the load are to be merged with.
@@ -151,6 +249,9 @@ impl BulkLoad {
     /// # Errors
     /// `LoadConflict` when rows came into the table meanwhile; otherwise as [`BulkLoad::push`]. Nothing appears then.
     pub fn finish(mut self, interrupt: &dyn Fn() -> bool) -> Result<Commit, Error> {
+        if let Some(following) = self.following.take() {
+            following.finish(&mut self, interrupt)?;
+        }
         self.step(interrupt, |engine, load| {
             engine.load_finish(load, wall_us())
         })?;
@@ -174,6 +275,10 @@ impl BulkLoad {
             let writer = self.cluster.engine();
             match step(&writer, load) {
                 Ok(done) => return Ok(done),
+                // A row that a check refuses is named as it came.
+                Err(Stop::Failed(error @ EngineError::CheckViolation { .. })) => {
+                    return Err(in_row(self.number, error).into());
+                }
                 Err(stop) => self.cluster.settle(&writer, stop, interrupt)?,
             }
         }

@@ -54,6 +54,8 @@ pub struct CacheStatus {
     pub hits: u64,
     /// Look-ups that had to ask storage.
     pub misses: u64,
+    /// Pages that were fetched before a reader came to them, by all instances together.
+    pub prefetched: u64,
     /// Bytes of pages held.
     pub bytes: u64,
     /// The budget.
@@ -217,6 +219,7 @@ impl Cluster {
             cache: CacheStatus {
                 hits: cache.hits,
                 misses: cache.misses,
+                prefetched: shared.prefetcher.fetched(),
                 bytes: cache.bytes,
                 bytes_max: cache.bytes_max,
             },
@@ -255,6 +258,7 @@ fn instance_status(cluster: &Cluster, instance: &Instance) -> InstanceStatus {
         cache: CacheStatus {
             hits: cache.hits,
             misses: cache.misses,
+            prefetched: cluster.shared().prefetcher.fetched(),
             bytes: cache.bytes,
             bytes_max: cache.bytes_max,
         },

@@ -124,9 +124,10 @@ impl<'c> Stored<'c> {
                     let rank = ranks.start;
                     let long = |value: ValueRef<'_>| matches!(value, ValueRef::Overflow(_));
                     if leaf.row_values(rank).any(long) {
-                        load.push(&self.whole(leaf.row(rank), interrupt)?, interrupt)?;
+                        let row = self.whole(leaf.row(rank), interrupt)?;
+                        load.push_row(&row, None, interrupt)?;
                     } else {
-                        load.push_encoded(own, &leaf.row_bytes(rank), interrupt)?;
+                        load.push_encoded_row(own, &leaf.row_bytes(rank), None, interrupt)?;
                     }
                 }
                 Rows::Mapped(rows) => {
@@ -134,7 +135,7 @@ impl<'c> Stored<'c> {
                     if values.iter().any(outside) {
                         values = self.whole(values, interrupt)?;
                     }
-                    load.push(&values, interrupt)?;
+                    load.push_row(&values, None, interrupt)?;
                 }
             }
             self.next(interrupt)?;

@@ -97,7 +97,7 @@ fn blobs_come_along() {
     for options in [OpenOptions::memory(), small(&home)] {
         let parent = Cluster::open(options).unwrap();
         let table = accounts(&parent);
-        let mut load = parent.bulk_load(&table, &never).unwrap();
+        let mut load = parent.bulk_load(&table, 1 << 20, &never).unwrap();
         (0..1000).for_each(|id| load.push(&row(id, id), &never).unwrap());
         load.finish(&never).unwrap();
         let clone = parent.clone_to(OpenOptions::memory(), None).unwrap();

@@ -50,7 +50,7 @@ fn loading(dir: &TempDir, options: OpenOptions) -> (Cluster, Arc<Table>, BulkLoa
     let full = |on: bool| [&fifth, &sixth].map(|disk| disk.full.store(on, Ordering::Release));
     let cluster = Cluster::open_on(options, sixth.clone()).unwrap();
     let table = bulky(&cluster);
-    let mut load = cluster.bulk_load(&table, &never).unwrap();
+    let mut load = cluster.bulk_load(&table, 64 << 20, &never).unwrap();
     full(true);
     let rows = until_a_blob_is_stored(dir, &mut load);
     assert_eq!((blobs(dir, 4), blobs(dir, 5)), (0, 0));

@@ -296,7 +296,7 @@ fn a_node_made_anew_in_the_middle_of_a_load_has_all_of_it() {
     let cluster = Cluster::open(quick(&dir)).unwrap();
     filled(&cluster, 10);
     let table = bulky(&cluster);
-    let mut load = cluster.bulk_load(&table, &common::never).unwrap();
+    let mut load = cluster.bulk_load(&table, 1 << 20, &common::never).unwrap();
     let row = |id: i64| {
         vec![
             aurora_page::Value::Int(id),

@@ -25,7 +25,9 @@ mod rows;
 mod split;
 mod upgrade;
 
-pub(crate) use descend::{Fences, Pages, child_below, descend, descend_below, descend_with};
+pub(crate) use descend::{
+    Fences, Pages, child_below, descend, descend_below, descend_with, tree_page,
+};
 pub(crate) use insert::Found;
 pub(crate) use root::Root;
 pub(crate) use rows::{first_layout, is_empty_leaf};

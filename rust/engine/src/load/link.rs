@@ -25,7 +25,7 @@ impl<V: Volume> Engine<V> {
                 "load_link",
             );
             return Err(EngineError::LoadStep {
-                table: load.table.name.clone(),
+                table: load.table().name.clone(),
                 expected,
                 got,
             }
@@ -34,19 +34,21 @@ impl<V: Volume> Engine<V> {
         if self.volume.vdl() < load.referenced {
             return Err(Stop::WaitLsn(load.referenced));
         }
-        let (table, root, runs, id) = (&load.table, &load.root, &load.runs, load.id);
+        let (id, branch) = (load.id, load.branch);
         let stored = load.over.as_ref().map_or(0, |over| over.rows);
         let grown = load.rows as i64 - stored as i64;
-        let (over, branch) = (&mut load.over, load.branch);
+        let table = load.table().clone();
+        let (trees, over) = (&load.trees, &mut load.over);
+        let (parents, referred) = (&load.parents, &load.referred);
         let link = |edit: &mut Edit<'_>, conflicts: &Conflicts| {
             edit.check_branch(branch)?;
-            let head = self.check_still_live(table, edit.at)?;
-            super::same_definition(&head, table)?;
-            super::refuse_indexes(&head)?;
+            let head = self.check_loadable(edit, &table)?;
             let carried = match over {
                 Some(over) => {
-                    let carried = self.changed_since(edit, conflicts, id, table, over)?;
-                    edit.retire_tree(table, id)?;
+                    let carried = self.changed_since(edit, conflicts, id, &table, over)?;
+                    for tree in trees {
+                        edit.retire_tree(&tree.table, id)?;
+                    }
                     carried
                 }
                 None if is_empty_leaf(&*edit.page(table.root)?) => Vec::new(),
@@ -57,16 +59,20 @@ impl<V: Volume> Engine<V> {
                     .into());
                 }
             };
-            runs.iter()
-                .try_for_each(|run| edit.link_run(table.id, *run))?;
+            edit.check_referred(conflicts, id, &table, parents, referred)?;
             edit.count(table.id, grown);
-            match (root, &over) {
-                (Some(root), _) => edit.fill_root(table, root)?,
-                (None, Some(_)) => edit.empty_root(table)?,
-                (None, None) => {}
+            for tree in trees {
+                for run in &tree.runs {
+                    edit.link_run(tree.table.id, *run)?;
+                }
+                match (&tree.root, &over) {
+                    (Some(root), _) => edit.fill_root(&tree.table, root)?,
+                    (None, Some(_)) => edit.empty_root(&tree.table)?,
+                    (None, None) => {}
+                }
             }
             match over {
-                Some(over) => self.carry_over(edit, table, over, &carried),
+                Some(over) => self.carry_over(edit, &head, over, &carried, referred),
                 None => Ok(()),
             }
         };
@@ -93,7 +99,7 @@ impl<V: Volume> Engine<V> {
         load.state = State::Ended;
         let mut committing = self.committing.lock();
         committing.loads.remove(&load.id);
-        committing.conflicts.unwatch(load.id);
+        committing.conflicts.unwatch(u64::from(load.id));
         committing.sweep_from = aurora_page::KeyBuf::new();
     }
 }

@@ -8,22 +8,30 @@
 //!   load_finish  the last pages are finished; take_blob and load_stored once more
 //!   load_link    once all references are durable, one MTR: extents linked, the root filled. The rows are there.
 //! ```
+//! A table with indexes is loaded with them: `load_push_entry` fills the tree of an index as `load_push` does the table's, once
+//! the shell has sorted the entries, and all of them are linked by the same MTR. Checks are asked row by row; that the parents
+//! of rows are there the shell has seen at the load's state, and `load_link` sees to it that none has gone since (`parents`).
+//!
 //! A load that ends before that leaves extents in state loading; `sweep` gives them back. Into a table that has rows: see
 //! `over`.
 
 mod build;
 mod link;
 mod over;
+mod parents;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aurora_page::{KeyBuf, Lsn, Page, PageError, PageId, Value, decode_row, encode_row, seal};
+use aurora_page::{
+    KeyBuf, Lsn, ObjectId, Page, PageError, PageId, Value, decode_row, encode_row, seal,
+};
 use aurora_proto::Volume;
 use aurora_redo::{BlobId, Op};
 
 use crate::alter::same_definition;
-use crate::btree::{Pages, Root, is_empty_leaf};
+use crate::btree::{Pages, is_empty_leaf};
 use crate::constraints::check_values;
 use crate::edit::Edit;
 use crate::engine::Engine;
@@ -32,8 +40,10 @@ use crate::extents::Run;
 use crate::overflow::{spill, var_bytes};
 use crate::table::Table;
 use crate::txn::Commit;
-use build::{Builder, Ids};
 use over::Over;
+use parents::Parents;
+pub use tree::LoadEntry;
+use tree::Tree;
 
 /// Pages of a blob: each is synced as a whole at every copy.
 const BLOB_PAGES: usize = 128;
@@ -69,36 +79,42 @@ enum State {
 
 /// A bulk load under way.
 pub struct Load {
-    table: Arc<Table>,
     /// Marks its extents.
     id: u32,
     /// An LSN that no other load has; blobs are named by it.
     serial: u64,
     blobs: u64,
-    runs: Vec<Run>,
-    /// Pages of the runs that are not used yet.
-    free: Ids,
-    builder: Builder,
+    /// The table's own tree, then those of its indexes.
+    trees: Vec<Tree>,
+    /// The table of each foreign key's parent.
+    parents: Vec<Arc<Table>>,
+    /// Rows of those that the load rests on.
+    referred: Parents,
     /// Finished pages by segment.
     pages: BTreeMap<u64, Vec<Page>>,
     /// Blobs that were taken and are not stored yet.
-    waiting: BTreeMap<BlobId, Vec<PageId>>,
+    waiting: BTreeMap<BlobId, Vec<(PageId, ObjectId)>>,
     /// Everything up to here must be durable before the pages can be linked.
     referenced: Lsn,
-    last_key: Option<KeyBuf>,
     rows: u64,
-    root: Option<Root>,
     /// The branch of the volume that it was begun on.
     branch: u64,
     state: State,
+    /// What others change after this state is watched.
+    seen: Lsn,
     /// What a load into a table with rows has to know of those.
     over: Option<Over>,
 }
 
 impl Load {
-    /// The table that is loaded.
+    /// The table that is loaded, as it was defined when the load began.
     pub fn table(&self) -> &Arc<Table> {
-        &self.table
+        &self.trees[0].table
+    }
+
+    /// The state in which the parents of its rows are looked for.
+    pub fn seen(&self) -> Lsn {
+        self.seen
     }
 
     /// Rows so far.
@@ -120,8 +136,13 @@ impl Load {
         }
         let id = BlobId(u128::from(self.serial) << 64 | u128::from(self.blobs));
         self.blobs += 1;
-        self.waiting
-            .insert(id, pages.iter().map(Page::id).collect());
+        self.waiting.insert(
+            id,
+            pages
+                .iter()
+                .map(|page| (page.id(), page.object()))
+                .collect(),
+        );
         Some(LoadBlob { id, segment, pages })
     }
 
@@ -149,25 +170,10 @@ impl Load {
             return Ok(());
         }
         Err(EngineError::LoadStep {
-            table: self.table.name.clone(),
+            table: self.table().name.clone(),
             expected,
             got,
         })
-    }
-
-    /// Keys ascend: pages are filled in this order.
-    fn check_order(&self, key: &KeyBuf) -> Result<(), EngineError> {
-        match &self.last_key {
-            Some(last) if last >= key => {
-                let (last, got) = (self.table.show_key(last), self.table.show_key(key));
-                Err(EngineError::LoadOrder {
-                    table: self.table.name.clone(),
-                    last,
-                    got,
-                })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn add_pages(&mut self, pages: Vec<Page>, segment_pages: u64) {
@@ -180,15 +186,17 @@ impl Load {
     }
 }
 
-/// A load fills one tree.
-fn refuse_indexes(table: &Table) -> Result<(), EngineError> {
-    match table.indexes.first() {
-        None => Ok(()),
-        Some(index) => Err(EngineError::LoadIndexed {
-            table: table.name.clone(),
-            index: index.name().to_owned(),
-        }),
+/// The table is to be what it was when the load began: its trees are filled, and its rows were checked, by that.
+fn same_rules(head: &Table, table: &Table) -> Result<(), EngineError> {
+    let trees = |table: &Table| table.objects().collect::<Vec<_>>();
+    let (now, then) = (&head.definition, &table.definition);
+    if trees(head) == trees(table) && now.checks == then.checks && now.references == then.references
+    {
+        return Ok(());
     }
+    Err(EngineError::LoadConflict {
+        table: table.name.clone(),
+    })
 }
 
 impl<V: Volume> Engine<V> {
@@ -207,7 +215,6 @@ impl<V: Volume> Engine<V> {
         let take = |edit: &mut Edit<'_>, _: &_| {
             let head = self.check_still_live(table, edit.at)?;
             same_definition(&head, table)?;
-            refuse_indexes(&head)?;
             if !over && !is_empty_leaf(&*edit.page(table.root)?) {
                 return Err(EngineError::TableNotEmpty {
                     table: table.name.clone(),
@@ -216,37 +223,61 @@ impl<V: Volume> Engine<V> {
             }
             let serial = self.volume.spent().next().0;
             let id = (serial as u32).max(1);
-            let run = edit.take_extents(table.id, None, 1, id)?;
-            edit.list_run(table.id, run)?;
-            Ok((serial, run, edit.branch))
+            let indexes = head.indexes.iter().map(|index| index.tree.clone());
+            let tables: Vec<Arc<Table>> = std::iter::once(head.clone()).chain(indexes).collect();
+            let mut trees = Vec::with_capacity(tables.len());
+            for table in tables {
+                let run = edit.take_extents(table.id, None, 1, id)?;
+                edit.list_run(table.id, run)?;
+                trees.push((table, run));
+            }
+            let parents = head.references.iter().map(|of| match &of.def.parent {
+                own if *own == head.name => Ok(head.clone()),
+                name => self.head_in(edit, name),
+            });
+            let parents = parents.collect::<Attempt<Vec<_>>>()?;
+            Ok((serial, id, trees, parents, edit.branch))
         };
-        let ((serial, run, branch), _) = self.mutate_system(now_us, take, |_, _, _| {})?;
+        let (taken, _) = self.mutate_system(now_us, take, |_, _, _| {})?;
+        let (serial, id, trees, parents, branch) = taken;
         let mut committing = self.committing.lock();
-        committing.loads.insert(run.load);
+        committing.loads.insert(id);
+        // Under the commit lock: what is published after this state is watched.
+        let seen = self.published();
         let over = over.then(|| {
-            // Under the commit lock: what is published after this base is watched.
-            committing.conflicts.watch_for_load(table.id, run.load);
-            Over::new(self.published())
+            committing.conflicts.watch_for_load(table.id, u64::from(id));
+            Over::new(seen)
         });
+        parents::watch(&mut committing.conflicts, table, &parents, id);
         drop(committing);
+        let page_bytes = self.geometry.page_bytes;
+        let trees = trees
+            .into_iter()
+            .map(|(table, run)| Tree::new(&table, run, self.pages_of(run), page_bytes));
         Ok(Load {
-            table: table.clone(),
-            id: run.load,
+            id,
             serial,
             blobs: 0,
-            free: Ids::from(self.pages_of(run)),
-            runs: vec![run],
-            builder: Builder::new(table, self.geometry.page_bytes)?,
+            trees: trees.collect::<Attempt<_>>()?,
+            parents,
+            referred: Parents::default(),
             pages: BTreeMap::new(),
             waiting: BTreeMap::new(),
             referenced: Lsn::NONE,
-            last_key: None,
             rows: 0,
-            root: None,
             branch,
             state: State::Building,
+            seen,
             over,
         })
+    }
+
+    /// Under the commit lock: the table is there, and what it was when the load began.
+    fn check_loadable(&self, edit: &Edit<'_>, table: &Table) -> Attempt<Arc<Table>> {
+        let head = self.check_still_live(table, edit.at)?;
+        same_definition(&head, table)?;
+        same_rules(&head, table)?;
+        Ok(head)
     }
 
     fn pages_of(&self, run: Run) -> std::ops::Range<u64> {
@@ -257,7 +288,7 @@ impl<V: Volume> Engine<V> {
     /// Adds a row. Keys ascend.
     pub fn load_push(&self, load: &mut Load, row: &[Value], now_us: i64) -> Attempt<()> {
         load.check(State::Building, "load_finish or load_link", "load_push")?;
-        let table = load.table.clone();
+        let table = load.table().clone();
         let named = || table.name.clone();
         table
             .schema
@@ -270,7 +301,7 @@ impl<V: Volume> Engine<V> {
             check_values(&table, row.to_vec(), |column, _| Ok(row[column].clone()))?;
         }
         let key = table.key_of(row)?;
-        load.check_order(&key)?;
+        load.trees[0].check_order(&key)?;
         if table.auto.is_some() {
             // Moves the next number past that of the row.
             self.number_row(&table, &mut row.to_vec(), now_us)?;
@@ -290,11 +321,8 @@ impl<V: Volume> Engine<V> {
             .iter()
             .map(|column| bytes(column).len().div_ceil(chunk))
             .sum();
-        self.load_reserve(
-            load,
-            (overflow + load.builder.pages_needed()) as u64,
-            now_us,
-        )?;
+        let pages = overflow + load.trees[0].builder.pages_needed();
+        self.load_reserve(load, 0, pages as u64, now_us)?;
         // From here on nothing can stop.
         let segment_pages = self.geometry.segment_pages;
         let mut pages = Vec::new();
@@ -307,17 +335,15 @@ impl<V: Volume> Engine<V> {
                     &table,
                     bytes(column),
                     self.geometry.page_bytes,
-                    &mut load.free,
+                    &mut load.trees[0].free,
                     &mut pages,
                 )?;
                 row[usize::from(*column)] = Value::Overflow(reference);
             }
             encode_row(&table.schema, &row)
         };
-        load.builder
-            .push(&table, &key, &encoded, &mut load.free, &mut pages)?;
+        load.trees[0].push(&key, &encoded, &mut pages)?;
         load.add_pages(pages, segment_pages);
-        load.last_key = Some(key);
         load.rows += 1;
         Ok(())
     }
@@ -335,7 +361,7 @@ impl<V: Volume> Engine<V> {
             "load_finish or load_link",
             "load_push_encoded",
         )?;
-        let table = load.table.clone();
+        let table = load.table().clone();
         let is_long = row.len() > aurora_page::row_heap_max(self.geometry.page_bytes);
         if is_long || !table.checks.is_empty() || table.auto.is_some() {
             // Only a row as long as this can have a value that belongs into overflow pages.
@@ -346,44 +372,13 @@ impl<V: Volume> Engine<V> {
             let values = decode_row(&table.schema, row).map_err(named)?;
             return self.load_push(load, &values, now_us);
         }
-        load.check_order(key)?;
-        self.load_reserve(load, load.builder.pages_needed() as u64, now_us)?;
+        load.trees[0].check_order(key)?;
+        let pages = load.trees[0].builder.pages_needed() as u64;
+        self.load_reserve(load, 0, pages, now_us)?;
         let mut pages = Vec::new();
-        load.builder
-            .push(&table, key, row, &mut load.free, &mut pages)?;
+        load.trees[0].push(key, row, &mut pages)?;
         load.add_pages(pages, self.geometry.segment_pages);
-        match &mut load.last_key {
-            Some(last) => last.clone_from(key),
-            none => *none = Some(key.clone()),
-        }
         load.rows += 1;
-        Ok(())
-    }
-
-    /// Takes extents until so many pages are free.
-    fn load_reserve(&self, load: &mut Load, pages: u64, now_us: i64) -> Attempt<()> {
-        while load.free.len() < pages {
-            // Twice as many each time, so that a small load takes little and a large one few MTRs.
-            let taken: u64 = load.runs.iter().map(|run| run.count).sum();
-            let count = taken
-                .clamp(1, TAKE_EXTENTS_MAX)
-                .max(pages.div_ceil(self.geometry.extent_pages));
-            let (table, id, branch) = (load.table.clone(), load.id, load.branch);
-            let near = load
-                .runs
-                .last()
-                .map(|run| run.first / self.geometry.extents());
-            let take = |edit: &mut Edit<'_>, _: &_| {
-                edit.check_branch(branch)?;
-                self.check_still_live(&table, edit.at)?;
-                let run = edit.take_extents(table.id, near, count, id)?;
-                edit.list_run(table.id, run)?;
-                Ok(run)
-            };
-            let (run, _) = self.mutate_system(now_us, take, |_, _, _| {})?;
-            load.runs.push(run);
-            load.free.add(self.pages_of(run));
-        }
         Ok(())
     }
 
@@ -395,7 +390,7 @@ impl<V: Volume> Engine<V> {
                 "another",
             );
             return Err(EngineError::LoadStep {
-                table: load.table.name.clone(),
+                table: load.table().name.clone(),
                 expected,
                 got,
             }
@@ -404,21 +399,22 @@ impl<V: Volume> Engine<V> {
         // An earlier life of a page may have ended a moment ago; only what is durable may be forgotten here.
         if let Some(lsn) = pages
             .iter()
-            .filter_map(|page| self.pool.newest_above(*page, self.volume.vdl()))
+            .filter_map(|(page, _)| self.pool.newest_above(*page, self.volume.vdl()))
             .max()
         {
             return Err(Stop::WaitLsn(lsn));
         }
-        let (table, branch) = (&load.table, load.branch);
+        let (table, branch) = (load.table(), load.branch);
         let refer = |edit: &mut Edit<'_>, _: &_| {
             edit.check_branch(branch)?;
-            self.check_still_live(table, edit.at)?;
-            for (index, page) in pages.iter().enumerate() {
+            // An index that was dropped has lost its extents.
+            self.check_loadable(edit, table)?;
+            for (index, (page, object)) in pages.iter().enumerate() {
                 edit.mark_used(*page)?;
                 edit.work.reference(
                     *page,
                     &Op::Reference {
-                        object: table.id,
+                        object: *object,
                         blob,
                         index: index as u32,
                     },
@@ -440,10 +436,15 @@ impl<V: Volume> Engine<V> {
     /// Ends the rows. What [`Load::take_blob`] then still gives is to be stored.
     pub fn load_finish(&self, load: &mut Load, now_us: i64) -> Attempt<()> {
         load.check(State::Building, "load_link", "load_finish")?;
-        self.load_reserve(load, load.builder.pages_needed() as u64, now_us)?;
-        let table = load.table.clone();
+        for which in 0..load.trees.len() {
+            let pages = load.trees[which].builder.pages_needed() as u64;
+            self.load_reserve(load, which, pages, now_us)?;
+        }
+        // From here on nothing can stop.
         let mut pages = Vec::new();
-        load.root = load.builder.finish(&table, &mut load.free, &mut pages)?;
+        for tree in &mut load.trees {
+            tree.finish(&mut pages)?;
+        }
         load.add_pages(pages, self.geometry.segment_pages);
         load.state = State::Finished;
         Ok(())

@@ -20,12 +20,14 @@ use aurora_redo::Op;
 use rustc_hash::FxHashSet;
 
 use super::Load;
+use super::parents::Parents;
 use crate::btree::{Pages, descend};
 use crate::commit::Change;
 use crate::conflicts::{Conflicts, key_hash};
+use crate::derive::Derived;
 use crate::edit::Edit;
 use crate::engine::Engine;
-use crate::error::{Attempt, EngineError};
+use crate::error::{Attempt, EngineError, Stop};
 use crate::extents::Run;
 use crate::overflow::{Chains, OverflowReader, spill};
 use crate::row::RowView;
@@ -77,7 +79,7 @@ impl Load {
 
     /// The load has a row for a key that is there at the base, whichever of the two is pushed.
     pub fn note_overlap(&mut self, key: &[u8]) {
-        let object = self.table.id;
+        let object = self.table().id;
         if let Some(over) = &mut self.over {
             if over.overlaps.len() < OVERLAPS_MAX {
                 over.overlaps.insert(key_hash(object, key));
@@ -102,11 +104,6 @@ impl<V: Volume> Engine<V> {
         Ok(crate::btree::is_empty_leaf(&page))
     }
 
-    /// How many indexes a table has now. Only one without any can be filled past the log.
-    pub fn index_count(&self, table: &Table) -> Attempt<usize> {
-        Ok(self.head_table(table)?.indexes.len())
-    }
-
     /// The rows of the old tree that were changed since the base, as they are now. Before the root changes.
     pub(super) fn changed_since(
         &self,
@@ -119,7 +116,9 @@ impl<V: Volume> Engine<V> {
         let conflict = || EngineError::LoadConflict {
             table: table.name.clone(),
         };
-        let changed = conflicts.watched(load).ok_or_else(conflict)?;
+        let changed = conflicts
+            .watched(table.id, u64::from(load))
+            .ok_or_else(conflict)?;
         if planted::is(Fault::CarryForgotten) {
             return Ok(Vec::new());
         }
@@ -182,14 +181,20 @@ impl<V: Volume> Engine<V> {
         Ok(Some(Row::Spilled { values, spill }))
     }
 
-    /// Brings the rows that were changed since the base into the new tree. After the root has changed.
+    /// Brings the rows that were changed since the base into the new tree, and their entries into those of the indexes. After
+    /// the roots have changed.
     pub(super) fn carry_over(
         &self,
         edit: &mut Edit<'_>,
         table: &Table,
         over: &mut Over,
         carried: &[Carried],
+        referred: &Parents,
     ) -> Attempt<()> {
+        let conflict = || EngineError::LoadConflict {
+            table: table.name.clone(),
+        };
+        let mut derived = Derived::default();
         for Carried {
             key,
             was_there,
@@ -202,12 +207,12 @@ impl<V: Volume> Engine<V> {
             } else {
                 found.rank.is_ok()
             };
-            if loaded {
-                return Err(EngineError::LoadConflict {
-                    table: table.name.clone(),
-                }
-                .into());
+            // A row that is gone, and that a row of the load refers to, is no parent any more.
+            let orphans = row.is_none() && referred.has(table, key);
+            if loaded || orphans {
+                return Err(conflict().into());
             }
+            let before = edit.seen(table, key, false)?;
             let mut change = Change {
                 edit: &mut *edit,
                 table,
@@ -220,8 +225,17 @@ impl<V: Volume> Engine<V> {
                 (Some(row), Err(rank)) => change.insert(&found, rank, row)?,
                 (Some(row), Ok(rank)) => change.replace(&found, rank, row)?,
             }
+            derived.note(table, key, before, edit.seen(table, key, true)?);
         }
-        Ok(())
+        let heads = |edit: &Edit<'_>, name: &str| self.head_in(edit, name);
+        let at = edit.at;
+        match derived.apply(edit, at, &mut Vec::new(), &heads) {
+            // Among the rows as they are now, the next merge says what is wrong.
+            Err(Stop::Failed(
+                EngineError::DuplicateKey { .. } | EngineError::WriteConflict { .. },
+            )) => Err(conflict().into()),
+            applied => applied,
+        }
     }
 }
 

@@ -128,6 +128,12 @@ impl Pool {
         }
     }
 
+    /// Whether the page as of a read point is here, or can be made of what is.
+    pub fn has(&self, page: PageId, at: Lsn) -> bool {
+        let shard = self.slot(page).shard.read();
+        !matches!(shard.lookup(page, at), Lookup::Miss)
+    }
+
     /// The newest numbered version. Only right while no commit can be numbered: under the commit lock.
     pub fn head(&self, page: PageId, vdl: Lsn) -> Attempt<Arc<Page>> {
         let slot = self.slot(page);

@@ -32,11 +32,7 @@ pub(super) fn start(hub: &Rc<Hub>) -> Vec<Task> {
 }
 
 pub(super) async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
-    let by_balance = IndexSpec {
-        name: "by_balance".to_owned(),
-        columns: vec![(1, false)],
-        unique: false,
-    };
+    let by_balance = IndexSpec::by("by_balance", &[(1, false)], false);
     let spec = TableSpec {
         indexes: vec![by_balance],
         ..TableSpec::new(schema(&[("balance", DataType::Int64)]))

@@ -56,11 +56,7 @@ fn allow(client: &Client, done: Result<(), Fail>) {
 }
 
 fn index(name: &str, columns: &[(u16, bool)], unique: bool) -> IndexSpec {
-    IndexSpec {
-        name: name.to_owned(),
-        columns: columns.to_vec(),
-        unique,
-    }
+    IndexSpec::by(name, columns, unique)
 }
 
 async fn setup(client: Client, session: Rc<Session>) -> Result<(), Fail> {
