@@ -126,8 +126,8 @@ mod tests {
         let days: Vec<u64> = next.bases.iter().map(|base| base.id - 1).collect();
         assert_eq!(
             days,
-            [2, 12, 13, 14, 15, 16, 17, 18, 19],
-            "seven days, and the day before them that they begin in"
+            [2, 13, 14, 15, 16, 17, 18, 19],
+            "seven days, and the snapshot's base"
         );
         let log: Vec<&str> = next.log.iter().map(|log| &*log.object).collect();
         assert_eq!(log.first(), Some(&"log/2"));
