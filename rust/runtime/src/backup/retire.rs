@@ -15,7 +15,14 @@ pub(super) fn retire(next: &mut BackupManifest, now_us: i64) -> Result<(), RedoE
         .map(|snapshot| Ok((snapshot.history.history()?, Lsn(snapshot.lsn))))
         .collect();
     let snapshots = snapshots?;
-    let points = decide::points(&eras, &ranges, &snapshots, now_us, next.retention_days);
+    let points = decide::points(
+        &eras,
+        &bases,
+        &ranges,
+        &snapshots,
+        now_us,
+        next.retention_days,
+    );
     let keep = decide::keep(&bases, &ranges, &points, snapshots.len());
     next.bases.retain(|base| keep.bases.contains(&base.id));
     let mut place = 0..;
