@@ -216,7 +216,6 @@ pub fn era_at(eras: &[Era], time_us: i64) -> Option<&Era> {
 /// What a backup must be able to give back besides everything newer: moments, each a History and an LSN in it.
 pub fn points(
     eras: &[Era],
-    bases: &[BaseFacts],
     ranges: &[RangeFacts],
     snapshots: &[(History, Lsn)],
     now_us: i64,
@@ -228,11 +227,7 @@ pub fn points(
         .iter()
         .rev()
         .find(|range| range.last_us != 0 && range.last_us < start_us);
-    // Ranges from there may be gone already: what was kept for the last beginning is a base from before it.
-    let older = bases.iter().filter(|base| base.taken_us <= start_us);
-    let start = before.map(|range| range.to).into_iter();
-    let start = start.chain(older.map(|base| base.lsn)).max();
-    let start = start.unwrap_or(Lsn::NONE);
+    let start = before.map_or(Lsn::NONE, |range| range.to);
     let mut points = Vec::new();
     let mut last: Option<&Era> = None;
     for era in eras {

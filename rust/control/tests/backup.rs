@@ -167,7 +167,7 @@ proptest! {
             .chain(life.snapshots.iter().cloned())
             .filter(|(history, lsn)| possible(&life.bases, &life.ranges, history, *lsn))
             .collect();
-        let points = backup::points(&life.eras, &life.bases, &life.ranges, &life.snapshots, life.now_us, days);
+        let points = backup::points(&life.eras, &life.ranges, &life.snapshots, life.now_us, days);
         let keep = backup::keep(&life.bases, &life.ranges, &points, life.snapshots.len());
         let bases: Vec<_> = life.bases.iter().filter(|base| keep.bases.contains(&base.id)).cloned().collect();
         let ranges: Vec<_> = keep.ranges.iter().map(|i| life.ranges[*i]).collect();
@@ -184,7 +184,7 @@ proptest! {
             life.take(&Step::Log { lsns: 10, hours: 12 });
             life.take(&Step::Base { versions: 0 });
         }
-        let points = backup::points(&life.eras, &life.bases, &life.ranges, &[], life.now_us, 7);
+        let points = backup::points(&life.eras, &life.ranges, &[], life.now_us, 7);
         let keep = backup::keep(&life.bases, &life.ranges, &points, 0);
         prop_assert!(keep.bases.len() <= 18 && keep.ranges.len() <= 18, "{} bases, {} ranges", keep.bases.len(), keep.ranges.len());
     }

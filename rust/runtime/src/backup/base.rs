@@ -12,9 +12,10 @@ use aurora_redo::BlobId;
 use aurora_store::SealedFile;
 
 use super::format::{BackupManifest, BaseEntry, ObjectEntry};
+use super::objects::{Failed, at};
 use super::pack::{CHUNK_BYTES, Key, Packed, Packer, TAIL_BYTES, Tail};
 use super::place::{ObjectPlace, PlaceError, PlaceFault};
-use super::uploader::{Failed, Moment, Uploader, at, moment};
+use super::uploader::{Moment, Uploader, moment};
 use crate::Error;
 use crate::clock::wall_us;
 use crate::node::Node;

@@ -11,8 +11,8 @@ use aurora_store::{CommitPoint, LogRange};
 use super::format::{
     BackupManifest, BaseEntry, FORMAT_NAME, FormatObject, LogEntry, ObjectEntry, TableProof,
 };
+use super::objects::{Failed, at, check_key, newest, read_format, read_object};
 use super::place::{ObjectPlace, PlaceFault};
-use super::uploader::{Failed, at, check_key, newest, read_format, read_object};
 use super::{BackupOptions, Key};
 use crate::Error;
 use crate::clock::utc;

@@ -10,8 +10,10 @@
 mod base;
 mod catalog;
 mod format;
+mod objects;
 mod pack;
 mod place;
+mod ranges;
 mod restore;
 mod retire;
 mod uploader;
