@@ -329,7 +329,10 @@ fn numbers_that_rows_bring_along_are_passed() {
 /// What the rows make of the model; `None` if they are refused.
 fn applied(model: &Model, rows: &[(i64, (i64, Option<i64>))], upsert: bool) -> Option<Model> {
     let mut after = model.clone();
-    for (id, row) in rows {
+    // Of rows with one key, only the last is ever there.
+    let is_last = |at: usize| !upsert || !rows[at + 1..].iter().any(|(id, _)| *id == rows[at].0);
+    let last = rows.iter().enumerate().filter(|(at, _)| is_last(*at));
+    for (id, row) in last.map(|(_, row)| row) {
         let taken =
             |(other, (number, _)): (&i64, &(i64, Option<i64>))| other != id && *number == row.0;
         // In the order of the rows, each beside those before it.

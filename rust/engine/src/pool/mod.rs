@@ -393,6 +393,13 @@ impl Pins {
         }
     }
 
+    /// No more, if there are more than so many.
+    pub fn release_above(&mut self, most: usize) {
+        if self.pages.len() > most {
+            self.release();
+        }
+    }
+
     /// No more.
     pub fn release(&mut self) {
         self.pages.drain(..).for_each(|page| self.pool.unpin(page));
