@@ -62,6 +62,7 @@ from aurora_engine.types import (
     precision,
     zoned,
 )
+from aurora_engine.verification import verify
 
 __all__ = [
     "Agg",
@@ -128,6 +129,7 @@ __all__ = [
     "open",
     "precision",
     "replace",
+    "verify",
     "when",
     "zoned",
 ]
