@@ -69,6 +69,9 @@ class Cursor:
     def varint(self, bits: int = 64) -> int:
         """An unsigned number of varying length."""
         data, at, value, shift = self.data, self.at, 0, 0
+        if at < len(data) and data[at] < 0x80:
+            self.at = at + 1
+            return data[at]
         while at < len(data):
             byte = data[at]
             at += 1

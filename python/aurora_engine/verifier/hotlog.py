@@ -6,7 +6,7 @@
     stripe     block of node 0 | block of node 1 | …           4 KiB each; the same fragments in every block
     block      header, 40 | fragment | fragment | … | zeros
     header     magic "AUlb" | CRC-32C u32 of the rest | format u16 | slot u8 | slots u8 | node u16 | zero u16
-               | stripe u64 | trim group u64 | trim stripe u64               everything before the trim mark is in layers
+               | stripe u64 | trim group u64 | trim stripe u64            everything before the trim mark is in layers
     fragment   header CRC-32C u32 | body CRC-32C u32 | length u16 | flags u16 (1 last of its group) | index u32
                | group u64 | body
     group      entries, cut into fragments: kind u8 (1 batch, 2 fence, 3 install, 4 anew) | nodes varint, a bit each

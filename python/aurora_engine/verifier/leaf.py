@@ -31,7 +31,7 @@ from typing import Final
 from aurora_engine.verifier.cursor import Cursor
 from aurora_engine.verifier.damage import check
 from aurora_engine.verifier.rowcodec import read_changes, read_row
-from aurora_engine.verifier.types import Cell, DataType, Overflow, check_cell, widen, widens
+from aurora_engine.verifier.types import Cell, DataType, Overflow, check_cells, widen, widens
 
 HEADER_AT: Final = 64
 _COLUMNS_AT: Final = HEADER_AT + 24
@@ -122,7 +122,7 @@ class Leaf:
         check(len(self) < self.layout.capacity, f"fewer than {self.layout.capacity} rows", len(self))
         cells = read_row(data, self.layout.types)
         for column, cell, values in zip(self.layout.columns, cells, self.columns, strict=True):
-            check_cell(cell, column.type, nullable=column.nullable)
+            check_cells((cell,), column.type, nullable=column.nullable)
             values.insert(rank, cell)
 
     def append(self, rows: Sequence[bytes]) -> None:
@@ -138,7 +138,7 @@ class Leaf:
             check(change.column < len(self.columns), f"a column below {len(self.columns)}", change.column)
             column, values = self.layout.columns[change.column], self.columns[change.column]
             check(change.code == column.type.code, f"a value of type {column.type}", f"type code {change.code}")
-            check_cell(change.cell, column.type, nullable=column.nullable)
+            check_cells((change.cell,), column.type, nullable=column.nullable)
             check(change.column not in key or values[rank] == change.cell, "a key that stays", f"{change.cell!r}")
             values[rank] = change.cell
 
@@ -170,7 +170,7 @@ class Leaf:
         for column, initial in zip(layout.columns, initials, strict=True):
             place = have.get(column.id)
             if place is None:
-                check_cell(initial, column.type, nullable=column.nullable or not len(self))
+                check_cells((initial,), column.type, nullable=column.nullable or not len(self))
                 fresh.append([initial] * len(self))
                 continue
             was = self.layout.columns[place].type

@@ -34,7 +34,7 @@ from aurora_engine.verifier.cursor import Cursor
 from aurora_engine.verifier.damage import check
 from aurora_engine.verifier.leaf import Layout, Leaf
 from aurora_engine.verifier.page import LEAF, Page, is_page_bytes, read_body
-from aurora_engine.verifier.types import Cell, DataType, Overflow, check_cell
+from aurora_engine.verifier.types import Cell, DataType, Overflow, check_cells
 
 _FRAME: Final = struct.Struct("<4sHBBQQQQQIIII")
 _CRC_AT: Final = 60
@@ -88,8 +88,7 @@ def _read_leaf(body: bytes) -> Leaf:
         packed = _Packed.read(body, _HEAD.size + _ENTRY.size * index, rows)
         check((packed.id, packed.type) == (column.id, column.type), f"column {column.id} {column.type}", packed.type)
         leaf.columns[index] = packed.cells()
-        for cell in leaf.columns[index]:
-            check_cell(cell, column.type, nullable=column.nullable)
+        check_cells(leaf.columns[index], column.type, nullable=column.nullable)
     return leaf
 
 

@@ -23,10 +23,11 @@ one unsigned number), ``bytes`` for a type of varying length, an :class:`Overflo
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from aurora_engine.verifier.damage import check
+from aurora_engine.verifier.damage import check, damaged
 
 DAY_US: Final = 24 * 60 * 60 * 1_000_000
 PRECISION_MAX: Final = 38
@@ -36,6 +37,7 @@ _NAMES: Final = (
     "text", "bytes", "uuid", "json",
 )  # fmt: skip
 _WIDTHS: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 4, 7: 8, 8: 16, 9: 4, 10: 8, 11: 8, 14: 16}
+_CHECKED: Final = frozenset(("bool", "text", "json", "time"))
 _SIGNED: Final = frozenset((2, 3, 4, 5, 8, 9, 10, 11))
 
 
@@ -128,17 +130,25 @@ def float_of(cell: int, width: int) -> float:
     return value
 
 
-def check_cell(cell: Cell, kind: DataType, *, nullable: bool) -> None:
-    """What the form of a cell does not guarantee: a null only where there may be one, a bool 0 or 1, texts UTF-8."""
+def check_cells(cells: Sequence[Cell], kind: DataType, *, nullable: bool) -> None:
+    """What the form of cells does not guarantee: null only where there may be one, a bool 0 or 1, texts UTF-8."""
+    if kind.name in _CHECKED:
+        for cell in cells:
+            _check_cell(cell, kind)
+    if not nullable and None in cells:
+        raise damaged(f"a value of type {kind}", "null")
+
+
+def _check_cell(cell: Cell, kind: DataType) -> None:
     if cell is None:
-        check(nullable, f"a value of type {kind}", "null")
-    elif kind.name == "bool":
+        return
+    if kind.name == "bool":
         check(cell in (0, 1), "0 or 1 for a bool", cell)
     elif kind.name in ("text", "json") and isinstance(cell, bytes):
         try:
             cell.decode()
         except UnicodeDecodeError as error:
-            check(False, f"UTF-8 in a {kind.name}", f"byte {cell[error.start]:02x} at {error.start}")
+            raise damaged(f"UTF-8 in a {kind.name}", f"byte {cell[error.start]:02x} at {error.start}") from error
     elif kind.name == "time" and isinstance(cell, int):
         check(cell < DAY_US, "a time below 24 hours", f"{cell} microseconds")
 

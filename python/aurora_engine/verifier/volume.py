@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
 
 from aurora_engine.verifier.apply import apply
 from aurora_engine.verifier.blob import Blob
@@ -24,6 +24,7 @@ from aurora_engine.verifier.page import Page
 from aurora_engine.verifier.records import Record
 
 _BLOCKS_KEPT: Final = 4096
+_I = TypeVar("_I", Record, Image)
 
 
 class Volume:
@@ -54,6 +55,7 @@ class Volume:
         for record in recent:
             self._recent.setdefault(record.page, []).append(record)
         self._decoded: OrderedDict[tuple[str, int], dict[int, list[Record]]] = OrderedDict()
+        self._listed: OrderedDict[tuple[str, int], dict[int, list[Image]]] = OrderedDict()
 
     def page(self, page_id: int) -> Page:
         """A page; one that was never written is free."""
@@ -76,9 +78,8 @@ class Volume:
             if not layer.overlaps(page_id, newest.lsn if newest else 0, self.at):
                 continue
             for block in _blocks_of(layer, page_id):
-                for image in layer.images(block):
-                    counts = image.page == page_id and self.history.contains(image.origin, image.lsn)
-                    if counts and (newest is None or image.lsn > newest.lsn):
+                for image in _kept(self._listed, layer, block, layer.images).get(page_id, ()):
+                    if self.history.contains(image.origin, image.lsn) and (newest is None or image.lsn > newest.lsn):
                         newest, found = image, layer
         return newest, found
 
@@ -88,7 +89,10 @@ class Volume:
         wanted = [self._recent.get(page_id, [])]
         for layer in self._deltas:
             if layer.overlaps(page_id, above, self.at):
-                wanted += [self._block(layer, block).get(page_id, []) for block in _blocks_of(layer, page_id)]
+                wanted += [
+                    _kept(self._decoded, layer, block, layer.records).get(page_id, [])
+                    for block in _blocks_of(layer, page_id)
+                ]
         for record in (record for some in wanted for record in some):
             if record.lsn > above and self.history.contains(record.origin, record.lsn):
                 known = found.setdefault(record.lsn, record)
@@ -96,22 +100,28 @@ class Volume:
                     check(known == record, f"one record of LSN {record.lsn}", "two that differ")
         return [found[lsn] for lsn in sorted(found)]
 
-    def _block(self, layer: Layer, block: Block) -> dict[int, list[Record]]:
-        """The records of a block by page; the blocks used last are kept."""
-        place = (layer.name, block.offset)
-        pages = self._decoded.get(place)
-        if pages is None:
-            pages = self._decoded[place] = {}
-            for record in layer.records(block):
-                pages.setdefault(record.page, []).append(record)
-            if len(self._decoded) > _BLOCKS_KEPT:
-                self._decoded.popitem(last=False)
-        self._decoded.move_to_end(place)
-        return pages
-
     def _blob_page(self, blob: int, index: int, page_id: int) -> Page:
         check(blob in self._blobs, f"blob {blob:032x}", "none")
         return self._blobs[blob].page(index, page_id)
+
+
+def _kept(
+    known: OrderedDict[tuple[str, int], dict[int, list[_I]]],
+    layer: Layer,
+    block: Block,
+    read: Callable[[Block], Iterable[_I]],
+) -> dict[int, list[_I]]:
+    """What a block lists, by page; the blocks used last are kept."""
+    place = (layer.name, block.offset)
+    pages = known.get(place)
+    if pages is None:
+        pages = known[place] = {}
+        for item in read(block):
+            pages.setdefault(item.page, []).append(item)
+        if len(known) > _BLOCKS_KEPT:
+            known.popitem(last=False)
+    known.move_to_end(place)
+    return pages
 
 
 def _blocks_of(layer: Layer, page_id: int) -> Iterable[Block]:
