@@ -15,7 +15,9 @@ and those of the log ranges from its LSN on. A record counts once, from however 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +44,11 @@ _IN_MEMORY_BYTES: Final = 1 << 20
 _KEY_INFO: Final = b"aurora-engine backup 1 key check"
 
 
+def is_backup(path: Path) -> bool:
+    """Whether a directory is that of a backup, and not of a cluster or a node."""
+    return (path / FORMAT).exists() or (path / _MANIFESTS).is_dir()
+
+
 class Backup:
     """A backup, checked object by object as it is opened. What is large is unpacked into a temporary directory.
 
@@ -55,7 +62,7 @@ class Backup:
     def __init__(self, store: Store, key: Key, checks: Checks, told: Told) -> None:
         self._store, self._checks, self._told = store, checks, told
         self._names = store.names()
-        self._unpacked = tempfile.TemporaryDirectory(prefix="aurora-verify-")
+        self._unpacked: Path | None = None
         self.notes: list[str] = []
         self._layers: dict[str, Layer] = {}
         self._blobs: dict[int, Blob] = {}
@@ -66,11 +73,14 @@ class Backup:
 
     def close(self) -> None:
         """Removes what was unpacked."""
-        self._unpacked.cleanup()
+        if self._unpacked is not None:
+            shutil.rmtree(self._unpacked, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------------------ objects
 
     def _read_format(self, key: Key) -> bytes | None:
+        if FORMAT not in self._names and any(name.startswith(_MANIFESTS) for name in self._names):
+            raise damaged("an object", "none", None, FORMAT)
         if FORMAT not in self._names:
             expected = f"a backup: an object {FORMAT!r}"
             raise NotACluster(
@@ -189,9 +199,13 @@ class Backup:
     def _keep(self, raw: bytes) -> Content:
         if len(raw) <= _IN_MEMORY_BYTES:
             return Bytes(raw)
-        with tempfile.NamedTemporaryFile(dir=self._unpacked.name, delete=False) as file:
-            file.write(raw)
-        return File(Path(file.name))
+        if self._unpacked is None:
+            self._unpacked = Path(tempfile.mkdtemp(prefix="aurora-verify-"))
+            # Whoever forgets to close a report leaves nothing behind all the same.
+            weakref.finalize(self, shutil.rmtree, self._unpacked, ignore_errors=True)
+        path = self._unpacked / str(len(self._layers) + len(self._blobs))
+        path.write_bytes(raw)
+        return File(path)
 
     def _check_log(self) -> None:
         """What the manifest says of a log range is what is in it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aurora_engine.exceptions import Damaged, OutsideWindow, UnknownTable
-from aurora_engine.verifier.backup import Backup
+from aurora_engine.verifier.backup import Backup, is_backup
 from aurora_engine.verifier.catalogue import Index, Table, tables
 from aurora_engine.verifier.checked import Checks, Told
 from aurora_engine.verifier.commits import Moment
@@ -53,16 +53,20 @@ class Verification:
         self._close: Callable[[], object] = lambda: None
         self._kind, self._source, self._recorded = self._open(key)
 
-    def _open(self, key: Key) -> tuple[str, Source, Callable[[int], Recorded]]:
+    def _open(self, key: Key) -> tuple[str, Source | None, Callable[[int], Recorded]]:
         path = _local(self._url)
-        if path is not None and not (path / "format").exists():
+        if path is not None and not is_backup(path):
             directory = Directory(path, self._checks, self._told)
             kind = "node" if (path / "identity").is_file() else "cluster"
             best = directory.best()
             if kind == "cluster":
                 self._notes.append(f"tables were rebuilt from node {best.name}")
             return kind, best, lambda _lsn: {}
-        backup = Backup(open_store(self._url), key, self._checks, self._told)
+        try:
+            backup = Backup(open_store(self._url), key, self._checks, self._told)
+        except Damaged as error:
+            self._checks.problems.append(Problem.of(error))
+            return "backup", None, lambda _lsn: {}
         self._close = backup.close
         self._notes += backup.notes
         return "backup", backup, backup.recorded
@@ -73,9 +77,10 @@ class Verification:
         catalogue: dict[str, Table] = {}
         found: dict[str, TableReport] = {}
         try:
-            moment = self._source.moment(self._at)
-            volume = self._source.volume(moment)
-            catalogue = {table.name: table for table in tables(volume)}
+            if self._source is not None:
+                moment = self._source.moment(self._at)
+                volume = self._source.volume(moment)
+                catalogue = {table.name: table for table in tables(volume)}
         except Damaged as error:
             self._checks.problems.append(Problem.of(error))
         except OutsideWindow as error:
