@@ -1,7 +1,7 @@
-"""A small writer of the backup format, from its drawing alone: so that the reader is tested before anything else writes it.
+"""A small writer of the backup format, from its drawing alone: a second opinion about what the drawing says.
 
-It makes a backup of what a closed cluster's node has: its layers as the base, and one log range of the records that are in
-the hot log.
+It makes a backup of what a closed cluster's node has: its layers as the base, and one log range of the records that are
+in the hot log.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def delta_layer(records: list[Record]) -> bytes:
     records = sorted(records, key=lambda r: (r.page, r.lsn, r.origin))
     listing, page, lsn, time = b"", 0, 0, 0
     for r in records:
-        flags = 32 | (1 if r.time_us is not None else 0) | (2 if not r.prev_page else 0) | (4 if not r.prev_group else 0)
+        flags = (
+            32 | (1 if r.time_us is not None else 0) | (2 if not r.prev_page else 0) | (4 if not r.prev_group else 0)
+        )
         listing += bytes([flags]) + varint(r.page - page) + zigzag(r.lsn - lsn) + varint(r.origin)
         listing += varint(r.lsn - r.prev_page) if r.prev_page else b""
         listing += varint(r.lsn - r.prev_group) if r.prev_group else b""
@@ -155,8 +157,8 @@ class BackupWriter:
             }]  # fmt: skip
         history = [[i.origin, i.first, i.last if i.last < 1 << 63 else None] for i in manifest.history.intervals]
         body = {
-            "format": 1, "number": 1, "nonce": "0" * 16, "on": None, "cluster": cluster_hex, "epoch": 1, "written_us": 1,
-            "engine": "0", "retention_days": 7,
+            "format": 1, "number": 1, "nonce": "0" * 16, "on": None, "cluster": cluster_hex, "epoch": 1,
+            "written_us": 1, "engine": "0", "retention_days": 7,
             "volume": {"page_bytes": manifest.geometry.page_bytes, "segment_pages": manifest.geometry.segment_pages},
             "eras": [{"history": history, "since_us": 0, "until_us": None}], "snapshots": [],
             "restorable": {"from_lsn": 1, "from_us": 1, "lsn": latest.lsn, "time_us": latest.time_us},

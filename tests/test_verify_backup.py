@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.backup_writer import BackupWriter, pack
 
 import aurora_engine as au
 from aurora_engine import exceptions as ex
 from aurora_engine.verifier.packed import unpack
+from tests.backup_writer import BackupWriter, pack
 
 KEY = bytes(range(32))
 
