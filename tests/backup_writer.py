@@ -181,4 +181,4 @@ class BackupWriter:
     def blob(self, path: Path) -> str:
         number = path.name.removeprefix("blob-")
         self.put(f"blob/{number}", path.read_bytes())
-        return number
+        return f"blob/{number}"

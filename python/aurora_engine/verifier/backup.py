@@ -234,7 +234,7 @@ class Backup:
         def newest(history: History, upto: int, upto_us: int) -> Commit | None:
             return newest_commit(self._layers.values(), floors, history, upto, upto_us)
 
-        return moment(at, self.manifest.eras, self.manifest.snapshots, newest, self.manifest.restorable_lsn)
+        return moment(at, self.manifest.eras, self.manifest.snapshots, newest, self.manifest.covered)
 
     def volume(self, found: Moment) -> Volume:
         """The volume at a moment: a base that serves it, and the log ranges from there on."""

@@ -64,7 +64,8 @@ class BackupManifest:
     eras: list[Era]
     snapshots: list[Snapshot]
     snapshot_tables: dict[int, Tables]
-    restorable_lsn: int
+    covered: int
+    """The LSN up to which everything is there."""
     bases: list[Base]
     log: list[LogRange]
     objects: dict[str, Size]
@@ -106,7 +107,7 @@ def _read(found: dict[int, dict[str, Any]], number: int) -> BackupManifest:
         _each(newest["eras"], _era),
         _each(newest["snapshots"], lambda raw: Snapshot(raw["name"], History.from_json(raw["history"]), raw["lsn"])),
         {raw["lsn"]: tables for raw in newest["snapshots"] if (tables := _tables(raw["tables"])) is not None},
-        newest["restorable"]["lsn"],
+        max([0, *(raw["lsn"] for raw in bases.values()), *(raw["to"] for raw in log.values())]),
         _each(list(bases.values()), _base),
         _each(list(log.values()), _log_range),
         {name: Size(raw["bytes"], raw["raw"], raw["sha256"]) for name, raw in objects.items()},
@@ -130,13 +131,18 @@ def _base(raw: dict[str, Any]) -> Base:
         None if commit is None else Commit(*commit),
         _each(raw["histories"], History.from_json),
         list(raw["objects"]),
-        [int(blob, 16) for blob in raw["blobs"]],
+        _blobs(raw["blobs"]),
         _tables(raw["tables"]),
     )
 
 
 def _log_range(raw: dict[str, Any]) -> LogRange:
-    return LogRange(raw["object"], raw["from"], raw["to"], raw["records"], [int(blob, 16) for blob in raw["blobs"]])
+    return LogRange(raw["object"], raw["from"], raw["to"], raw["records"], _blobs(raw["blobs"]))
+
+
+def _blobs(raw: list[str]) -> list[int]:
+    """The ids of blobs from the names of their objects."""
+    return [int(name.removeprefix("blob/"), 16) for name in raw]
 
 
 def _tables(raw: list[dict[str, Any]] | None) -> Tables | None:
