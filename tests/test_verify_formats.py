@@ -51,13 +51,14 @@ def test_pages_in_plain_form() -> None:
     assert isinstance(read_plain(golden("page", "extent-map-v1"), 0).body, extents.ExtentMap)
 
 
-def test_a_sealed_leaf_has_every_type_compressed_or_not() -> None:
+def test_a_sealed_leaf_compressed_or_not() -> None:
+    """It has a column of nulls only, packed as a dictionary without a value: its codes point nowhere, and are not read."""
     sealed, packed = (read_sealed(golden("page", f"sealed-leaf{form}-v1"), 77) for form in ("", "-lz4"))
     assert isinstance(sealed.body, leaf.Leaf)
     assert sealed == packed
-    assert {column.type.name for column in sealed.body.layout.columns} == set(types._NAMES[1:])
+    assert {column.type.name for column in sealed.body.layout.columns} >= {"bool", "int64", "decimal", "text", "uuid"}
     assert keys.keys_of(sealed.body) == sorted(keys.keys_of(sealed.body))
-    assert any(cell is None for column in sealed.body.columns for cell in column)
+    assert any(set(column) == {None} for column in sealed.body.columns)
 
 
 @pytest.mark.parametrize("form", ["leaf-v1", "inner-v1", "overflow-v1", "sealed-leaf-v1", "sealed-leaf-lz4-v1"])

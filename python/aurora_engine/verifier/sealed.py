@@ -128,11 +128,18 @@ class _Packed:
         )  # fmt: skip
 
     def cells(self) -> list[Cell]:
-        """The values by rank."""
+        """The values by rank. What is stored for a null is any value, also one that there cannot be."""
+        if self._is_dictionary and self.dictionary_length == 0:
+            check(bool(self._bits(self.nulls_at).all()), "nulls only, without a dictionary", "values")
+            return [None] * self.rows
         values = self._fixed() if self.type.width is not None else self._varying()
         for rank in np.flatnonzero(self._bits(self.nulls_at)):
             values[rank] = None
         return values
+
+    @property
+    def _is_dictionary(self) -> bool:
+        return self.encoding in (_DICTIONARY, _VARYING_DICTIONARY)
 
     def _fixed(self) -> list[Cell]:
         native = self.type.width or 0
@@ -177,8 +184,9 @@ class _Packed:
         return [run[start:end] for start, end in pairwise(places)]
 
     def _codes(self, codes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        codes = np.where(self._bits(self.nulls_at), np.uint64(0), codes)
         highest = int(codes.max(initial=0))
-        check(not len(codes) or highest < self.dictionary_length, f"codes below {self.dictionary_length}", highest)
+        check(highest < self.dictionary_length, f"codes below {self.dictionary_length}", highest)
         return codes
 
     def _array(self, at: int, count: int, width: int) -> npt.NDArray[np.uint64]:
