@@ -40,12 +40,14 @@ from aurora_engine._engine import (
     lit,
 )
 from aurora_engine.aio import Aio
+from aurora_engine.backup import Backups, BackupSnapshot, BackupStatus, RestorePlan, backups, explain_restore
 from aurora_engine.cluster import Cluster, open  # noqa: A004 - `au.open` is meant
 from aurora_engine.drop import drop_cluster
 from aurora_engine.endpoints import Endpoint, Failover, Reader
 from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
 from aurora_engine.expressions import when
 from aurora_engine.history import Backtrack, BacktrackWindow, Change, Changes, Snapshot
+from aurora_engine.restore import RestoredCluster, RestoreProof, restore
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
 from aurora_engine.rules import auto, check, default, foreign_key, index, now
 from aurora_engine.statistics import ColumnStatistics, TableStatistics
@@ -72,6 +74,9 @@ __all__ = [
     "AuroraError",
     "Backtrack",
     "BacktrackWindow",
+    "BackupSnapshot",
+    "BackupStatus",
+    "Backups",
     "Change",
     "Changes",
     "Cluster",
@@ -96,6 +101,9 @@ __all__ = [
     "NodeStatus",
     "OutcomeUnknown",
     "Reader",
+    "RestorePlan",
+    "RestoreProof",
+    "RestoredCluster",
     "Retryable",
     "Row",
     "RowIterator",
@@ -113,6 +121,7 @@ __all__ = [
     "asdict",
     "astuple",
     "auto",
+    "backups",
     "check",
     "coalesce",
     "col",
@@ -121,6 +130,7 @@ __all__ = [
     "desc",
     "drop_cluster",
     "exceptions",
+    "explain_restore",
     "faults",
     "foreign_key",
     "index",
@@ -129,6 +139,7 @@ __all__ = [
     "open",
     "precision",
     "replace",
+    "restore",
     "verify",
     "when",
     "zoned",

@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol, Self, TypeVar, overload
 
 from aurora_engine import _engine
 from aurora_engine.aio import Aio
+from aurora_engine.backup import BYTES_PER_S, RETENTION_DAYS, Backup, place_of
+from aurora_engine.backup import Key as BackupKey
 from aurora_engine.definitions import Definitions
 from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failover_of
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
@@ -120,6 +122,10 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     replicas: int = 0,
     detection: dt.timedelta = DETECTION,
     conflict_bytes: int = 16 * MIB,
+    backup: str | os.PathLike[str] | None = None,
+    backup_retention_days: int = RETENTION_DAYS,
+    backup_key: BackupKey | None = None,
+    backup_bytes_per_s: int = BYTES_PER_S,
 ) -> Cluster:
     """Opens the cluster in a directory, and makes it there if there is none.
 
@@ -144,6 +150,11 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         detection: A writer that is silent for so long is taken for dead, and a replica takes its place.
         conflict_bytes: Budget for remembering which keys were changed since the oldest transaction began; over it, old
             transactions that write get ``SnapshotTooOld``.
+        backup: Where the cluster is backed up continuously: a directory, or ``s3://bucket/prefix``. The object store is
+            never waited for: what goes wrong there is in ``status().backup`` and in the events.
+        backup_retention_days: For how many days every commit can be restored, 1 to 35.
+        backup_key: 32 bytes with which the backup is encrypted, or a function that gives them.
+        backup_bytes_per_s: What the upload of a base may use.
 
     Raises:
         InvalidOption, NotACluster, NewerFormat, AlreadyOpen, RegionMismatch, QuorumLost, ReadOnlyCluster, DiskFull,
@@ -165,6 +176,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
     for option, size in (
         ("cache_bytes", cache_bytes), ("page_bytes", page_bytes), ("segment_bytes", segment_bytes),
         ("background_bytes_per_s", background_bytes_per_s), ("conflict_bytes", conflict_bytes),
+        ("backup_bytes_per_s", backup_bytes_per_s),
     ):  # fmt: skip
         _check_size(option, size)
     if window is not None and not isinstance(window, dt.timedelta):
@@ -189,6 +201,7 @@ def open(  # noqa: A001 - `au.open` reads like the built-in it is modelled on
         replicas=replicas,
         detection_s=detection.total_seconds(),
         conflict_bytes=conflict_bytes,
+        backup=place_of(backup, backup_retention_days, backup_key, backup_bytes_per_s),
     )
     cluster.set_parallel_query(parallel_query, instance_class)
     if placed is not None:
@@ -550,6 +563,19 @@ class Cluster(Indexing, Definitions):
         if not isinstance(window, dt.timedelta):
             raise _refused("window", "a datetime.timedelta", window)
         self._set_window(window.total_seconds())
+
+    @property
+    def backup(self) -> Backup:
+        """The backup of a cluster that was opened with ``backup=``: how it is doing, and waiting for it."""
+        return Backup(self)
+
+    def backup_now(self, *, timeout: float = 60.0) -> int:
+        """Waits until every commit that is durable now can be restored; gives the LSN of the last one.
+
+        Raises:
+            BackupFailed: it takes longer than ``timeout`` seconds, or can never be; with what went wrong last.
+        """
+        return self.backup.wait(timeout=timeout)
 
     def snapshot(self, name: str) -> Snapshot:
         """Keeps the present moment under a name, until it is deleted: at once, and without copying anything.

@@ -526,6 +526,12 @@ class DiskFailed(EnvironmentFault):
     path: str | None
 
 
+class BackupFailed(EnvironmentFault):
+    """A backup cannot be written, read or used: the message names the object, what was expected and what is there."""
+
+    url: str
+
+
 class LogFailed(EnvironmentFault):
     """The log could not be written and is not tried again: open the cluster again to go on."""
 

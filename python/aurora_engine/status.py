@@ -6,6 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
+from aurora_engine.backup import BackupStatus
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -163,8 +165,8 @@ class Status:
     """Writer and replicas, the writer first."""
     background: BackgroundStatus
     """Background work."""
-    backup: str | None
-    """Where backups go; ``None`` is unprotected against the loss of every copy."""
+    backup: BackupStatus | None
+    """How the backup is doing; ``None`` is unprotected against the loss of every copy."""
 
     @property
     def missing(self) -> tuple[NodeStatus, ...]:
@@ -208,6 +210,7 @@ def status_of(raw: dict[str, Any]) -> Status:
             "points": Points(**raw["points"]),
             "cache": CacheStatus(**raw["cache"]),
             "background": BackgroundStatus(**raw["background"]),
+            "backup": None if raw["backup"] is None else BackupStatus(**raw["backup"]),
             "instances": tuple(
                 InstanceStatus(**{**instance, "cache": CacheStatus(**instance["cache"])})
                 for instance in raw["instances"]

@@ -2,11 +2,13 @@
 //!
 //! | Module | What it decides |
 //! |---|---|
+//! | [`backup`] | which objects of a backup a moment needs, and which may be deleted |
 //! | [`balance`] | which instance a reader's connection goes to |
 //! | [`promotion`] | who is silent for too long, and who becomes the writer |
 //! | [`repair`] | what to do about node directories that are gone: at opening, and while running |
 //! | [`retention`] | below which LSN versions may be collected, and which abandoned Histories are kept |
 
+pub mod backup;
 pub mod balance;
 pub mod promotion;
 pub mod repair;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use aurora_engine::{EngineError, Mode, Stop};
 use aurora_page::Lsn;
-use aurora_runtime::{Error, NodePlacement, OpenOptions, ReplicaSpec};
+use aurora_runtime::{Error, NodePlacement, OpenOptions, ReplicaSpec, RestorePlan};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyType};
 
+use crate::backup;
 use crate::commit::PyCommit;
 use crate::db::{Db, Engine, interruptible};
 use crate::errors::{Raise, describe, invalid_option};
@@ -37,6 +38,7 @@ pub struct Cluster {
     pub db: Arc<Db>,
     pub in_flight: Arc<InFlight>,
     path: Option<String>,
+    restored: Option<RestorePlan>,
 }
 
 #[pymethods]
@@ -49,7 +51,7 @@ impl Cluster {
     #[pyo3(signature = (
         path, *, create=true, read_only=false, takeover=false, region=None, cache_bytes=None, page_bytes=None,
         segment_bytes=None, window_s=None, nodes=None, background_bytes_per_s=None, replicas=0, detection_s=None,
-        conflict_bytes=None, clone_of=None, clone_at=None
+        conflict_bytes=None, clone_of=None, clone_at=None, backup=None, restore_from=None, restore_at=None
     ))]
     fn new(
         py: Python<'_>,
@@ -69,6 +71,9 @@ impl Cluster {
         conflict_bytes: Option<u64>,
         clone_of: Option<&Bound<'_, Cluster>>,
         clone_at: Option<&Bound<'_, PyAny>>,
+        backup: Option<backup::Place>,
+        restore_from: Option<(String, Option<Vec<u8>>)>,
+        restore_at: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Cluster> {
         crate::fork::watch();
         let mut options = match &path {
@@ -99,9 +104,19 @@ impl Cluster {
         options.conflict_bytes = conflict_bytes.unwrap_or(options.conflict_bytes);
         options.background_bytes_per_s =
             background_bytes_per_s.unwrap_or(options.background_bytes_per_s);
-        let opened = match clone_of {
-            None => py.detach(|| aurora_runtime::Cluster::open(options)),
-            Some(parent) => {
+        options.backup = backup.map(|place| backup::options(py, place)).transpose()?;
+        let mut restored = None;
+        let opened = match (clone_of, restore_from) {
+            (None, None) => py.detach(|| aurora_runtime::Cluster::open(options)),
+            (None, Some((url, key))) => {
+                let (from, to) = (backup::source(py, url, key)?, backup::moment(restore_at)?);
+                let opened = py.detach(|| aurora_runtime::Cluster::restore(options, &from, &to));
+                opened.map(|(cluster, plan)| {
+                    restored = Some(plan);
+                    cluster
+                })
+            }
+            (Some(parent), _) => {
                 let at = clone_at
                     .map(|at| crate::history::target("at", at))
                     .transpose()?;
@@ -115,6 +130,7 @@ impl Cluster {
             in_flight: Arc::new(InFlight::new(db.clone())),
             db,
             path,
+            restored,
         })
     }
 
@@ -399,6 +415,26 @@ impl Cluster {
             .map_err(|error| raise(py, error))
     }
 
+    fn _backup_status<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let status = self.db.cluster_any(py)?.backup_status();
+        status.map(|status| backup::status(py, &status)).transpose()
+    }
+
+    #[pyo3(signature = (lsn, seconds))]
+    fn _backup_wait(&self, py: Python<'_>, lsn: Option<u64>, seconds: f64) -> PyResult<u64> {
+        backup::wait(py, &self.db, lsn, seconds)
+    }
+
+    fn _backup_base(&self, py: Python<'_>, seconds: f64) -> PyResult<u64> {
+        backup::base(py, &self.db, seconds)
+    }
+
+    /// What the cluster was restored from, if it was.
+    fn _restored<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let plan = self.restored.as_ref();
+        plan.map(|plan| backup::plan(py, plan)).transpose()
+    }
+
     fn _window<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         crate::history::window(py, &self.db)
     }
@@ -519,7 +555,9 @@ impl Cluster {
     fn _status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let cluster = self.db.cluster_any(py)?;
         let status = py.detach(|| cluster.status());
-        crate::status::status_dict(py, &status)
+        let out = crate::status::status_dict(py, &status)?;
+        out.set_item("backup", self._backup_status(py)?)?;
+        Ok(out)
     }
 }
 

@@ -117,6 +117,9 @@ pub fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::WriterCrashed => Raise::new(py, "WriterMoved", message)
             .with("writer", py.None())
             .err(),
+        Error::Backup { url, .. } => Raise::new(py, "BackupFailed", message)
+            .with("url", url)
+            .err(),
         Error::Closed => Raise::new(py, "ClusterClosed", message).err(),
     }
 }

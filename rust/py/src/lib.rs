@@ -9,6 +9,7 @@
 //!
 //! | module | idea |
 //! |---|---|
+//! | `backup` | where backups go, and clusters that begin with one |
 //! | `history`, `batches` | moments: backtrack, snapshots, the window |
 //! | `cluster`, `instance`, `table`, `transaction`, `savepoint`, `view`, `range`, `filter` | the classes that Python sees |
 //! | `index` | indexes: handles, look-ups, ranges, builds |
@@ -22,6 +23,7 @@
 
 mod aio;
 mod alter;
+mod backup;
 mod batches;
 mod cluster;
 mod commit;
@@ -83,6 +85,8 @@ mod _engine {
     use super::alter::{
         add_column, drop_column, rename_column, rename_table, truncate, widen_column,
     };
+    #[pymodule_export]
+    use super::backup::{backups, explain_restore};
     #[pymodule_export]
     use super::batches::Batches;
     #[pymodule_export]

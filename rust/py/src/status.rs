@@ -26,7 +26,6 @@ pub fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py,
     out.set_item("cache", cache(py, &status.cache)?)?;
     out.set_item("instances", instances(py, status)?)?;
     out.set_item("background", background(py, status)?)?;
-    out.set_item("backup", py.None())?;
     Ok(out)
 }
 

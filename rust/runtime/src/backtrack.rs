@@ -422,9 +422,14 @@ impl Shared {
     }
 
     /// The time of the commit at an LSN.
-    fn time_of(&self, lsn: Lsn, history: &History) -> Result<i64, Error> {
+    pub(crate) fn time_of(&self, lsn: Lsn, history: &History) -> Result<i64, Error> {
         let found = self.ask(|node| node.store.commit_at(lsn, history))?;
         Ok(found.map_or(0, |commit| commit.time_us))
+    }
+
+    /// The newest commit of a History at or below an LSN.
+    pub(crate) fn commit_at(&self, lsn: Lsn, history: &History) -> Result<Option<CommitPoint>, Error> {
+        self.ask(|node| node.store.commit_at(lsn, history))
     }
 
     fn info(&self, snapshot: &aurora_proto::Snapshot) -> Result<SnapshotInfo, Error> {

@@ -60,13 +60,13 @@ impl Cluster {
 }
 
 /// What a clone begins with.
-struct Seed {
-    history: History,
-    at: Lsn,
+pub(crate) struct Seed {
+    pub(crate) history: History,
+    pub(crate) at: Lsn,
     /// The last record of each group that counts, or an LSN above it up to which nothing else is.
-    tails: Vec<Lsn>,
+    pub(crate) tails: Vec<Lsn>,
     /// Nodes that have everything up to `at`.
-    sources: Vec<Arc<Node>>,
+    pub(crate) sources: Vec<Arc<Node>>,
 }
 
 impl Shared {
@@ -159,7 +159,7 @@ impl Shared {
 }
 
 /// A clone is only made where nothing is that it could hide or destroy.
-fn check_new(site: &Site, options: &OpenOptions) -> Result<(), Error> {
+pub(crate) fn check_new(site: &Site, options: &OpenOptions) -> Result<(), Error> {
     let known = DirMetaStore::discover(&site.disk, &site.dir);
     if !matches!(known, Ok(None)) {
         return Err(Error::NotACluster {
@@ -173,7 +173,7 @@ fn check_new(site: &Site, options: &OpenOptions) -> Result<(), Error> {
 }
 
 /// The first manifest of a clone: a volume of its own origin whose History is the parent's up to the moment.
-fn clone_manifest(
+pub(crate) fn clone_manifest(
     site: &Site,
     options: &OpenOptions,
     parent: &Manifest,

@@ -14,6 +14,7 @@ use aurora_store::Disk;
 use parking_lot::Mutex;
 
 use crate::Error;
+use crate::backup::Backups;
 use crate::clock::wall_us;
 use crate::completions::CompletionQueue;
 use crate::faults::Faults;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     /// Nodes that are lost, and what is done about them.
     pub(crate) rebuilds: Rebuilds,
     pub(crate) loading: Loading,
+    pub(crate) backups: Backups,
     pub(crate) stop: AtomicBool,
     /// Held by whoever does background work: one at a time, and nobody once the cluster is closed.
     pub(crate) work: Mutex<()>,
@@ -83,6 +85,7 @@ pub(crate) struct Shared {
 struct Handle {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    closing: AtomicBool,
     lock: Mutex<Option<Arc<DirectoryLock>>>,
     pid: u32,
 }
@@ -191,6 +194,7 @@ impl Cluster {
             maintenance: Maintenance::new(opened.jobs),
             rebuilds: Rebuilds::default(),
             loading: Loading::default(),
+            backups: Backups::default(),
             stop: AtomicBool::new(false),
             work: Mutex::new(()),
             scans: ScanCache::new(scan_cache_bytes),
@@ -208,6 +212,7 @@ impl Cluster {
             handle: Arc::new(Handle {
                 shared,
                 threads,
+                closing: AtomicBool::new(false),
                 lock,
                 pid: std::process::id(),
             }),
@@ -608,13 +613,20 @@ impl Shared {
 
 impl Handle {
     fn close(&self) -> Result<(), Error> {
+        if self.pid != std::process::id() {
+            // A fork: the threads and the lock are the parent's.
+            self.shared.stop.store(true, Ordering::Release);
+            return Ok(());
+        }
+        if self.closing.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.shared.volume.flush_pending();
+        self.shared.finish_backup();
         if self.shared.stop.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        if self.pid != std::process::id() {
-            // A fork: the threads and the lock are the parent's.
-            return Ok(());
-        }
+        self.shared.backups.stop();
         self.shared.end_faults();
         self.shared.volume.flush_pending();
         let healthy = self.shared.volume.failure().is_none();

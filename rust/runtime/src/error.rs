@@ -167,6 +167,14 @@ pub enum Error {
     /// The writer crashed, and what it had numbered and not confirmed may be there or not.
     #[error("the writer crashed before it could confirm this")]
     WriterCrashed,
+    /// A backup cannot be written, read or used.
+    #[error("backup at {url}: {detail}")]
+    Backup {
+        /// Where it lies.
+        url: String,
+        /// Which object, what was expected, what was found.
+        detail: String,
+    },
     /// The cluster was closed.
     #[error("the cluster is closed")]
     Closed,

@@ -18,6 +18,7 @@
 //! | `threads` | those of an open cluster: all or none |
 //! | `fetch` | one read from one copy, another when it fails |
 //! | `branch`, `backtrack` | the same volume on another branch, while it is open [3] |
+//! | `backup` | what is kept elsewhere, and a cluster that begins with it |
 //! | `clone` | another cluster that begins as this one was |
 //! | `readonly` | opening without leaving a trace |
 //! | [`Instance`], `instances`, `stream` | the writer and its replicas, each with a cache of its own; the redo stream |
@@ -35,6 +36,7 @@
 //! the replicas', the writer and under it each node's copies in turn.
 
 mod backtrack;
+mod backup;
 mod branch;
 mod changes;
 mod clock;
@@ -84,6 +86,10 @@ mod waiters;
 
 pub use aurora_control::{CLASSES, Candidate};
 pub use backtrack::{Backtracked, SnapshotInfo, Target, WINDOW_MAX, Window};
+pub use backup::{
+    BackupKey, BackupList, BackupOptions, BackupSnapshot, BackupStatus, ObjectPlace, Pieces,
+    PlaceError, PlaceFault, PlannedObject, RestoreAt, RestorePlan,
+};
 pub use cluster::Cluster;
 pub use completions::{Completion, CompletionQueue};
 pub use error::Error;

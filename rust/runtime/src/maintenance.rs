@@ -455,7 +455,7 @@ impl Shared {
             vdl: self.volume.vdl(),
             open_reads: vec![oldest],
             window_start,
-            pinned: Vec::new(),
+            pinned: self.pinned(),
         };
         let floor = retention::collection_floor(&meta.manifest, &roots);
         if let Some(next) = meta.manifest.with_floor(floor) {
@@ -463,6 +463,12 @@ impl Shared {
             meta.manifest = next;
         }
         Ok(())
+    }
+
+    /// What is to be uploaded yet.
+    fn pinned(&self) -> Vec<Lsn> {
+        let backup = self.options.backup.as_ref();
+        backup.map(|_| self.backups.pinned()).into_iter().collect()
     }
 
     /// The engine's own chores: old commit tokens, extents of loads that never ended.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Error;
+use crate::backup::BackupOptions;
 use crate::instances::REPLICAS_MAX;
 
 /// Page sizes a volume may have, in bytes.
@@ -65,6 +66,8 @@ pub struct OpenOptions {
     pub detection: Duration,
     /// A node that is lost while the cluster is open is made anew after so long; with [`Duration::MAX`] when it is opened again.
     pub rebuild_after: Duration,
+    /// Where backups go; without one, the loss of every copy is the loss of everything.
+    pub backup: Option<BackupOptions>,
 }
 
 impl OpenOptions {
@@ -86,6 +89,7 @@ impl OpenOptions {
             replicas: 0,
             detection: DETECTION_DEFAULT,
             rebuild_after: REBUILD_AFTER_DEFAULT,
+            backup: None,
         }
     }
 
@@ -157,6 +161,9 @@ impl OpenOptions {
                 accepts,
                 format!("{:?}", self.detection),
             ));
+        }
+        if let Some(backup) = &self.backup {
+            backup.check()?;
         }
         self.check_nodes()
     }

@@ -28,6 +28,10 @@ fn bodies(shared: &Arc<Shared>) -> Vec<(&'static str, Body)> {
         ("aurora-maint", Box::new(move || maintained.maintain())),
         ("aurora-control", Box::new(move || controlled.control())),
     ];
+    if shared.options.backup.is_some() && shared.read_only.is_none() {
+        let shared = shared.clone();
+        bodies.push(("aurora-backup", Box::new(move || shared.back_up())));
+    }
     if shared.volume.devices.len() > 1 {
         for device in &shared.volume.devices {
             let (device, shared) = (device.clone(), shared.clone());
@@ -46,6 +50,7 @@ fn stop(shared: &Shared) {
     shared.volume.wake_threads();
     shared.maintenance.wake();
     shared.wake_control();
+    shared.backups.stop();
 }
 
 fn start_all(

@@ -24,6 +24,7 @@
 //! never trusted: what fails its checksum is an error that says the file, the place, expected and got [7], and the shell
 //! reads another copy. `docs/design/store.md` is the long form.
 
+mod backup;
 mod blob;
 mod cache;
 mod collect;
@@ -48,6 +49,7 @@ mod token;
 mod transfer;
 pub mod types;
 
+pub use backup::{LogRange, Sealed, SealedFile, blob_path, layer_path, replaced_by};
 pub use disk::{Disk, DiskFile, OpenMode};
 pub use error::{LogError, StoreError};
 pub use fork::ForkTarget;

@@ -97,6 +97,16 @@ impl MemLayer {
             .for_each(&mut each);
     }
 
+    /// Calls `each` for every record above an LSN, in no order. Batches that end at or below it are passed over.
+    pub(crate) fn for_each_above(&self, after: Lsn, mut each: impl FnMut(&Record)) {
+        let batches = self.batches();
+        let newer = batches.iter().filter(|batch| batch.last_lsn() > after);
+        newer
+            .flat_map(|batch| batch.records.iter())
+            .filter(|record| record.lsn > after)
+            .for_each(&mut each);
+    }
+
     /// The newest commit that `wanted` accepts. Batches come nearly in the order of their LSNs: what is found in one of the last passes
     /// over the others without a look at their records.
     pub(crate) fn newest_commit(

@@ -115,12 +115,21 @@ impl NodeStore {
     }
 
     /// Calls `each` for the records of a group above an LSN, in no order, some twice.
-    fn visit(&self, pg: PgId, after: Lsn, mut each: impl FnMut(&Record)) -> Result<(), StoreError> {
-        let pages = self.pages_of(pg);
+    fn visit(&self, pg: PgId, after: Lsn, each: impl FnMut(&Record)) -> Result<(), StoreError> {
+        self.visit_pages(&self.pages_of(pg), after, each)
+    }
+
+    /// The same for the records of some pages.
+    pub(crate) fn visit_pages(
+        &self,
+        pages: &RangeInclusive<PageId>,
+        after: Lsn,
+        mut each: impl FnMut(&Record),
+    ) -> Result<(), StoreError> {
         // Memory before layers, as for reads.
         for memory in self.memory() {
-            memory.for_each(|r| {
-                if r.lsn > after && pages.contains(&r.page) {
+            memory.for_each_above(after, |r| {
+                if pages.contains(&r.page) {
                     each(r);
                 }
             });
@@ -135,7 +144,7 @@ impl NodeStore {
             ));
         }
         for layer in set.deltas.iter().filter(|l| l.footer.last_lsn > after) {
-            visit_layer(layer, &pages, after, &mut each).inspect_err(|e| self.note(e))?;
+            visit_layer(layer, pages, after, &mut each).inspect_err(|e| self.note(e))?;
         }
         Ok(())
     }

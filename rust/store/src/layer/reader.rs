@@ -97,6 +97,11 @@ impl Layer {
         }
     }
 
+    /// Its file, readable for as long as it is held.
+    pub(crate) fn file(&self) -> Arc<dyn DiskFile> {
+        self.file.clone()
+    }
+
     pub(crate) fn is_indexed(&self) -> bool {
         self.meta.lock().is_some()
     }
