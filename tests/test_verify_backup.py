@@ -6,15 +6,20 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import aurora_engine as au
 from aurora_engine import exceptions as ex
+from aurora_engine.verifier.backup import Backup
+from aurora_engine.verifier.checked import Checks
 from aurora_engine.verifier.packed import unpack
 from tests.backup_writer import BackupWriter, pack
 
 KEY = bytes(range(32))
+GOLDEN = Path(__file__).parent / "data" / "backups"
 
 
 class Account(au.Row, key="id"):
@@ -80,20 +85,101 @@ def test_what_the_source_recorded_is_compared(made: tuple[Path, Path, dict[str, 
         assert any(problem.object == "table accounts" for problem in found.problems) is not ok
 
 
-def test_every_byte_counts(backup: Path) -> None:
-    """Each byte of each object is flipped in turn, and the object is named."""
-    sizes = {path.relative_to(backup).as_posix(): path.stat().st_size for path in backup.rglob("*") if path.is_file()}
-    assert sum(sizes.values()) <= 64 * 1024
-    for name in sorted(sizes):
+class Objects:
+    """Objects in memory, one of which may be exchanged for another."""
+
+    url = "memory"
+
+    def __init__(self, home: Path) -> None:
+        files = (path for path in home.rglob("*") if path.is_file())
+        self.held = {path.relative_to(home).as_posix(): path.read_bytes() for path in files}
+
+    def names(self) -> dict[str, int]:
+        return {name: len(data) for name, data in self.held.items()}
+
+    def get(self, name: str) -> bytes:
+        return self.held[name]
+
+
+@pytest.mark.parametrize(("name", "key"), [("plain", None), ("encrypted", KEY)], ids=["plain", "encrypted"])
+def test_every_byte_of_a_backup_counts(name: str, key: bytes | None) -> None:
+    """Each byte of each object of a real backup is flipped in turn, and the object is named."""
+    store = Objects(GOLDEN / name)
+    assert sum(store.names().values()) <= 64 * 1024
+    backup = Backup(store, key, Checks(), lambda *_: None)
+    assert all(not backup.open_object(name) for name in backup.manifest.objects)
+    for name, whole in store.held.items():
         if name == "format":
             continue
-        whole = (backup / name).read_bytes()
         for at in range(len(whole)):
-            damaged = bytearray(whole)
-            damaged[at] ^= 0x10
-            with pytest.raises(ex.Damaged) as raised:
-                unpack(bytes(damaged), name, None)
-            assert raised.value.offset is not None
+            store.held[name] = whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]
+            if name.startswith("manifests/"):
+                with pytest.raises(ex.Damaged) as raised:
+                    backup.one_manifest(int(name.removeprefix("manifests/")))
+                assert raised.value.object == name
+            else:
+                (problem,) = backup.open_object(name)
+                assert problem.object == name
+                assert problem.offset is not None
+        store.held[name] = whole
+
+
+@pytest.mark.parametrize("name", ["plain", "encrypted"])
+def test_a_backup_of_the_engine_gives_what_was_backed_up(name: str) -> None:
+    """Every moment of the backups in ``tests/data``: commits before and after a backtrack, and a snapshot."""
+    known = json.loads((GOLDEN / "expected.json").read_text())
+    key, expected = bytes.fromhex(known["key"]) if name == "encrypted" else None, known[name]
+    moments: list[tuple[Any, dict[str, int]]] = [(int(lsn), tables) for lsn, tables in expected["lsn"].items()]
+    moments += [*expected["snapshot"].items(), (None, expected["lsn"][str(expected["latest"])])]
+    for at, tables in moments:
+        with au.verify(GOLDEN / name, key, at=at) as report:
+            assert report.ok, report
+            assert report.tables.keys() == tables.keys()
+            for table, state in tables.items():
+                rows = [[repr(value) for value in row.values()] for row in report.rows(table)]
+                assert rows == expected["states"][state], (at, table)
+
+
+def test_an_open_cluster_is_backed_up_so_that_it_can_be_verified(tmp_path: Path) -> None:
+    """A real backup with a load, an index, long values, growth and a backtrack, verified while the cluster is open."""
+    with au.open(tmp_path / "c", backup=tmp_path / "b", segment_bytes=4 << 20, page_bytes=16384) as db:
+        table = db.create_table("t", pa.schema([("id", pa.int64()), ("n", pa.int32()), ("x", pa.string())]), key="id")
+        columns = {"id": list(range(20000)), "n": pa.array([n % 77 for n in range(20000)], pa.int32())}
+        db.load(table, pa.table(columns | {"x": ["abc" * (n % 9) for n in range(20000)]}))
+        db.create_index(table, "by_n", "n")
+        db.snapshot("loaded")
+        loaded = pa.table(db.scan(table))
+        for number in range(5):
+            with db.transaction() as tx:
+                for row in range(number, 20000, 250):
+                    tx.update(table, row, n=-number, x="y" * 3000 * (number + 1))
+            if number == 1:
+                db.backup_now()
+                db.backup.base()
+        table = db.add_column(table, "z", int, default=7)
+        kept = db.vdl
+        then = pa.table(db.scan(table))
+        with db.transaction() as tx:
+            tx.delete(table, 1)
+        left, undone = db.vdl, pa.table(db.scan(table))
+        db.backup_now()
+        db.backtrack(to=kept)
+        db.upsert_many(table, [{"id": -1, "n": None, "x": None, "z": 1}])
+        now = pa.table(db.scan(table))
+        lsn = db.backup_now()
+        report = au.verify(tmp_path / "b")
+        assert report.ok, report
+        assert report.lsn == lsn
+        assert report.table("t").equals(now)
+        assert report.tables["t"].indexes == ("by_n",)
+        assert {checked.kind for checked in report.objects} == {"format", "manifest", "layer", "blob", "log range"}
+        for at, want in ((kept, then), (left, undone), ("loaded", loaded)):
+            assert au.verify(tmp_path / "b", at=at).table("t").equals(want), at
+    closed = au.verify(tmp_path / "c")
+    assert closed.tables["t"].digest == report.tables["t"].digest
+    with au.restore(tmp_path / "b", tmp_path / "r") as restored:
+        assert pa.table(restored.scan(restored.table("t"))).equals(now)
+    assert au.verify(tmp_path / "r").tables["t"].digest == report.tables["t"].digest
 
 
 def test_a_flipped_byte_is_named_with_its_object(backup: Path) -> None:

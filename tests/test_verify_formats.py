@@ -52,7 +52,7 @@ def test_pages_in_plain_form() -> None:
 
 
 def test_a_sealed_leaf_compressed_or_not() -> None:
-    """It has a column of nulls only, packed as a dictionary without a value: its codes point nowhere, and are not read."""
+    """It has a column of nulls only, packed as a dictionary without a value: its codes point nowhere, and go unread."""
     sealed, packed = (read_sealed(golden("page", f"sealed-leaf{form}-v1"), 77) for form in ("", "-lz4"))
     assert isinstance(sealed.body, leaf.Leaf)
     assert sealed == packed

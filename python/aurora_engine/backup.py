@@ -70,7 +70,9 @@ class BackupStatus:
             return f"{self.url}: {self.state}: {self.last_error}"
         if self.latest_restorable_time is None:
             return f"{self.url}: {self.state}, the first base is on its way"
-        return f"{self.url}: restorable up to {self.latest_restorable_time:%Y-%m-%d %H:%M:%S}, {self.lag_s:.1f} s behind"
+        return (
+            f"{self.url}: restorable up to {self.latest_restorable_time:%Y-%m-%d %H:%M:%S}, {self.lag_s:.1f} s behind"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aurora_engine.exceptions import Damaged, InvalidOption, NewerFormat, NotACluster, OutsideWindow
-from aurora_engine.verifier.backup_manifest import BackupManifest, Base, LogRange, Size, read_manifest
+from aurora_engine.verifier.backup_manifest import BackupManifest, Base, LogRange, Size, Tables, read_manifest
 from aurora_engine.verifier.blob import Blob
 from aurora_engine.verifier.checked import Checks, Told
 from aurora_engine.verifier.commits import Moment, moment, newest_commit
@@ -141,16 +141,21 @@ class Backup:
             name = f"{_MANIFESTS}{number:020}"
             problems = []
             try:
-                with within(name):
-                    found = _json(self._get(name, None))
-                    self._check_manifest(found, number)
-                    read[number] = found
+                read[number] = self.one_manifest(number)
             except Damaged as error:
                 problems = [Problem.of(error)]
             self._checks.add(name, "manifest", self._names.get(name, 0), problems)
         newest = numbers[-1]
         with within(f"{_MANIFESTS}{newest:020}"):
             return read_manifest(read, newest)
+
+    def one_manifest(self, number: int) -> dict[str, Any]:
+        """The manifest of a number as it is stored, checked."""
+        name = f"{_MANIFESTS}{number:020}"
+        with within(name):
+            found = _json(self._get(name, None))
+            self._check_manifest(found, number)
+            return found
 
     def _check_manifest(self, found: dict[str, Any], number: int) -> None:
         form = found.get("format")
@@ -166,7 +171,8 @@ class Backup:
         names = sorted(self.manifest.objects)
         for done, name in enumerate(names):
             self._told(done, len(names), name)
-            self._open_object(name, self.manifest.objects[name])
+            problems = self.open_object(name)
+            self._checks.add(name, _kind(name), self._names.get(name, 0), problems)
         self._told(len(names), len(names), "objects")
         for name in sorted({name for base in self.manifest.bases for name in base.objects} - set(names)):
             self._checks.problems.append(Problem(name, None, "its length and SHA-256 in the manifest", "none"))
@@ -175,26 +181,32 @@ class Backup:
         if remains:
             self.notes.append(f"{len(remains)} objects that no manifest names, as {remains[0]}: they mean nothing")
 
-    def _open_object(self, name: str, size: Size) -> None:
-        problems = []
-        kind = {"base": "layer", "blob": "blob", "log": "log range"}.get(name.partition("/")[0], "object")
+    def open_object(self, name: str) -> list[Problem]:
+        """Opens a layer, a blob or a log range, and checks every byte of it."""
         try:
-            with within(name, packed="what it holds"):
-                raw = self._get(name, size)
-                content = self._keep(raw)
-                if kind == "blob":
-                    number = int(name.partition("/")[2], 16)
-                    self._blobs[number] = Blob(name, content, number)
-                    self._blobs[number].check()
-                else:
-                    if kind == "layer":
-                        got = f"{crc32c(raw[-512:]):08x}"
-                        check(name.endswith(f"-{got}"), f"a name that ends with {got}", name)
-                    self._layers[name] = Layer(name, content)
-                    self._layers[name].check()
+            with within(name):
+                raw = self._get(name, self.manifest.objects[name])
+                if _kind(name) == "layer":
+                    got = f"{crc32c(raw[-512:]):08x}"
+                    check(name.endswith(f"-{got}"), f"a name that ends with {got}", name)
         except Damaged as error:
-            problems = [Problem.of(error)]
-        self._checks.add(name, kind, self._names.get(name, 0), problems)
+            return [Problem.of(error)]
+        try:
+            self._open_content(name, self._keep(raw))
+        except Damaged as error:
+            # Its CRCs and its SHA-256 were right: what was wrong, was wrong when it was packed.
+            place = "" if error.offset is None else f" at byte {error.offset:,} of what it holds"
+            return [Problem(name, None, f"{error.expected}{place}", error.got)]
+        return []
+
+    def _open_content(self, name: str, content: Content) -> None:
+        if _kind(name) == "blob":
+            number = int(name.partition("/")[2], 16)
+            self._blobs[number] = Blob(name, content, number)
+            self._blobs[number].check()
+        else:
+            self._layers[name] = Layer(name, content)
+            self._layers[name].check()
 
     def _keep(self, raw: bytes) -> Content:
         if len(raw) <= _IN_MEMORY_BYTES:
@@ -265,15 +277,16 @@ class Backup:
     def _ranges(self, base: Base, found: Moment) -> Iterator[LogRange]:
         return (entry for entry in self.manifest.log if entry.last > base.lsn and entry.first < found.lsn)
 
-    def recorded(self, lsn: int) -> dict[str, tuple[int, str]]:
-        """Rows and digests that the source wrote down at an LSN."""
-        return self.recordings.get(lsn, {})
-
     @property
-    def recordings(self) -> dict[int, dict[str, tuple[int, str]]]:
-        """All that the source wrote down, by LSN."""
-        found = {base.lsn: base.tables for base in self.manifest.bases if base.tables is not None}
-        return found | self.manifest.snapshot_tables
+    def recordings(self) -> list[tuple[int | str, Tables]]:
+        """Moments at which the source wrote down rows and digests of its tables, and these: LSNs and snapshots."""
+        found: list[tuple[int | str, Tables | None]] = [(base.lsn, base.tables) for base in self.manifest.bases]
+        found += self.manifest.snapshot_tables.items()
+        return [(at, tables) for at, tables in found if tables is not None]
+
+
+def _kind(name: str) -> str:
+    return {"base": "layer", "blob": "blob", "log": "log range"}.get(name.partition("/")[0], "object")
 
 
 def _covers(ranges: list[LogRange], history: History, above: int) -> bool:

@@ -63,7 +63,7 @@ class BackupManifest:
     segment_pages: int
     eras: list[Era]
     snapshots: list[Snapshot]
-    snapshot_tables: dict[int, Tables]
+    snapshot_tables: dict[str, Tables | None]
     covered: int
     """The LSN up to which everything is there."""
     bases: list[Base]
@@ -106,7 +106,7 @@ def _read(found: dict[int, dict[str, Any]], number: int) -> BackupManifest:
         volume["segment_pages"],
         _each(newest["eras"], _era),
         _each(newest["snapshots"], lambda raw: Snapshot(raw["name"], History.from_json(raw["history"]), raw["lsn"])),
-        {raw["lsn"]: tables for raw in newest["snapshots"] if (tables := _tables(raw["tables"])) is not None},
+        {raw["name"]: _tables(raw["tables"]) for raw in newest["snapshots"]},
         max([0, *(raw["lsn"] for raw in bases.values()), *(raw["to"] for raw in log.values())]),
         _each(list(bases.values()), _base),
         _each(list(log.values()), _log_range),

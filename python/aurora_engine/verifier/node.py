@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aurora_engine.exceptions import Damaged, OutsideWindow
+from aurora_engine.verifier.backup_manifest import Tables
 from aurora_engine.verifier.blob import Blob
 from aurora_engine.verifier.checked import Checks
 from aurora_engine.verifier.commits import Moment, commits_of, moment, newest_commit
@@ -178,3 +179,8 @@ class NodeDirectory:
     def recent(self) -> list[Record]:
         """Records of the hot log that are for this node."""
         return self._recent
+
+    @property
+    def recordings(self) -> list[tuple[int | str, Tables]]:
+        """A node writes down nothing of what its rows should be."""
+        return []

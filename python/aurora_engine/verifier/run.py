@@ -7,24 +7,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from aurora_engine.exceptions import Damaged, OutsideWindow, UnknownTable
+from aurora_engine.exceptions import Damaged, OutsideWindow
 from aurora_engine.verifier.backup import Backup, is_backup
-from aurora_engine.verifier.catalogue import Index, Table, tables
+from aurora_engine.verifier.catalogue import Table, tables
 from aurora_engine.verifier.checked import Checks, Told
 from aurora_engine.verifier.commits import Moment
 from aurora_engine.verifier.damage import Problem
-from aurora_engine.verifier.digest import Digest
 from aurora_engine.verifier.directory import Directory
 from aurora_engine.verifier.objects import Key, open_store
+from aurora_engine.verifier.rebuild import Rebuild, Recorded
 from aurora_engine.verifier.report import Report, TableReport
-from aurora_engine.verifier.rows import batches
 from aurora_engine.verifier.volume import Volume
-
-Recorded = dict[str, tuple[int, str]]
 
 
 class Source(Protocol):
     """Something that has pages: a backup, or a node."""
+
+    @property
+    def recordings(self) -> list[tuple[int | str, Recorded]]:
+        """Moments at which the source wrote down rows and digests of its tables, and these."""
 
     def moment(self, at: Any) -> Moment:
         """The moment that ``at`` means."""
@@ -51,25 +52,25 @@ class Verification:
         self._checks = Checks()
         self._notes: list[str] = []
         self._close: Callable[[], object] = lambda: None
-        self._kind, self._source, self._recorded = self._open(key)
+        self._kind, self._source = self._open(key)
 
-    def _open(self, key: Key) -> tuple[str, Source | None, Callable[[int], Recorded]]:
+    def _open(self, key: Key) -> tuple[str, Source | None]:
         path = _local(self._url)
         if path is not None and not is_backup(path):
             directory = Directory(path, self._checks, self._told)
-            kind = "node" if (path / "identity").is_file() else "cluster"
             best = directory.best()
-            if kind == "cluster":
-                self._notes.append(f"tables were rebuilt from node {best.name}")
-            return kind, best, lambda _lsn: {}
+            if (path / "identity").is_file():
+                return "node", best
+            self._notes.append(f"tables were rebuilt from node {best.name}")
+            return "cluster", best
         try:
             backup = Backup(open_store(self._url), key, self._checks, self._told)
         except Damaged as error:
             self._checks.problems.append(Problem.of(error))
-            return "backup", None, lambda _lsn: {}
+            return "backup", None
         self._close = backup.close
         self._notes += backup.notes
-        return "backup", backup, backup.recorded
+        return "backup", backup
 
     def run(self) -> Report:
         """Rebuilds the tables, and reports."""
@@ -80,7 +81,8 @@ class Verification:
             if self._source is not None:
                 moment = self._source.moment(self._at)
                 volume = self._source.volume(moment)
-                catalogue = {table.name: table for table in tables(volume)}
+                catalogue = _catalogue(volume)
+                found = self._rebuild(self._source, moment, volume, catalogue)
         except Damaged as error:
             self._checks.problems.append(Problem.of(error))
         except OutsideWindow as error:
@@ -88,72 +90,54 @@ class Verification:
             if self._at is not None or not self._checks.all_problems:
                 raise
             self._notes.append(str(error))
-        if volume is not None and moment is not None:
-            found = self._rebuild(volume, catalogue, self._recorded(moment.lsn))
-        problems = list(dict.fromkeys(self._checks.all_problems))
-        seconds = time.monotonic() - self._started
         return Report(
             self._url,
             self._kind,
             moment,
             self._checks.objects,
             found,
-            problems,
+            list(dict.fromkeys(self._checks.all_problems)),
             self._notes,
-            seconds,
+            time.monotonic() - self._started,
             volume,
             catalogue,
             self._close,
         )
 
-    def _rebuild(self, volume: Volume, catalogue: dict[str, Table], recorded: Recorded) -> dict[str, TableReport]:
-        names = sorted(catalogue) if self._names is None else self._names
-        for name in names:
-            if name not in catalogue and not self._checks.all_problems:
-                there = ", ".join(sorted(catalogue)) or "none"
-                raise UnknownTable(f"expected a table among {there}, got {name!r}", table=name)
-        found = {}
-        for done, name in enumerate(names):
-            self._told(done, len(names), f"table {name}")
-            if name in catalogue:
-                with self._checks.noting():
-                    found[name] = self._rebuild_one(volume, catalogue[name], recorded.get(name))
-        self._told(len(names), len(names), "tables")
-        if self._names is None:
-            for name in sorted(recorded.keys() - catalogue.keys()):
-                problem = Problem(
-                    f"table {name}", None, f"{recorded[name][0]} rows, as the source recorded", "no table"
-                )
-                self._checks.problems.append(problem)
+    def _rebuild(
+        self, source: Source, moment: Moment, volume: Volume, catalogue: dict[str, Table]
+    ) -> dict[str, TableReport]:
+        """The tables at the moment; and, where nothing else was asked for, those at every moment that is recorded."""
+        recorded: Recorded = {}
+        others: list[tuple[int | str, Moment, Recorded]] = []
+        for at, tables_then in source.recordings:
+            try:
+                then = source.moment(at)
+            except OutsideWindow as error:
+                self._notes.append(f"what the source recorded at {at} is not kept any more: {error}")
+                continue
+            if (then.lsn, then.history) == (moment.lsn, moment.history):
+                recorded = tables_then
+            elif self._at is None and self._names is None:
+                others.append((at, then, tables_then))
+        found = Rebuild(volume, catalogue, self._checks).all(self._names, recorded, self._told)
+        for at, then, tables_then in others:
+            self._prove(source, at, then, tables_then)
         return found
 
-    def _rebuild_one(self, volume: Volume, table: Table, recorded: tuple[int, str] | None) -> TableReport:
-        indexes = [index for index in table.indexes if index.ready]
-        rows = Digest([column.type for column in table.schema.columns])
-        derived = [Digest([column.type for column in index.schema.columns]) for index in indexes]
-        for batch in batches(volume, table):
-            rows.add(batch)
-            for index, digest in zip(indexes, derived, strict=True):
-                digest.add([batch[column] for column in index.columns])
-        for index, digest in zip(indexes, derived, strict=True):
-            self._compare_index(volume, table, index, digest)
-        if recorded is not None and recorded != (rows.rows, rows.hex):
-            expected = f"{recorded[0]} rows, digest {recorded[1]}, as the source recorded"
-            got = f"{rows.rows} rows, digest {rows.hex}"
-            self._checks.problems.append(Problem(f"table {table.name}", None, expected, got))
-        columns = tuple(str(column) for column in table.schema.columns)
-        return TableReport(table.name, rows.rows, rows.hex, columns, tuple(i.name for i in indexes), recorded)
-
-    def _compare_index(self, volume: Volume, table: Table, index: Index, expected: Digest) -> None:
-        """An index has an entry for each row, and no other."""
-        name = f"index {table.name}.{index.name}"
-        got = Digest([column.type for column in index.schema.columns])
+    def _prove(self, source: Source, at: int | str, then: Moment, recorded: Recorded) -> None:
+        """Compares rows and digests at an earlier moment with what the source recorded."""
+        of = f" at {f'snapshot {at}' if isinstance(at, str) else f'LSN {at}'}"
+        before = len(self._checks.all_problems)
         with self._checks.noting():
-            for batch in batches(volume, index):
-                got.add(batch)
-            if (got.rows, got.hex) != (expected.rows, expected.hex):
-                wanted = f"the {expected.rows} entries that the rows make, digest {expected.hex}"
-                self._checks.problems.append(Problem(name, None, wanted, f"{got.rows} entries, digest {got.hex}"))
+            volume = source.volume(then)
+            Rebuild(volume, _catalogue(volume), self._checks, of).all(None, recorded, self._told)
+        if len(self._checks.all_problems) == before:
+            self._notes.append(f"{len(recorded)} tables{of} are as the source recorded")
+
+
+def _catalogue(volume: Volume) -> dict[str, Table]:
+    return {table.name: table for table in tables(volume)}
 
 
 def _local(url: str) -> Path | None:
