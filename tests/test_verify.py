@@ -200,6 +200,22 @@ def test_python_values(grown: dict[str, Any]) -> None:
     assert max(lengths.values()) > 20000
 
 
+def test_a_node_that_is_behind_is_not_taken(tmp_path: Path) -> None:
+    with au.open(tmp_path / "c") as db:
+        table = db.create_table("t", pa.schema([("id", pa.int64())]), key="id")
+        db.insert_many(table, [{"id": 1}])
+    with au.open(tmp_path / "c") as db:
+        db.insert_many(db.table("t"), [{"id": 2}])
+        with db.clone(tmp_path / "d") as clone:
+            clone.insert_many(clone.table("t"), [{"id": 3}])
+    # A node whose layers are gone has only what the log has, which is less.
+    shutil.rmtree(tmp_path / "d" / "az1" / "node1" / "layers")
+    (tmp_path / "d" / "az1" / "node1" / "layers").mkdir()
+    report = au.verify(tmp_path / "d")
+    assert [row["id"] for row in report.rows("t")] == [1, 2, 3]
+    assert "tables were rebuilt from node az1/node2" in report.notes
+
+
 # ------------------------------------------------------------------------------------------------- random histories
 
 VALUES = st.one_of(st.none(), st.text(max_size=20), st.text("ab", min_size=3000, max_size=6000))

@@ -62,9 +62,13 @@ class Directory:
         log = self._logs.get(node.id, HotLog())
         return NodeDirectory(self.home / node.path, name, node, manifest=self.manifest, log=log, checks=self._checks)
 
-    def best(self) -> NodeDirectory:
-        """The first node without damage; where all have some, the first."""
-        return next((node for node in self.nodes if node.sound), self.nodes[0])
+    def best(self) -> tuple[NodeDirectory, list[str]]:
+        """The first node without damage of those that have the newest commits; and which nodes have not."""
+        ends = {node.name: node.latest_lsn() for node in self.nodes}
+        newest = max(ends.values())
+        behind = [f"node {name} ends at LSN {lsn:,}: it is behind" for name, lsn in ends.items() if lsn < newest]
+        best = max(self.nodes, key=lambda node: (node.sound, ends[node.name]))
+        return best, behind
 
     def _check_places(self) -> None:
         """The manifest's files in the cluster's directory: those of the nodes are checked with the nodes."""

@@ -149,6 +149,13 @@ class NodeDirectory:
             raise OutsideWindow(f"{at}: expected {expected}", what=str(at), expected=expected, got=str(found.lsn))
         return found
 
+    def latest_lsn(self) -> int:
+        """The newest commit that it can give; 0 where there is none."""
+        try:
+            return self.moment(None).lsn
+        except (Damaged, OutsideWindow):
+            return 0
+
     def _complete_upto(self) -> int:
         """The highest LSN up to which no record is missing, as far as the log can tell.
 

@@ -58,10 +58,10 @@ class Verification:
         path = _local(self._url)
         if path is not None and not is_backup(path):
             directory = Directory(path, self._checks, self._told)
-            best = directory.best()
+            best, behind = directory.best()
             if (path / "identity").is_file():
                 return "node", best
-            self._notes.append(f"tables were rebuilt from node {best.name}")
+            self._notes += [f"tables were rebuilt from node {best.name}", *behind]
             return "cluster", best
         try:
             backup = Backup(open_store(self._url), key, self._checks, self._told)
