@@ -19,11 +19,12 @@ class Account(au.Row, key="id"):
     owner: str
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[object]:
     """An empty bucket ``bank``; credentials, region and endpoint are in the environment."""
     server = ThreadedMotoServer(port=0)
     server.start()
+    monkeypatch = pytest.MonkeyPatch()
     try:
         _, port = server.get_host_and_port()
         for name, value in {
@@ -36,6 +37,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         yield client
         client.close()
     finally:
+        monkeypatch.undo()
         server.stop()
 
 
@@ -59,3 +61,19 @@ def test_a_backup_in_a_bucket(bucket: object, tmp_path: Path) -> None:
         au.verify("s3://bank/elsewhere")
     with pytest.raises(ex.DiskFailed, match=r"s3://nowhere/x: .*NoSuchBucket"):
         au.verify("s3://nowhere/x")
+
+
+def test_a_cluster_is_backed_up_into_a_bucket_and_verified_from_there(bucket: object, tmp_path: Path) -> None:
+    endpoint = bucket.meta.endpoint_url
+    url = f"s3://bank/live?endpoint={endpoint}&region=eu-central-1"
+    with au.open(memory=True, backup=url, backup_key=bytes(32), page_bytes=16384) as db:
+        accounts = db.create_table("accounts", Account)
+        db.insert_many(accounts, [Account(number, "Ann") for number in range(50)])
+        lsn = db.backup_now()
+        with au.verify(url, bytes(32)) as report:
+            assert report.ok, report
+            assert report.lsn == lsn
+            assert report.rows("accounts")[49] == {"id": 49, "owner": "Ann"}
+    for wrong in ("s3:///prefix", "s3://bank/live?secret=1"):
+        with pytest.raises(ex.InvalidOption, match="option url: expected s3://bucket/prefix"):
+            au.verify(wrong)

@@ -47,13 +47,20 @@ class LocalStore:
 
 
 class S3Store:
-    """Objects below a prefix of a bucket. Credentials, region and endpoint come the usual ways of boto3."""
+    """Objects below a prefix of a bucket: ``s3://bucket/prefix?endpoint=…&region=…``.
 
-    def __init__(self, url: str, client: Any = None) -> None:
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    Credentials come the usual ways of boto3, and so do region and endpoint where the URL does not say them.
+    """
+
+    def __init__(self, url: str) -> None:
+        place, _, query = url.removeprefix("s3://").partition("?")
+        bucket, _, prefix = place.partition("/")
         self.url, self._bucket = url, bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._client = client or _client()
+        settings = dict(pair.partition("=")[::2] for pair in query.split("&") if pair)
+        if not bucket or settings.keys() - {"endpoint", "region"}:
+            raise _not_a_url(url, "s3://bucket/prefix, with endpoint and region after a question mark")
+        self._client = _client(settings)
 
     def names(self) -> dict[str, int]:
         """All objects and their lengths."""
@@ -81,13 +88,17 @@ class S3Store:
         return DiskFailed(f"{self.url}: {error}", path=self.url)
 
 
-def _client() -> Any:
+def _client(settings: dict[str, str]) -> Any:
     try:
         import boto3  # noqa: PLC0415 - an optional library
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
     except ImportError as error:
         expected = "boto3 to read s3:// with: pip install 'aurora-engine[verify]'"
         raise MissingExtra(f"expected {expected}, got none", expected=expected) from error
-    return boto3.client("s3")
+    try:
+        return boto3.client("s3", endpoint_url=settings.get("endpoint"), region_name=settings.get("region"))
+    except (BotoCoreError, ValueError) as error:
+        raise DiskFailed(f"s3: {error}", path=None) from error
 
 
 def open_store(url: str) -> Store:
@@ -95,6 +106,9 @@ def open_store(url: str) -> Store:
     if url.startswith("s3://"):
         return S3Store(url)
     if "://" in url and not url.startswith("file://"):
-        expected = "a path, file:// or s3://"
-        raise InvalidOption(f"option url: expected {expected}, got {url!r}", option="url", expected=expected, got=url)
+        raise _not_a_url(url, "a path, file:// or s3://")
     return LocalStore(Path(url.removeprefix("file://")))
+
+
+def _not_a_url(url: str, expected: str) -> InvalidOption:
+    return InvalidOption(f"option url: expected {expected}, got {url!r}", option="url", expected=expected, got=url)
