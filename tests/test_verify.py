@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import random
 import shutil
@@ -237,9 +238,10 @@ STEPS = st.lists(
 @hypothesis.given(STEPS)
 @hypothesis.settings(max_examples=8, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 def test_random_histories(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]) -> None:
-    home = tmp_path_factory.mktemp("random") / "c"
+    """A model of what happened: the rows at each step. Read from a node's files, and from a backup."""
+    home = tmp_path_factory.mktemp("random")
     moments: list[tuple[int, pa.Table]] = []
-    db = au.open(home, page_bytes=16384)
+    db = au.open(home / "c", page_bytes=16384, backup=home / "b")
     db.create_table("t", pa.schema([("id", pa.int64()), ("v", pa.string())]), key="id")
     for number, (step, argument) in enumerate(steps):
         table = db.table("t")
@@ -262,12 +264,18 @@ def test_random_histories(tmp_path_factory: pytest.TempPathFactory, steps: list[
             db.backtrack(to=moments[-1][0])
         elif step == "reopen":
             db.close()
-            db = au.open(home)
+            db = au.open(home / "c", backup=home / "b")
         snapshot = db.snapshot(f"s{number}")
         moments.append((snapshot.lsn, pa.table(db.scan(db.table("t")))))
+    db.backup_now()
     db.close()
     for lsn, want in [*moments[-3:], moments[0]]:
-        expect(au.verify(home, at=lsn), {"t": want})
+        expect(au.verify(home / "c", at=lsn), {"t": want})
+    # What came before the first base of a backup is not in it.
+    expect(au.verify(home / "b"), {"t": moments[-1][1]})
+    for lsn, want in moments:
+        with contextlib.suppress(ex.OutsideWindow):
+            expect(au.verify(home / "b", at=lsn), {"t": want})
     shutil.rmtree(home)
 
 
