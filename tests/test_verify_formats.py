@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from aurora_engine.verifier.content import Bytes
 from aurora_engine.verifier.crc import crc32c
 from aurora_engine.verifier.cursor import Cursor
 from aurora_engine.verifier.damage import within
+from aurora_engine.verifier.digest import Digest
 from aurora_engine.verifier.extents import Geometry
 from aurora_engine.verifier.history import History, Interval
 from aurora_engine.verifier.hotlog import read_log
@@ -233,3 +235,32 @@ def test_a_record_that_does_not_follow_is_refused() -> None:
 def test_an_empty_filter_may_have_every_page() -> None:
     assert may_contain(b"", 7)
     assert not may_contain(bytes(8), 7)
+
+
+def test_the_digest_is_the_drawn_one() -> None:
+    """A row of every form, written by hand; the order of rows does not matter, nor how JSON is spelled."""
+    kinds = [types.DataType(code, 2 + 256 if code == 8 else 0) for code in (1, 3, 7, 8, 9, 12, 14, 15)]
+    rows: list[list[types.Cell]] = [
+        [
+            1,
+            types.unsigned(-2, 2),
+            0x3FF0 << 48,
+            types.unsigned(-150, 16),
+            3,
+            b"ab",
+            5,
+            b'{"b": 1, "a": [2, "\xc3\xa4"]}',
+        ],
+        [None] * 8,
+    ]
+    token, doc = (5).to_bytes(16, "little"), rb'{"a":[2,"\u00e4"],"b":1}'
+    written = (
+        b"\1\1" + b"\1" + struct.pack("<q", -2) + b"\1" + struct.pack("<d", 1.0)
+        + b"\1" + (-150).to_bytes(16, "little", signed=True) + b"\1" + struct.pack("<i", 3) + b"\1\2\0\0\0ab"
+        + b"\1" + token + b"\1" + struct.pack("<I", len(doc)) + doc
+    )  # fmt: skip
+    sums = sum(int.from_bytes(hashlib.sha256(row).digest()[:16], "little") for row in (written, bytes(8)))
+    for order in (rows, rows[::-1]):
+        digest = Digest(kinds)
+        digest.add([list(column) for column in zip(*order, strict=True)])
+        assert (digest.rows, digest.hex) == (2, f"{sums % 2**128:032x}")

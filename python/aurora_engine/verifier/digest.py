@@ -12,13 +12,15 @@ as 32 hex digits. A row is its columns in the order of the table's schema at tha
     decimal                          01 | i128, unscaled
     date                             01 | i32, days since 1970
     time, timestamp, timestamp zone  01 | i64, microseconds
-    text, bytes, json                01 | length u32 | bytes
+    text, bytes                      01 | length u32 | bytes
+    json                             01 | length u32 | the value as ASCII, keys sorted, without spaces
     uuid                             01 | 16 bytes
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 from aurora_engine.verifier.types import Cell, DataType, Overflow, signed, unsigned
@@ -46,7 +48,8 @@ class Digest:
 def _column(cells: Sequence[Cell], kind: DataType) -> list[bytes]:
     width = kind.width
     if width is None:
-        return [b"\0" if cell is None else _varying(cell) for cell in cells]
+        plain = _json if kind.name == "json" else _varying
+        return [b"\0" if cell is None else plain(cell) for cell in cells]
     if not kind.name.startswith("int"):
         return [b"\0" if cell is None else b"\1" + _fixed(cell, width) for cell in cells]
     # An integer of any width as one of 64 bits.
@@ -65,6 +68,16 @@ def _int(cell: Cell) -> int:
     if not isinstance(cell, int):
         raise TypeError(f"expected a number, got {cell!r}")
     return cell
+
+
+def _json(cell: Cell) -> bytes:
+    """The value, however it was written; what is not JSON as it is."""
+    content = _varying(cell)[5:]
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return _varying(cell)
+    return _varying(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _varying(cell: Cell) -> bytes:
