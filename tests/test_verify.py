@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from decimal import Decimal
@@ -199,6 +200,24 @@ def test_python_values(grown: dict[str, Any]) -> None:
             assert row[name] == getattr(want, name), name
         assert row["instant"].tzinfo is not None
     assert max(lengths.values()) > 20000
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second device")
+def test_nodes_on_another_disk_have_a_log_of_their_own(tmp_path: Path) -> None:
+    other = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        nodes = [(f"az{n // 2 + 1}", other / f"node{n}" if n % 2 else f"node{n}") for n in range(6)]
+        with au.open(tmp_path / "c", nodes=nodes) as db:
+            table = db.create_table("t", pa.schema([("id", pa.int64())]), key="id")
+            db.insert_many(table, [{"id": number} for number in range(100)])
+            want = tables_of(db, "t")
+        report = au.verify(tmp_path / "c")
+        expect(report, want)
+        assert {Path(checked.name).parent.name for checked in report.objects if checked.kind == "log"} == {"log"}
+        assert sum(checked.name.startswith(str(other)) for checked in report.objects) > 3
+        expect(au.verify(other / "node3"), want)
+    finally:
+        shutil.rmtree(other)
 
 
 def test_a_node_that_is_behind_is_not_taken(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import aurora_engine.verifier
 from aurora_engine.exceptions import Damaged, NewerFormat
 from aurora_engine.verifier import extents, inner, keys, leaf, overflow, types
 from aurora_engine.verifier.apply import apply
@@ -264,3 +266,15 @@ def test_the_digest_is_the_drawn_one() -> None:
         digest = Digest(kinds)
         digest.add([list(column) for column in zip(*order, strict=True)])
         assert (digest.rows, digest.hex) == (2, f"{sums % 2**128:032x}")
+
+
+def test_it_shares_no_code_with_the_writer() -> None:
+    """Of aurora_engine it imports itself and the names of errors, and nothing compiled."""
+    package = Path(aurora_engine.verifier.__file__).parent
+    for path in package.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                if name.startswith("aurora_engine"):
+                    assert name == "aurora_engine.exceptions" or name.startswith("aurora_engine.verifier"), (path, name)

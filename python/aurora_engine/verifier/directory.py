@@ -20,7 +20,7 @@ from typing import Final
 from aurora_engine.exceptions import AlreadyOpen, Damaged, NotACluster
 from aurora_engine.verifier.checked import Checks, Told
 from aurora_engine.verifier.damage import Problem, within
-from aurora_engine.verifier.hotlog import HotLog, read_log
+from aurora_engine.verifier.hotlog import HotLog, name_below, read_log
 from aurora_engine.verifier.manifest import PREFIX, Manifest, Node
 from aurora_engine.verifier.node import NodeDirectory
 
@@ -77,7 +77,7 @@ class Directory:
             for path in sorted(place.glob(f"{PREFIX}*")):
                 data, problems = path.read_bytes(), []
                 try:
-                    with within(str(path.relative_to(self.home))):
+                    with within(name_below(self.home, path)):
                         holders += Manifest.decode(data).version == self.manifest.version
                 except Damaged as error:
                     problems = [Problem.of(error)]
@@ -107,7 +107,7 @@ class Directory:
         for problem in problems:
             by_file.setdefault(problem.object, []).append(problem)
         for file in sorted(path.glob("log-*")):
-            name = str(file.relative_to(self.home)) if file.is_relative_to(self.home) else str(file)
+            name = name_below(self.home, file)
             self._checks.add(name, "log", file.stat().st_size, by_file.pop(name, []))
         self._checks.problems += [problem for rest in by_file.values() for problem in rest]
         return log
@@ -129,6 +129,9 @@ def _home_of(path: Path, manifest: Manifest) -> Path:
     path = path.resolve()
     for node in manifest.nodes:
         parts = Path(node.path).parts
+        if Path(node.path).is_absolute() and Path(node.path).resolve() == path:
+            # On a disk of its own: its log is its own too.
+            return path
         if not Path(node.path).is_absolute() and path.parts[-len(parts) :] == parts:
             return path.parents[len(parts) - 1]
     raise _not_one(path)

@@ -191,7 +191,12 @@ class _Scan:
                     self._log.problems.append(Problem(self._name(stripe.file), offset, expected, got))
 
     def _name(self, path: Path) -> str:
-        return str(path.relative_to(self._name_of)) if path.is_relative_to(self._name_of) else str(path)
+        return name_below(self._name_of, path)
+
+
+def name_below(home: Path, path: Path) -> str:
+    """The name of a file: relative to the cluster's directory, unless it lies on another disk."""
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
 
 
 def _entries(body: bytes) -> Iterator[Entry]:
