@@ -1,7 +1,7 @@
-"""Makes the backups in ``tests/data/backups``: for readers of the format, and so that later releases read earlier backups.
+"""Makes the backups in ``tests/data/backups``: so that later releases, and other readers, read earlier backups.
 
-``python tests/make_backups.py DIRECTORY`` writes ``plain/``, ``encrypted/`` and ``expected.json`` there: for moments of the
-backup (LSNs and a snapshot) which ``state`` each table was in, and the rows of each state as text.
+``python tests/make_backups.py DIRECTORY`` writes ``plain/``, ``encrypted/`` and ``expected.json`` there: for moments
+of the backup (LSNs and a snapshot) which ``state`` each table was in, and the rows of each state as text.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def make(place: Path, key: bytes | None) -> dict[str, Any]:
         left = db.vdl
         with db.transaction() as tx:
             tx.insert(accounts, account(1000))
-            tx.insert(accounts, Account(1001, *[None] * 9, "long " * 3500, None, None, None))
+            tx.insert(accounts, au.replace(account(1005), id=1001, name="long " * 3500))
         keep()
         db.backup_now()
         db.backtrack(to=left)
@@ -125,7 +125,11 @@ def make(place: Path, key: bytes | None) -> dict[str, Any]:
 def main(directory: Path) -> None:
     """Makes both."""
     shutil.rmtree(directory, ignore_errors=True)
-    expected = {"key": KEY.hex(), "plain": make(directory / "plain", None), "encrypted": make(directory / "encrypted", KEY)}
+    expected = {
+        "key": KEY.hex(),
+        "plain": make(directory / "plain", None),
+        "encrypted": make(directory / "encrypted", KEY),
+    }
     (directory / "expected.json").write_text(json.dumps(expected, ensure_ascii=True))
 
 

@@ -31,6 +31,7 @@ def test_every_example_is_run_here() -> None:
         "demo.py",
         "failover.py",
         "undo.py",
+        "backup.py",
         "loading.py",
         "typed_rows.py",
         "test_retry_logic.py",
@@ -44,6 +45,14 @@ def test_quickstart_in_memory_and_on_disk(tmp_path: Path) -> None:
         assert "paid once: Account(id=1, owner='Ann', balance=Decimal('65.00'))" in out
         assert "before the transfer: Account(id=1, owner='Ann', balance=Decimal('100.00'))" in out
     assert (tmp_path / "bank" / "az3").is_dir()
+
+
+def test_backup(tmp_path: Path) -> None:
+    out = run("backup.py", cwd=tmp_path)
+    assert "the cluster is gone: True" in out
+    assert "accounts: 1,000 rows, as the source had counted: True" in out
+    assert "rows: 1000" in out
+    assert "rows after the mistake: 500" in out
 
 
 def test_failover(tmp_path: Path) -> None:

@@ -40,14 +40,22 @@ from aurora_engine._engine import (
     lit,
 )
 from aurora_engine.aio import Aio
-from aurora_engine.backup import Backups, BackupSnapshot, BackupStatus, RestorePlan, backups, explain_restore
+from aurora_engine.backup import (
+    Backups,
+    BackupSnapshot,
+    BackupStatus,
+    RestorePlan,
+    TableDigest,
+    backups,
+    explain_restore,
+)
 from aurora_engine.cluster import Cluster, open  # noqa: A004 - `au.open` is meant
 from aurora_engine.drop import drop_cluster
 from aurora_engine.endpoints import Endpoint, Failover, Reader
 from aurora_engine.exceptions import AuroraError, EnvironmentFault, OutcomeUnknown, Retryable, UsageError
 from aurora_engine.expressions import when
 from aurora_engine.history import Backtrack, BacktrackWindow, Change, Changes, Snapshot
-from aurora_engine.restore import RestoredCluster, RestoreProof, restore
+from aurora_engine.restore import RestoredCluster, RestoreProof, TableProof, restore
 from aurora_engine.rows import Row, asdict, astuple, desc, replace
 from aurora_engine.rules import auto, check, default, foreign_key, index, now
 from aurora_engine.statistics import ColumnStatistics, TableStatistics
@@ -113,6 +121,8 @@ __all__ = [
     "Snapshot",
     "Status",
     "Table",
+    "TableDigest",
+    "TableProof",
     "TableStatistics",
     "Transaction",
     "UsageError",

@@ -132,6 +132,18 @@ class BackupObject:
 
 
 @dataclass(frozen=True, slots=True)
+class TableDigest:
+    """The rows of a table at one commit."""
+
+    name: str
+    """Its name."""
+    rows: int
+    """How many there are."""
+    digest: str
+    """The sum of the digests of its rows, as ``docs/design/backup.md`` says."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestorePlan:
     """What a restore to a moment reads."""
 
@@ -149,6 +161,8 @@ class RestorePlan:
     """Stretches of log on top of it, each above its first LSN and up to its second."""
     objects: tuple[BackupObject, ...]
     """Everything that is read."""
+    tables: tuple[TableDigest, ...] | None
+    """What the source has counted at this commit: of snapshots that were made with ``proof=True``."""
 
     @property
     def bytes(self) -> int:
@@ -253,4 +267,5 @@ def explain_restore(url: str | os.PathLike[str], at: Moment | None = None, *, ke
 def plan_of(url: str, raw: dict[str, Any]) -> RestorePlan:
     """What the engine says that a restore reads."""
     objects = tuple(BackupObject(*found) for found in raw["objects"])
-    return RestorePlan(**{**raw, "url": url, "log": tuple(raw["log"]), "objects": objects})
+    tables = None if raw["tables"] is None else tuple(TableDigest(*found) for found in raw["tables"])
+    return RestorePlan(**{**raw, "url": url, "log": tuple(raw["log"]), "objects": objects, "tables": tables})

@@ -18,6 +18,7 @@ from aurora_engine.aio import Aio
 from aurora_engine.backup import BYTES_PER_S, RETENTION_DAYS, Backup, place_of
 from aurora_engine.backup import Key as BackupKey
 from aurora_engine.definitions import Definitions
+from aurora_engine.digest import digests
 from aurora_engine.endpoints import Endpoint, Endpoints, Failover, Reader, failover_of
 from aurora_engine.exceptions import CommitUnknown, InvalidOption, Retryable, SchemaError, SchemaMismatch, TokenUsed
 from aurora_engine.faults import Faults
@@ -577,13 +578,27 @@ class Cluster(Indexing, Definitions):
         """
         return self.backup.wait(timeout=timeout)
 
-    def snapshot(self, name: str) -> Snapshot:
+    def snapshot(self, name: str, *, proof: bool = False) -> Snapshot:
         """Keeps the present moment under a name, until it is deleted: at once, and without copying anything.
+
+        With a backup it is then also there, and can be restored by its name, for as long as it is not deleted.
+
+        Args:
+            name: Its name.
+            proof: Count the rows of every table and take their digest, into the backup: a restore compares them. That
+                reads every row.
 
         Raises:
             SnapshotExists: there is one of this name.
+            InvalidOption: there is no backup that could keep the proof.
         """
-        return Snapshot(**self._snapshot(name))
+        if proof:
+            self.backup.status()
+        made = Snapshot(**self._snapshot(name))
+        if proof:
+            counted = digests(self, made.lsn)
+            self._record_tables(name, [(table.name, table.rows, table.digest) for table in counted])
+        return made
 
     def clone(
         self,

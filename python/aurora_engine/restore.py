@@ -5,10 +5,38 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from aurora_engine.backup import Key, Moment, RestorePlan, key_of, place_of, plan_of
+from aurora_engine.backup import (
+    BYTES_PER_S,
+    RETENTION_DAYS,
+    Key,
+    Moment,
+    RestorePlan,
+    TableDigest,
+    key_of,
+    place_of,
+    plan_of,
+)
 from aurora_engine.cluster import MIB, Cluster
+from aurora_engine.digest import digests
 from aurora_engine.exceptions import InvalidOption
 from aurora_engine.history import plain
+
+
+@dataclass(frozen=True, slots=True)
+class TableProof:
+    """A table as the source had counted it, and as it was restored."""
+
+    name: str
+    """Its name."""
+    recorded: TableDigest | None
+    """What the source had; ``None`` where it had no such table."""
+    restored: TableDigest | None
+    """What there is now; ``None`` where it is not there."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are the same."""
+        return self.recorded == self.restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +45,30 @@ class RestoreProof:
 
     plan: RestorePlan
     """The commit, the range of log that it covers, and every object with its checksum: all were checked."""
+    tables: tuple[TableProof, ...] | None
+    """The tables, compared; ``None`` where the source had not counted them at this commit."""
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether every table is what the source had counted; ``None`` where it had not counted."""
+        return None if self.tables is None else all(table.holds for table in self.tables)
 
 
 class RestoredCluster(Cluster):
     """A cluster that began as a backup says that another one was."""
 
-    _proof: RestoreProof
+    _plan: RestorePlan
+    _proof: RestoreProof | None = None
 
     @property
     def proof(self) -> RestoreProof:
-        """What it is made from."""
+        """What it is made from, and whether its tables are what the source had counted there.
+
+        The tables are those of the moment that was restored. The first call reads every row where the source had
+        counted them.
+        """
+        if self._proof is None:
+            self._proof = RestoreProof(self._plan, _compare(self, self._plan))
         return self._proof
 
 
@@ -69,10 +111,18 @@ def restore(
         cache_bytes=cache_bytes,
         restore_from=(place, key_of(key)),
         restore_at=None if at is None else plain(at),
-        backup=place_of(backup, 7, backup_key, 64 * MIB),
+        backup=place_of(backup, RETENTION_DAYS, backup_key, BYTES_PER_S),
     )
     raw = cluster._restored()  # noqa: SLF001 - made for this
     if raw is None:
         raise AssertionError("a restored cluster knows what it was restored from")
-    cluster._proof = RestoreProof(plan_of(place, raw))  # noqa: SLF001 - made for this
+    cluster._plan = plan_of(place, raw)  # noqa: SLF001 - made for this
     return cluster
+
+
+def _compare(cluster: Cluster, plan: RestorePlan) -> tuple[TableProof, ...] | None:
+    if plan.tables is None:
+        return None
+    recorded = {table.name: table for table in plan.tables}
+    restored = {table.name: table for table in digests(cluster, plan.lsn)}
+    return tuple(TableProof(name, recorded.get(name), restored.get(name)) for name in sorted({*recorded, *restored}))

@@ -169,7 +169,8 @@ pub fn mergeable(ranges: &[RangeFacts]) -> Option<std::ops::Range<usize>> {
     let mut start = 0;
     let mut bytes = 0;
     for (i, range) in ranges.iter().enumerate() {
-        let follows = i > start && ranges[i - 1].to == range.from && ranges[start].level == range.level;
+        let follows =
+            i > start && ranges[i - 1].to == range.from && ranges[start].level == range.level;
         if i > start && (!follows || bytes + range.bytes > RANGE_BYTES_MAX) {
             start = i;
         }
@@ -187,7 +188,12 @@ pub fn mergeable(ranges: &[RangeFacts]) -> Option<std::ops::Range<usize>> {
 /// The eras as they are known now: those that were known before, and what the cluster says of its Histories.
 pub fn eras(known: &[Era], abandoned: &[Era], present: &Era) -> Vec<Era> {
     let mut all: Vec<Era> = Vec::new();
-    let said = |era: &&Era| abandoned.iter().chain([present]).any(|now| now.since_us == era.since_us);
+    let said = |era: &&Era| {
+        abandoned
+            .iter()
+            .chain([present])
+            .any(|now| now.since_us == era.since_us)
+    };
     all.extend(known.iter().filter(|era| !said(era)).cloned());
     all.extend(abandoned.iter().cloned());
     all.push(present.clone());
@@ -202,7 +208,8 @@ pub fn eras(known: &[Era], abandoned: &[Era], present: &Era) -> Vec<Era> {
 
 /// The era that a time lies in.
 pub fn era_at(eras: &[Era], time_us: i64) -> Option<&Era> {
-    let holds = |era: &&Era| time_us >= era.since_us && era.until_us.is_none_or(|until| time_us < until);
+    let holds =
+        |era: &&Era| time_us >= era.since_us && era.until_us.is_none_or(|until| time_us < until);
     eras.iter().rev().find(holds).or_else(|| eras.first())
 }
 
@@ -216,7 +223,10 @@ pub fn points(
 ) -> Vec<(History, Lsn)> {
     let start_us = now_us.saturating_sub(i64::from(retention_days) * DAY_US);
     // Before the window by as much as ranges are coarse.
-    let before = ranges.iter().rev().find(|range| range.last_us != 0 && range.last_us < start_us);
+    let before = ranges
+        .iter()
+        .rev()
+        .find(|range| range.last_us != 0 && range.last_us < start_us);
     let start = before.map_or(Lsn::NONE, |range| range.to);
     let mut points = Vec::new();
     let mut last: Option<&Era> = None;
@@ -251,8 +261,17 @@ pub fn keep(
 ) -> Keep {
     let mut keep = Keep::default();
     let window = &points[..points.len().saturating_sub(snapshots)];
-    let start = window.iter().map(|(_, lsn)| *lsn).min().unwrap_or(Lsn::NONE);
-    keep.bases.extend(bases.iter().filter(|base| base.lsn >= start).map(|base| base.id));
+    let start = window
+        .iter()
+        .map(|(_, lsn)| *lsn)
+        .min()
+        .unwrap_or(Lsn::NONE);
+    keep.bases.extend(
+        bases
+            .iter()
+            .filter(|base| base.lsn >= start)
+            .map(|base| base.id),
+    );
     let newer = |i: &usize| ranges[*i].to > start;
     keep.ranges.extend((0..ranges.len()).filter(newer));
     for (history, lsn) in points {
@@ -301,11 +320,43 @@ mod tests {
         let bases = [base(1, 100, 0, &h), base(2, 300, 250, &h)];
         let ranges = [range(100, 200), range(200, 300), range(300, 400)];
         let of = |at| parts(&bases, &ranges, &h, Lsn(at));
-        assert_eq!(of(350), Ok(Parts { base: 1, ranges: vec![2] }));
-        assert_eq!(of(300), Ok(Parts { base: 1, ranges: vec![] }));
-        assert_eq!(of(260), Ok(Parts { base: 1, ranges: vec![] }), "versions are in the base");
-        assert_eq!(of(249), Ok(Parts { base: 0, ranges: vec![0, 1] }), "and below its floor not");
-        assert_eq!(of(50), Ok(Parts { base: 0, ranges: vec![] }));
+        assert_eq!(
+            of(350),
+            Ok(Parts {
+                base: 1,
+                ranges: vec![2]
+            })
+        );
+        assert_eq!(
+            of(300),
+            Ok(Parts {
+                base: 1,
+                ranges: vec![]
+            })
+        );
+        assert_eq!(
+            of(260),
+            Ok(Parts {
+                base: 1,
+                ranges: vec![]
+            }),
+            "versions are in the base"
+        );
+        assert_eq!(
+            of(249),
+            Ok(Parts {
+                base: 0,
+                ranges: vec![0, 1]
+            }),
+            "and below its floor not"
+        );
+        assert_eq!(
+            of(50),
+            Ok(Parts {
+                base: 0,
+                ranges: vec![]
+            })
+        );
         assert_eq!(of(401), Err(Lacks::Log(Lsn(400), Lsn(401))));
         assert_eq!(parts(&bases[1..], &ranges, &h, Lsn(200)), Err(Lacks::Base));
     }
@@ -328,21 +379,35 @@ mod tests {
         let left = before.clip(Lsn(400));
         let after = left.branch_past(Lsn(150), Lsn(400), A, 1000);
         let bases = [base(1, 100, 0, &before), base(2, 300, 120, &before)];
-        let ranges = [range(100, 200), range(200, 300), range(300, 400), range(400, 1500)];
+        let ranges = [
+            range(100, 200),
+            range(200, 300),
+            range(300, 400),
+            range(400, 1500),
+        ];
         assert_eq!(
             parts(&bases, &ranges, &after, Lsn(1450)),
-            Ok(Parts { base: 1, ranges: vec![3] }),
+            Ok(Parts {
+                base: 1,
+                ranges: vec![3]
+            }),
             "the newer base has all up to where it branched"
         );
         let high = [base(1, 100, 0, &before), base(2, 300, 160, &before)];
         assert_eq!(
             parts(&high, &ranges, &after, Lsn(1450)),
-            Ok(Parts { base: 0, ranges: vec![0, 3] }),
+            Ok(Parts {
+                base: 0,
+                ranges: vec![0, 3]
+            }),
             "unless that was collected: then the older one and the log up to there"
         );
         assert_eq!(
             parts(&bases, &ranges, &left, Lsn(400)),
-            Ok(Parts { base: 1, ranges: vec![2] }),
+            Ok(Parts {
+                base: 1,
+                ranges: vec![2]
+            }),
             "and what was left can be gone back to"
         );
     }
@@ -381,14 +446,24 @@ mod tests {
         assert!(!base_is_due(Some(&last), 1, 20));
         assert!(base_is_due(Some(&last), LOG_BYTES_MIN + 1, 20));
         assert!(base_is_due(Some(&last), 1, 10 + DAY_US));
-        assert!(!base_is_due(Some(&last), 0, 10 + DAY_US), "nothing has happened since");
-        let large = BaseFacts { bytes: 1 << 40, ..last };
+        assert!(
+            !base_is_due(Some(&last), 0, 10 + DAY_US),
+            "nothing has happened since"
+        );
+        let large = BaseFacts {
+            bytes: 1 << 40,
+            ..last
+        };
         assert!(!base_is_due(Some(&large), LOG_BYTES_MIN + 1, 20));
     }
 
     #[test]
     fn eras_outlive_what_the_cluster_remembers() {
-        let era = |since_us, until_us| Era { history: History::new(A), since_us, until_us };
+        let era = |since_us, until_us| Era {
+            history: History::new(A),
+            since_us,
+            until_us,
+        };
         let known = [era(1, Some(5)), era(5, None)];
         let now = eras(&known, &[], &era(9, None));
         let spans: Vec<_> = now.iter().map(|e| (e.since_us, e.until_us)).collect();

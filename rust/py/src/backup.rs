@@ -5,7 +5,7 @@ use std::time::Duration;
 use aurora_page::{DataType, Lsn};
 use aurora_runtime::{
     BackupKey, BackupList, BackupOptions, BackupSnapshot, BackupStatus, PlannedObject, RestoreAt,
-    RestorePlan, Target,
+    RestorePlan, TableProof, Target,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -88,7 +88,9 @@ fn limit(py: Python<'_>, seconds: f64) -> PyResult<Duration> {
 pub fn wait(py: Python<'_>, db: &Db, lsn: Option<u64>, seconds: f64) -> PyResult<u64> {
     let limit = limit(py, seconds)?;
     let cluster = db.cluster(py)?;
-    let done = interruptible(py, |interrupt| cluster.backup_wait(lsn.map(Lsn), limit, interrupt))?;
+    let done = interruptible(py, |interrupt| {
+        cluster.backup_wait(lsn.map(Lsn), limit, interrupt)
+    })?;
     Ok(done.0)
 }
 
@@ -100,10 +102,28 @@ pub fn base(py: Python<'_>, db: &Db, seconds: f64) -> PyResult<u64> {
     Ok(done.0)
 }
 
+/// Keeps what the tables of a snapshot are: name, rows and digest of each.
+pub fn record_tables(
+    py: Python<'_>,
+    db: &Db,
+    snapshot: &str,
+    tables: Vec<(String, u64, String)>,
+) -> PyResult<()> {
+    let table = |(name, rows, digest)| TableProof { name, rows, digest };
+    let tables = tables.into_iter().map(table).collect();
+    let kept = db.cluster(py)?.record_tables(snapshot, tables);
+    kept.map_err(|error| raise(py, error))
+}
+
 /// What a restore reads, or has read.
 pub fn plan<'py>(py: Python<'py>, plan: &RestorePlan) -> PyResult<Bound<'py, PyDict>> {
     let object = |object: &PlannedObject| {
-        (object.name.clone(), object.bytes, object.raw, object.sha256.clone())
+        (
+            object.name.clone(),
+            object.bytes,
+            object.raw,
+            object.sha256.clone(),
+        )
     };
     let out = PyDict::new(py);
     out.set_item("lsn", plan.lsn.0)?;
@@ -112,7 +132,14 @@ pub fn plan<'py>(py: Python<'py>, plan: &RestorePlan) -> PyResult<Bound<'py, PyD
     out.set_item("base_node", plan.base_node)?;
     let log: Vec<(u64, u64)> = plan.log.iter().map(|(from, to)| (from.0, to.0)).collect();
     out.set_item("log", log)?;
-    out.set_item("objects", plan.objects.iter().map(object).collect::<Vec<_>>())?;
+    let table = |table: &TableProof| (table.name.clone(), table.rows, table.digest.clone());
+    let tables = plan.tables.as_ref();
+    let tables = tables.map(|tables| tables.iter().map(table).collect::<Vec<_>>());
+    out.set_item("tables", tables)?;
+    out.set_item(
+        "objects",
+        plan.objects.iter().map(object).collect::<Vec<_>>(),
+    )?;
     Ok(out)
 }
 
@@ -122,7 +149,14 @@ fn snapshot<'py>(py: Python<'py>, snapshot: &BackupSnapshot) -> PyResult<Bound<'
     out.set_item("lsn", snapshot.lsn.0)?;
     out.set_item("time", timestamp_to_py(py, snapshot.time_us, TIME)?)?;
     out.set_item("created", timestamp_to_py(py, snapshot.created_us, TIME)?)?;
-    out.set_item("state", if snapshot.available { "available" } else { "copying" })?;
+    out.set_item(
+        "state",
+        if snapshot.available {
+            "available"
+        } else {
+            "copying"
+        },
+    )?;
     Ok(out)
 }
 

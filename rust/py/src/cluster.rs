@@ -429,6 +429,15 @@ impl Cluster {
         backup::base(py, &self.db, seconds)
     }
 
+    fn _record_tables(
+        &self,
+        py: Python<'_>,
+        snapshot: &str,
+        tables: Vec<(String, u64, String)>,
+    ) -> PyResult<()> {
+        backup::record_tables(py, &self.db, snapshot, tables)
+    }
+
     /// What the cluster was restored from, if it was.
     fn _restored<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let plan = self.restored.as_ref();

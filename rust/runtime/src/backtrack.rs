@@ -428,7 +428,11 @@ impl Shared {
     }
 
     /// The newest commit of a History at or below an LSN.
-    pub(crate) fn commit_at(&self, lsn: Lsn, history: &History) -> Result<Option<CommitPoint>, Error> {
+    pub(crate) fn commit_at(
+        &self,
+        lsn: Lsn,
+        history: &History,
+    ) -> Result<Option<CommitPoint>, Error> {
         self.ask(|node| node.store.commit_at(lsn, history))
     }
 

@@ -164,7 +164,7 @@ pub(crate) fn check_new(site: &Site, options: &OpenOptions) -> Result<(), Error>
     if !matches!(known, Ok(None)) {
         return Err(Error::NotACluster {
             path: site.dir.clone(),
-            expected: "a new directory for the clone".into(),
+            expected: "a new directory".into(),
             got: "one with a cluster".into(),
         });
     }

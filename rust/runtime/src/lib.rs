@@ -88,7 +88,7 @@ pub use aurora_control::{CLASSES, Candidate};
 pub use backtrack::{Backtracked, SnapshotInfo, Target, WINDOW_MAX, Window};
 pub use backup::{
     BackupKey, BackupList, BackupOptions, BackupSnapshot, BackupStatus, ObjectPlace, Pieces,
-    PlaceError, PlaceFault, PlannedObject, RestoreAt, RestorePlan,
+    PlaceError, PlaceFault, PlannedObject, RestoreAt, RestorePlan, TableProof,
 };
 pub use cluster::Cluster;
 pub use completions::{Completion, CompletionQueue};

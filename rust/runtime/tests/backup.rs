@@ -32,7 +32,9 @@ fn backed_up(dir: &TempDir, objects: &Arc<Objects>) -> Cluster {
 }
 
 fn restore(objects: &Arc<Objects>, to: &RestoreAt) -> Cluster {
-    Cluster::restore(OpenOptions::memory(), &at(objects), to).unwrap().0
+    Cluster::restore(OpenOptions::memory(), &at(objects), to)
+        .unwrap()
+        .0
 }
 
 fn wait(cluster: &Cluster) {
@@ -56,7 +58,8 @@ fn what_was_committed_comes_back_without_the_cluster() {
     std::fs::remove_dir_all(&dir.0).unwrap();
 
     let target = TempDir::new();
-    let (restored, plan) = Cluster::restore(small_of(&target), &at(&objects), &RestoreAt::Latest).unwrap();
+    let (restored, plan) =
+        Cluster::restore(small_of(&target), &at(&objects), &RestoreAt::Latest).unwrap();
     assert_eq!(plan.lsn, lsns[19]);
     let table = accounts(&restored);
     for id in 0..7 {
@@ -67,17 +70,30 @@ fn what_was_committed_comes_back_without_the_cluster() {
     restored.close().unwrap();
     let restored = Cluster::open(small_of(&target)).unwrap();
     let table = accounts(&restored);
-    assert_eq!(balance(&restored, &table, 1).unwrap(), Some(100), "it is a cluster like any other");
+    assert_eq!(
+        balance(&restored, &table, 1).unwrap(),
+        Some(100),
+        "it is a cluster like any other"
+    );
     assert_eq!(balance(&restored, &table, 2).unwrap(), Some(16));
 
     for n in [0, 9, 10, 18] {
         let then = restore(&objects, &RestoreAt::Lsn(lsns[n]));
         let table = accounts(&then);
         let id = n as i64 % 7;
-        assert_eq!(balance(&then, &table, id).unwrap(), Some(n as i64), "commit {n}");
+        assert_eq!(
+            balance(&then, &table, id).unwrap(),
+            Some(n as i64),
+            "commit {n}"
+        );
         let next = (n as i64 + 1) % 7;
         let before = (0..=n as i64).filter(|n| n % 7 == next).max();
-        assert_eq!(balance(&then, &table, next).unwrap(), before, "nothing of commit {}", n + 1);
+        assert_eq!(
+            balance(&then, &table, next).unwrap(),
+            before,
+            "nothing of commit {}",
+            n + 1
+        );
     }
 }
 
@@ -98,13 +114,21 @@ fn a_store_that_refuses_delays_and_touches_no_commit() {
         until(|| cluster.backup_status().unwrap().state == "failing");
         let status = cluster.backup_status().unwrap();
         assert!(status.last_error.is_some() && status.restorable.is_none());
-        assert!(cluster.events().iter().any(|event| event.what == "backup failed"));
+        assert!(
+            cluster
+                .events()
+                .iter()
+                .any(|event| event.what == "backup failed")
+        );
         objects.be(Mood::Well);
         put(&cluster, &table, &[(1, 2)]).unwrap();
         wait(&cluster);
         assert_eq!(cluster.backup_status().unwrap().last_error, None);
         let restored = restore(&objects, &RestoreAt::Latest);
-        assert_eq!(balance(&restored, &accounts(&restored), 1).unwrap(), Some(2));
+        assert_eq!(
+            balance(&restored, &accounts(&restored), 1).unwrap(),
+            Some(2)
+        );
     }
 }
 
@@ -130,7 +154,10 @@ fn lost_answers_are_looked_up() {
     put(&cluster, &table, &[(1, 2)]).unwrap();
     wait(&cluster);
     let restored = restore(&objects, &RestoreAt::Latest);
-    assert_eq!(balance(&restored, &accounts(&restored), 1).unwrap(), Some(2));
+    assert_eq!(
+        balance(&restored, &accounts(&restored), 1).unwrap(),
+        Some(2)
+    );
 }
 
 #[test]
@@ -151,8 +178,16 @@ fn an_upload_that_stops_anywhere_goes_on_at_the_next_opening() {
         cluster.close().unwrap();
         let restored = restore(&objects, &RestoreAt::Latest);
         let table = accounts(&restored);
-        assert_eq!(balance(&restored, &table, 1).unwrap(), Some(7), "after {writes} writes");
-        assert_eq!(balance(&restored, &table, 2).unwrap(), Some(8), "after {writes} writes");
+        assert_eq!(
+            balance(&restored, &table, 1).unwrap(),
+            Some(7),
+            "after {writes} writes"
+        );
+        assert_eq!(
+            balance(&restored, &table, 2).unwrap(),
+            Some(8),
+            "after {writes} writes"
+        );
     }
 }
 
@@ -165,7 +200,9 @@ fn backtracks_and_snapshots_come_back() {
     cluster.snapshot("one").unwrap();
     let second = put(&cluster, &table, &[(1, 2)]).unwrap();
     wait(&cluster);
-    cluster.backtrack(&Target::Lsn(first.lsn), false, &never).unwrap();
+    cluster
+        .backtrack(&Target::Lsn(first.lsn), false, &never)
+        .unwrap();
     let third = put(&cluster, &table, &[(2, 3)]).unwrap();
     wait(&cluster);
     cluster.close().unwrap();
@@ -175,10 +212,18 @@ fn backtracks_and_snapshots_come_back() {
         [1, 2].map(|id| balance(&restored, &table, id).unwrap())
     };
     assert_eq!(read(RestoreAt::Latest), [Some(1), Some(3)]);
-    assert_eq!(read(RestoreAt::Lsn(second.lsn)), [Some(2), None], "what a backtrack left");
+    assert_eq!(
+        read(RestoreAt::Lsn(second.lsn)),
+        [Some(2), None],
+        "what a backtrack left"
+    );
     assert_eq!(read(RestoreAt::Lsn(third.lsn)), [Some(1), Some(3)]);
     assert_eq!(read(RestoreAt::Snapshot("one".into())), [Some(1), None]);
-    let unknown = Cluster::restore(OpenOptions::memory(), &at(&objects), &RestoreAt::Snapshot("two".into()));
+    let unknown = Cluster::restore(
+        OpenOptions::memory(),
+        &at(&objects),
+        &RestoreAt::Snapshot("two".into()),
+    );
     assert!(matches!(unknown, Err(Error::UnknownSnapshot { .. })));
     let early = Cluster::restore(OpenOptions::memory(), &at(&objects), &RestoreAt::Time(5));
     assert!(matches!(early, Err(Error::OutsideWindow { .. })));
@@ -193,14 +238,25 @@ fn every_object_that_is_changed_or_missing_is_named() {
     wait(&cluster);
     cluster.close().unwrap();
     let plan = Cluster::explain_restore(&at(&objects), &RestoreAt::Latest).unwrap();
-    let names: Vec<String> = plan.objects.iter().map(|object| object.name.clone()).collect();
-    assert!(names.iter().any(|name| name.starts_with("base/")) && names.iter().any(|name| name.starts_with("log/")));
+    let names: Vec<String> = plan
+        .objects
+        .iter()
+        .map(|object| object.name.clone())
+        .collect();
+    assert!(
+        names.iter().any(|name| name.starts_with("base/"))
+            && names.iter().any(|name| name.starts_with("log/"))
+    );
     for name in names {
         let sound = objects.objects.lock().unwrap().get(&name).cloned().unwrap();
         for at_byte in (0..sound.len()).step_by(7) {
             let mut changed = sound.clone();
             changed[at_byte] ^= 1;
-            objects.objects.lock().unwrap().insert(name.clone(), changed);
+            objects
+                .objects
+                .lock()
+                .unwrap()
+                .insert(name.clone(), changed);
             named(&objects, &name);
         }
         objects.objects.lock().unwrap().remove(&name);
@@ -239,10 +295,18 @@ fn an_encrypted_backup_opens_with_its_key_only() {
     cluster.close().unwrap();
     let text = b"owner 1";
     for (name, object) in objects.objects.lock().unwrap().iter() {
-        assert!(!object.windows(text.len()).any(|part| part == text), "{name}");
+        assert!(
+            !object.windows(text.len()).any(|part| part == text),
+            "{name}"
+        );
     }
-    let restored = Cluster::restore(OpenOptions::memory(), &keyed(1), &RestoreAt::Latest).unwrap().0;
-    assert_eq!(balance(&restored, &accounts(&restored), 1).unwrap(), Some(1));
+    let restored = Cluster::restore(OpenOptions::memory(), &keyed(1), &RestoreAt::Latest)
+        .unwrap()
+        .0;
+    assert_eq!(
+        balance(&restored, &accounts(&restored), 1).unwrap(),
+        Some(1)
+    );
     for wrong in [keyed(2), at(&objects)] {
         let refused = Cluster::restore(OpenOptions::memory(), &wrong, &RestoreAt::Latest);
         assert!(matches!(refused, Err(Error::Backup { .. })));
@@ -282,11 +346,23 @@ fn many_small_ranges_become_few_and_what_is_lost_of_them_is_mended() {
             objects.objects.lock().unwrap().remove(&lost);
         }
     }
-    assert!(objects.names("log/").len() < 70 - 32, "{:?}", objects.names("log/").len());
-    assert!(cluster.events().iter().any(|event| event.what == "backup mended"));
+    assert!(
+        objects.names("log/").len() < 70 - 32,
+        "{:?}",
+        objects.names("log/").len()
+    );
+    assert!(
+        cluster
+            .events()
+            .iter()
+            .any(|event| event.what == "backup mended")
+    );
     cluster.close().unwrap();
     for n in [0, 20, 21, 40, 69] {
         let then = restore(&objects, &RestoreAt::Lsn(lsns[n]));
-        assert_eq!(balance(&then, &accounts(&then), n as i64 % 5).unwrap(), Some(n as i64));
+        assert_eq!(
+            balance(&then, &accounts(&then), n as i64 % 5).unwrap(),
+            Some(n as i64)
+        );
     }
 }

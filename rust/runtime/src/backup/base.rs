@@ -62,12 +62,22 @@ impl BaseJob {
 
 impl Uploader<'_> {
     /// Begins a base when one is due, and takes it into the manifest when it is there.
-    pub(super) fn take_base(&mut self, moment: &Moment, next: &mut BackupManifest) -> Result<(), Failed> {
-        if self.base.as_ref().is_some_and(|base| base.thread.is_finished()) {
+    pub(super) fn take_base(
+        &mut self,
+        moment: &Moment,
+        next: &mut BackupManifest,
+    ) -> Result<(), Failed> {
+        if self
+            .base
+            .as_ref()
+            .is_some_and(|base| base.thread.is_finished())
+        {
             self.end_base(next)?;
         }
         let backups = &self.shared.backups;
-        if self.base.is_none() && (self.is_due(moment, next)? || backups.base_wanted.load(Ordering::Acquire)) {
+        if self.base.is_none()
+            && (self.is_due(moment, next)? || backups.base_wanted.load(Ordering::Acquire))
+        {
             self.begin_base()?;
             backups.base_wanted.store(false, Ordering::Release);
         }
@@ -78,7 +88,10 @@ impl Uploader<'_> {
         let bases = next.base_facts()?;
         let last = bases.iter().max_by_key(|base| base.lsn);
         let after = last.map_or(Lsn::NONE, |base| base.lsn);
-        let since = next.range_facts().into_iter().filter(|range| range.to > after);
+        let since = next
+            .range_facts()
+            .into_iter()
+            .filter(|range| range.to > after);
         let log_bytes = since.map(|range| range.bytes).sum();
         let end = next.covered();
         // What came since the last range is collected in part: only a base goes on from here.
@@ -90,7 +103,11 @@ impl Uploader<'_> {
         let Some(job) = self.base.take() else {
             return Ok(());
         };
-        let died = |_| Failed::Cluster(Error::Corrupt { detail: "the thread of a base died".into() });
+        let died = |_| {
+            Failed::Cluster(Error::Corrupt {
+                detail: "the thread of a base died".into(),
+            })
+        };
         let objects = job.thread.join().map_err(died)??;
         next.objects.extend(objects);
         next.bases.push(job.entry);
@@ -118,26 +135,46 @@ impl Uploader<'_> {
         let mut items = Vec::with_capacity(sealed.layers.len() + sealed.blobs.len());
         let mut objects = Vec::with_capacity(sealed.layers.len());
         for layer in sealed.layers {
-            let name = format!("base/n{}-{incarnation}/{}-{:08x}", id.0, layer.name, mark(&layer, &node)?);
+            let name = format!(
+                "base/n{}-{incarnation}/{}-{:08x}",
+                id.0,
+                layer.name,
+                mark(&layer, &node)?
+            );
             objects.push(name.clone());
-            items.push(Item { name, source: Source::Layer(layer) });
+            items.push(Item {
+                name,
+                source: Source::Layer(layer),
+            });
         }
         let mut blobs = Vec::with_capacity(sealed.blobs.len());
         for blob in sealed.blobs {
             let name = format!("blob/{:032x}", blob.0);
             blobs.push(name.clone());
-            items.push(Item { name, source: Source::Blob(blob) });
+            items.push(Item {
+                name,
+                source: Source::Blob(blob),
+            });
         }
         items.retain(|item| !self.known.objects.contains_key(&item.name));
         let entry = BaseEntry {
-            id: self.known.bases.iter().map(|base| base.id).max().unwrap_or(0) + 1,
+            id: self
+                .known
+                .bases
+                .iter()
+                .map(|base| base.id)
+                .max()
+                .unwrap_or(0)
+                + 1,
             node: id.0,
             incarnation,
             lsn: before.vdl.0,
             time_us: at_us,
             taken_us: wall_us(),
             floor: sealed.floor.0,
-            floor_commit: sealed.floor_commit.map(|c| (c.lsn.0, c.origin.0, c.time_us)),
+            floor_commit: sealed
+                .floor_commit
+                .map(|c| (c.lsn.0, c.origin.0, c.time_us)),
             histories: before.manifest.histories().map(Into::into).collect(),
             segments: before.manifest.pgs.len() as u32,
             // What an earlier base has uploaded is known by then.
@@ -149,7 +186,12 @@ impl Uploader<'_> {
         Ok(())
     }
 
-    fn start(&self, entry: BaseEntry, items: Vec<Item>, node: Arc<Node>) -> Result<BaseJob, Failed> {
+    fn start(
+        &self,
+        entry: BaseEntry,
+        items: Vec<Item>,
+        node: Arc<Node>,
+    ) -> Result<BaseJob, Failed> {
         let stop = Arc::new(AtomicBool::new(false));
         let shared = self.shared.clone();
         let upload = Upload {
@@ -284,7 +326,10 @@ impl FilePieces<'_> {
 
     fn piece(&mut self) -> Result<Option<Vec<u8>>, PlaceError> {
         let failed = |error: std::io::Error| {
-            PlaceError::new(PlaceFault::Unreachable, format!("reading the file: {error}"))
+            PlaceError::new(
+                PlaceFault::Unreachable,
+                format!("reading the file: {error}"),
+            )
         };
         if let Some(head) = self.head.take() {
             return Ok(Some(head));
@@ -292,10 +337,15 @@ impl FilePieces<'_> {
         let left = self.file.bytes - self.read;
         if left > 0 {
             let mut raw = vec![0; left.min(CHUNK_BYTES as u64) as usize];
-            self.file.file.read_exact_at(&mut raw, self.read).map_err(failed)?;
+            self.file
+                .file
+                .read_exact_at(&mut raw, self.read)
+                .map_err(failed)?;
             self.read += raw.len() as u64;
             let packer = self.packer.as_mut();
-            return packer.map(|packer| packer.chunk(&raw).map_err(failed)).transpose();
+            return packer
+                .map(|packer| packer.chunk(&raw).map_err(failed))
+                .transpose();
         }
         let Some(packer) = self.packer.take() else {
             return Ok(None);
@@ -308,7 +358,10 @@ impl FilePieces<'_> {
     /// Waits for as long as what was sent should have taken.
     fn keep_pace(&self) -> Result<(), PlaceError> {
         let due = Duration::from_secs_f64(self.sent as f64 / self.upload.bytes_per_s as f64);
-        while let Some(left) = due.checked_sub(self.begun.elapsed()).filter(|left| !left.is_zero()) {
+        while let Some(left) = due
+            .checked_sub(self.begun.elapsed())
+            .filter(|left| !left.is_zero())
+        {
             self.check_stop()?;
             std::thread::sleep(left.min(STOP_EVERY));
         }
@@ -317,7 +370,10 @@ impl FilePieces<'_> {
 
     fn check_stop(&self) -> Result<(), PlaceError> {
         match self.upload.stop.load(Ordering::Acquire) {
-            true => Err(PlaceError::new(PlaceFault::Stopped, "the cluster is closing")),
+            true => Err(PlaceError::new(
+                PlaceFault::Stopped,
+                "the cluster is closing",
+            )),
             false => Ok(()),
         }
     }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aurora_control::backup::{self as decide, BaseFacts, Era, Lacks, Parts, RangeFacts};
-use aurora_page::Lsn;
+use aurora_page::{Lsn, VolumeId};
 use aurora_redo::History;
 use aurora_store::{CommitPoint, LogRange};
 
-use super::format::{BackupManifest, BaseEntry, FORMAT_NAME, FormatObject, LogEntry, ObjectEntry};
+use super::format::{
+    BackupManifest, BaseEntry, FORMAT_NAME, FormatObject, LogEntry, ObjectEntry, TableProof,
+};
 use super::place::{ObjectPlace, PlaceFault};
 use super::uploader::{Failed, at, check_key, newest, read_format, read_object};
 use super::{BackupOptions, Key};
@@ -92,6 +94,8 @@ pub struct RestorePlan {
     pub log: Vec<(Lsn, Lsn)>,
     /// Everything that is read.
     pub objects: Vec<PlannedObject>,
+    /// What the source has counted at this commit, if it has.
+    pub tables: Option<Vec<TableProof>>,
 }
 
 /// A backup that was found.
@@ -124,7 +128,8 @@ impl Wanted<'_> {
     pub(crate) fn layers(&self) -> Result<BTreeMap<u64, String>, String> {
         let mut layers = BTreeMap::new();
         for name in &self.base.objects {
-            let number = layer_number(name).ok_or_else(|| format!("expected a layer's name, got {name:?}"))?;
+            let number = layer_number(name)
+                .ok_or_else(|| format!("expected a layer's name, got {name:?}"))?;
             layers.insert(number, name.clone());
         }
         // A layer replaces lower numbers only, so none that is given here is ever one that was replaced.
@@ -137,6 +142,23 @@ impl Wanted<'_> {
     pub(crate) fn blobs(&self) -> std::collections::BTreeSet<String> {
         let log = self.log.iter().flat_map(|log| &log.blobs);
         self.base.blobs.iter().chain(log).cloned().collect()
+    }
+}
+
+/// The place of the first commit of a range, or before it.
+fn first_commit(log: &LogEntry) -> CommitPoint {
+    CommitPoint {
+        lsn: Lsn(log.from).next(),
+        origin: VolumeId(0),
+        time_us: log.first_us,
+    }
+}
+
+fn base_commit(base: &BaseEntry) -> CommitPoint {
+    CommitPoint {
+        lsn: Lsn(base.lsn),
+        origin: VolumeId(0),
+        time_us: base.time_us,
     }
 }
 
@@ -154,13 +176,17 @@ impl Catalog {
 
     fn read(options: &BackupOptions, place: Arc<dyn ObjectPlace>) -> Result<Catalog, Failed> {
         let bytes = place.get(FORMAT_NAME).map_err(|error| match error.what {
-            PlaceFault::NotFound => Failed::Refused("expected a backup, found no object named format".into()),
+            PlaceFault::NotFound => {
+                Failed::Refused("expected a backup, found no object named format".into())
+            }
             _ => at(FORMAT_NAME)(error),
         })?;
         let format = read_format(&bytes)?;
         check_key(&format, options.key().map(Key::check).as_deref()).map_err(Failed::Refused)?;
         let found = newest(&*place, options)?;
-        let (manifest, _) = found.ok_or_else(|| Failed::Refused("expected a manifest, found none: the backup has only begun".into()))?;
+        let (manifest, _) = found.ok_or_else(|| {
+            Failed::Refused("expected a manifest, found none: the backup has only begun".into())
+        })?;
         Ok(Catalog {
             bases: manifest.base_facts()?,
             ranges: manifest.range_facts(),
@@ -206,15 +232,24 @@ impl Catalog {
     pub(crate) fn wanted(&self, found: &Found) -> Result<Wanted<'_>, Error> {
         let parts = self.parts(&found.history, found.lsn).map_err(|lacks| {
             self.options.failed(match lacks {
-                Lacks::Base => format!("LSN {}: expected a base that has it, found none", found.lsn),
+                Lacks::Base => {
+                    format!("LSN {}: expected a base that has it, found none", found.lsn)
+                }
                 Lacks::Log(from, to) => {
-                    format!("LSN {}: expected the log above {from} up to {to}, found none", found.lsn)
+                    format!(
+                        "LSN {}: expected the log above {from} up to {to}, found none",
+                        found.lsn
+                    )
                 }
             })
         })?;
         Ok(Wanted {
             base: &self.manifest.bases[parts.base],
-            log: parts.ranges.iter().map(|i| &self.manifest.log[*i]).collect(),
+            log: parts
+                .ranges
+                .iter()
+                .map(|i| &self.manifest.log[*i])
+                .collect(),
         })
     }
 
@@ -222,7 +257,9 @@ impl Catalog {
     pub(crate) fn find(&self, target: &RestoreAt) -> Result<Found, Error> {
         let window = &self.manifest.restorable;
         if self.bases.is_empty() {
-            return Err(self.options.failed("expected a base, found none: the first one is still on its way"));
+            return Err(self
+                .options
+                .failed("expected a base, found none: the first one is still on its way"));
         }
         match target {
             RestoreAt::Latest => Ok(Found {
@@ -241,7 +278,8 @@ impl Catalog {
                     });
                 }
                 let era = decide::era_at(&self.eras, *time_us);
-                let era = era.ok_or_else(|| self.options.failed("expected a History, found none"))?;
+                let era =
+                    era.ok_or_else(|| self.options.failed("expected a History, found none"))?;
                 self.newest_commit(&era.history, |commit| commit.time_us <= *time_us)
             }
             RestoreAt::Lsn(lsn) => {
@@ -262,7 +300,10 @@ impl Catalog {
 
     /// A cluster that was idle is as it was until the backup was last written.
     fn newest_us(&self) -> i64 {
-        self.manifest.restorable.time_us.max(self.manifest.written_us)
+        self.manifest
+            .restorable
+            .time_us
+            .max(self.manifest.written_us)
     }
 
     fn present(&self) -> Result<History, Error> {
@@ -271,7 +312,11 @@ impl Catalog {
     }
 
     fn find_snapshot(&self, name: &str) -> Result<Found, Error> {
-        let snapshot = self.manifest.snapshots.iter().find(|snapshot| snapshot.name == name);
+        let snapshot = self
+            .manifest
+            .snapshots
+            .iter()
+            .find(|snapshot| snapshot.name == name);
         let snapshot = snapshot.ok_or_else(|| Error::UnknownSnapshot { name: name.into() })?;
         let history = snapshot.history.history();
         Ok(Found {
@@ -281,50 +326,130 @@ impl Catalog {
         })
     }
 
-    /// The newest commit of a History that `wanted` accepts: in the ranges, newest first, or that of a base.
-    fn newest_commit(&self, history: &History, wanted: impl Fn(&CommitPoint) -> bool) -> Result<Found, Error> {
-        let found = |lsn, time_us| Found {
-            history: history.clone(),
-            lsn,
-            time_us,
+    /// The newest commit of a History that `wanted` accepts. Whatever it refuses is newer than all that it accepts.
+    fn newest_commit(
+        &self,
+        history: &History,
+        wanted: impl Fn(&CommitPoint) -> bool,
+    ) -> Result<Found, Error> {
+        let logged = self.newest_logged(history, &wanted)?;
+        let of_bases = self.manifest.bases.iter().map(base_commit);
+        let of_bases =
+            of_bases.filter(|commit| history.origin_of(commit.lsn).is_some() && wanted(commit));
+        let newest = logged
+            .into_iter()
+            .chain(of_bases)
+            .max_by_key(|commit| commit.lsn);
+        let commit = match newest {
+            Some(newest) if self.is_last(newest.lsn, history, &wanted) => newest,
+            // Where the log has a hole, and before the first base, it is in a base that was taken later.
+            _ => self.newest_in_base(newest, history, &wanted)?,
         };
+        Ok(Found {
+            history: history.clone(),
+            lsn: commit.lsn,
+            time_us: commit.time_us,
+        })
+    }
+
+    fn newest_logged(
+        &self,
+        history: &History,
+        wanted: &impl Fn(&CommitPoint) -> bool,
+    ) -> Result<Option<CommitPoint>, Error> {
         for log in self.manifest.log.iter().rev().filter(|log| log.commits > 0) {
             let (first, last) = (Lsn(log.from), Lsn(log.to));
-            let overlaps = history.intervals().iter().any(|i| i.first <= last && i.last > first);
-            let earliest = CommitPoint {
-                lsn: first.next(),
-                origin: aurora_page::VolumeId(0),
-                time_us: log.first_us,
-            };
-            if !overlaps || !wanted(&earliest) {
-                continue;
-            }
-            let read = read_object(&*self.place, &self.options, &log.object, self.manifest.objects.get(&log.object));
-            let file = read.map_err(|failed| failed.of(&self.options))?;
-            let commits = LogRange::commits_in(&file)
-                .map_err(|error| self.options.failed(format!("object {}: {error}", log.object)))?;
-            let counts = |commit: &&CommitPoint| history.contains(commit.origin, commit.lsn) && wanted(commit);
-            if let Some(commit) = commits.iter().rev().find(counts) {
-                return Ok(found(commit.lsn, commit.time_us));
+            let overlaps = history
+                .intervals()
+                .iter()
+                .any(|i| i.first <= last && i.last > first);
+            if overlaps && wanted(&first_commit(log)) {
+                let commits = self.commits_of(&log.object)?;
+                let counts = |commit: &&CommitPoint| {
+                    history.contains(commit.origin, commit.lsn) && wanted(commit)
+                };
+                if let Some(commit) = commits.iter().rev().find(counts) {
+                    return Ok(Some(*commit));
+                }
             }
         }
-        let of_base = self.manifest.bases.iter().rev().find(|base| {
-            let commit = CommitPoint {
-                lsn: Lsn(base.lsn),
-                origin: aurora_page::VolumeId(0),
-                time_us: base.time_us,
-            };
-            history.origin_of(commit.lsn).is_some() && wanted(&commit)
-        });
-        let base = of_base.ok_or_else(|| self.options.failed("expected a commit there, found none"))?;
-        Ok(found(Lsn(base.lsn), base.time_us))
+        Ok(None)
+    }
+
+    /// Whether the log says that the next commit of a History after `end` is not wanted.
+    fn is_last(
+        &self,
+        mut end: Lsn,
+        history: &History,
+        wanted: &impl Fn(&CommitPoint) -> bool,
+    ) -> bool {
+        for log in &self.manifest.log {
+            if Lsn(log.to) <= end {
+                continue;
+            }
+            // Between two intervals of a History there is nothing to be logged.
+            let next = history.next_after(end).map_or(end, Lsn::prev);
+            if Lsn(log.from) > end.max(next) {
+                return false;
+            }
+            if log.commits > 0 && Lsn(log.from) >= end && !wanted(&first_commit(log)) {
+                return true;
+            }
+            end = end.max(Lsn(log.to));
+        }
+        // A base that was taken after the last range knows more than that.
+        !self.manifest.bases.iter().any(|base| Lsn(base.lsn) > end)
+    }
+
+    /// Looks into the first base that was taken after a commit: it still has versions from before.
+    fn newest_in_base(
+        &self,
+        after: Option<CommitPoint>,
+        history: &History,
+        wanted: &impl Fn(&CommitPoint) -> bool,
+    ) -> Result<CommitPoint, Error> {
+        let end = after.map_or(Lsn::NONE, |commit| commit.lsn);
+        let none = || {
+            self.options.failed(format!(
+                "expected log or a base with the commits above {end}, found none"
+            ))
+        };
+        let bases = self
+            .manifest
+            .bases
+            .iter()
+            .filter(|base| Lsn(base.lsn) > end);
+        let base = bases.min_by_key(|base| base.lsn).ok_or_else(none)?;
+        let counts =
+            |commit: &CommitPoint| history.contains(commit.origin, commit.lsn) && wanted(commit);
+        let mut newest = base.floor_commit().filter(counts);
+        for name in &base.objects {
+            let kept = self.commits_of(name)?.into_iter();
+            let kept = kept.filter(|commit| commit.lsn.0 >= base.floor && counts(commit));
+            newest = newest
+                .into_iter()
+                .chain(kept)
+                .max_by_key(|commit| commit.lsn);
+        }
+        newest.ok_or_else(none)
+    }
+
+    fn commits_of(&self, name: &str) -> Result<Vec<CommitPoint>, Error> {
+        LogRange::commits_in(&self.object(name)?)
+            .map_err(|error| self.options.failed(format!("object {name}: {error}")))
     }
 
     /// What a restore to a moment reads.
     pub(crate) fn plan(&self, found: &Found) -> Result<RestorePlan, Error> {
         let wanted = self.wanted(found)?;
         let log = wanted.log.iter().map(|log| &log.object);
-        let names = wanted.base.objects.iter().chain(log).cloned().chain(wanted.blobs());
+        let names = wanted
+            .base
+            .objects
+            .iter()
+            .chain(log)
+            .cloned()
+            .chain(wanted.blobs());
         let mut objects = Vec::new();
         for name in names {
             let ObjectEntry { bytes, raw, sha256 } = self.entry(&name)?.clone();
@@ -340,22 +465,37 @@ impl Catalog {
             time_us: found.time_us,
             base_lsn: Lsn(wanted.base.lsn),
             base_node: wanted.base.node,
-            log: wanted.log.iter().map(|log| (Lsn(log.from), Lsn(log.to))).collect(),
+            log: wanted
+                .log
+                .iter()
+                .map(|log| (Lsn(log.from), Lsn(log.to)))
+                .collect(),
             objects,
+            tables: self.counted(found.lsn),
         })
+    }
+
+    /// The tables of a snapshot that ends with this commit.
+    fn counted(&self, lsn: Lsn) -> Option<Vec<TableProof>> {
+        let snapshots = self.manifest.snapshots.iter();
+        let mut same = snapshots.filter(|snapshot| Lsn(snapshot.lsn) == lsn);
+        same.find_map(|snapshot| snapshot.tables.clone())
     }
 
     pub(crate) fn entry(&self, name: &str) -> Result<&ObjectEntry, Error> {
         let entry = self.manifest.objects.get(name);
         entry.ok_or_else(|| {
             let number = self.manifest.number;
-            self.options.failed(format!("manifest {number}: expected object {name}, found no entry of it"))
+            self.options.failed(format!(
+                "manifest {number}: expected object {name}, found no entry of it"
+            ))
         })
     }
 
     /// The content of an object.
     pub(crate) fn object(&self, name: &str) -> Result<Vec<u8>, Error> {
         let entry = self.entry(name)?;
-        read_object(&*self.place, &self.options, name, Some(entry)).map_err(|failed| failed.of(&self.options))
+        read_object(&*self.place, &self.options, name, Some(entry))
+            .map_err(|failed| failed.of(&self.options))
     }
 }

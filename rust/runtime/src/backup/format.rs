@@ -239,20 +239,36 @@ impl BackupManifest {
 
     /// What it holds, as a change of another that is whole.
     pub(crate) fn change_of(&self, whole: &BackupManifest) -> BackupManifest {
-        let had: BTreeMap<u64, &BaseEntry> = whole.bases.iter().map(|base| (base.id, base)).collect();
-        let logs: BTreeMap<&str, &LogEntry> = whole.log.iter().map(|log| (&*log.object, log)).collect();
+        let had: BTreeMap<u64, &BaseEntry> =
+            whole.bases.iter().map(|base| (base.id, base)).collect();
+        let logs: BTreeMap<&str, &LogEntry> =
+            whole.log.iter().map(|log| (&*log.object, log)).collect();
         let ids: BTreeSet<u64> = self.bases.iter().map(|base| base.id).collect();
         let names: BTreeSet<&str> = self.log.iter().map(|log| &*log.object).collect();
         let came = |base: &&BaseEntry| had.get(&base.id) != Some(base);
         let gone = Gone {
             bases: had.keys().copied().filter(|id| !ids.contains(id)).collect(),
-            log: logs.keys().filter(|name| !names.contains(*name)).map(|name| (*name).into()).collect(),
-            objects: whole.objects.keys().filter(|name| !self.objects.contains_key(*name)).cloned().collect(),
+            log: logs
+                .keys()
+                .filter(|name| !names.contains(*name))
+                .map(|name| (*name).into())
+                .collect(),
+            objects: whole
+                .objects
+                .keys()
+                .filter(|name| !self.objects.contains_key(*name))
+                .cloned()
+                .collect(),
         };
         BackupManifest {
             on: Some(whole.number),
             bases: self.bases.iter().filter(came).cloned().collect(),
-            log: self.log.iter().filter(|log| logs.get(&*log.object) != Some(log)).cloned().collect(),
+            log: self
+                .log
+                .iter()
+                .filter(|log| logs.get(&*log.object) != Some(log))
+                .cloned()
+                .collect(),
             objects: self
                 .objects
                 .iter()
@@ -267,17 +283,32 @@ impl BackupManifest {
     /// The whole that a change of `whole` stands for.
     pub(crate) fn upon(mut self, whole: &BackupManifest) -> BackupManifest {
         let gone = std::mem::take(&mut self.gone);
-        let came: BTreeSet<u64> = self.bases.iter().map(|base| base.id).chain(gone.bases).collect();
+        let came: BTreeSet<u64> = self
+            .bases
+            .iter()
+            .map(|base| base.id)
+            .chain(gone.bases)
+            .collect();
         let kept = whole.bases.iter().filter(|base| !came.contains(&base.id));
         self.bases = kept.cloned().chain(self.bases).collect();
         self.bases.sort_by_key(|base| base.id);
-        let came: BTreeSet<String> = self.log.iter().map(|log| log.object.clone()).chain(gone.log).collect();
+        let came: BTreeSet<String> = self
+            .log
+            .iter()
+            .map(|log| log.object.clone())
+            .chain(gone.log)
+            .collect();
         let kept = whole.log.iter().filter(|log| !came.contains(&log.object));
         self.log = kept.cloned().chain(self.log).collect();
         self.log.sort_by_key(|log| (log.from, log.to));
         let gone: BTreeSet<String> = gone.objects.into_iter().collect();
-        let kept = whole.objects.iter().filter(|(name, _)| !gone.contains(*name));
-        let mut objects: BTreeMap<_, _> = kept.map(|(name, object)| (name.clone(), object.clone())).collect();
+        let kept = whole
+            .objects
+            .iter()
+            .filter(|(name, _)| !gone.contains(*name));
+        let mut objects: BTreeMap<_, _> = kept
+            .map(|(name, object)| (name.clone(), object.clone()))
+            .collect();
         objects.append(&mut self.objects);
         self.objects = objects;
         self.on = None;
@@ -293,7 +324,8 @@ impl BackupManifest {
 
     pub(crate) fn base_facts(&self) -> Result<Vec<BaseFacts>, RedoError> {
         let facts = |base: &BaseEntry| {
-            let histories: Result<Vec<_>, _> = base.histories.iter().map(Intervals::history).collect();
+            let histories: Result<Vec<_>, _> =
+                base.histories.iter().map(Intervals::history).collect();
             let of = |name: &String| self.objects.get(name).map_or(0, |object| object.bytes);
             Ok(BaseFacts {
                 id: base.id,
@@ -313,7 +345,10 @@ impl BackupManifest {
             to: Lsn(log.to),
             first_us: log.first_us,
             last_us: log.last_us,
-            bytes: self.objects.get(&log.object).map_or(0, |object| object.bytes),
+            bytes: self
+                .objects
+                .get(&log.object)
+                .map_or(0, |object| object.bytes),
             level: log.level,
         };
         self.log.iter().map(facts).collect()
@@ -332,8 +367,14 @@ impl BackupManifest {
 
     /// Names of all objects that bases and ranges need.
     pub(crate) fn needed(&self) -> BTreeSet<String> {
-        let bases = self.bases.iter().flat_map(|base| base.objects.iter().chain(&base.blobs));
-        let log = self.log.iter().flat_map(|log| std::iter::once(&log.object).chain(&log.blobs));
+        let bases = self
+            .bases
+            .iter()
+            .flat_map(|base| base.objects.iter().chain(&base.blobs));
+        let log = self
+            .log
+            .iter()
+            .flat_map(|log| std::iter::once(&log.object).chain(&log.blobs));
         bases.chain(log).cloned().collect()
     }
 }
@@ -363,7 +404,14 @@ mod tests {
 
     fn add(manifest: &mut BackupManifest, n: u64) {
         let object = format!("log/{n}");
-        manifest.objects.insert(object.clone(), ObjectEntry { bytes: n, raw: n, sha256: String::new() });
+        manifest.objects.insert(
+            object.clone(),
+            ObjectEntry {
+                bytes: n,
+                raw: n,
+                sha256: String::new(),
+            },
+        );
         manifest.log.push(LogEntry {
             object,
             from: n,
@@ -392,11 +440,13 @@ mod tests {
 
     #[test]
     fn a_history_comes_back_with_the_largest_numbers() {
-        let history = History::new(VolumeId(u64::MAX)).branch(Lsn(u64::MAX - 500), VolumeId(3), 100);
+        let history =
+            History::new(VolumeId(u64::MAX)).branch(Lsn(u64::MAX - 500), VolumeId(3), 100);
         let text = serde_json::to_string(&Intervals::from(&history)).expect("JSON");
         let back: Intervals = serde_json::from_str(&text).expect("JSON");
         assert_eq!(back.history(), Ok(history));
-        let overlapping: Intervals = serde_json::from_str("[[1, 5, 9], [1, 9, null]]").expect("JSON");
+        let overlapping: Intervals =
+            serde_json::from_str("[[1, 5, 9], [1, 9, null]]").expect("JSON");
         assert!(overlapping.history().is_err());
     }
 

@@ -16,6 +16,7 @@ mod restore;
 mod retire;
 mod uploader;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::Error;
 use crate::cluster::{Cluster, Shared};
 use crate::waiters::Parker;
 pub use catalog::{BackupList, BackupSnapshot, PlannedObject, RestoreAt, RestorePlan};
+pub use format::TableProof;
 pub(crate) use pack::Key;
 pub use place::{ObjectPlace, Pieces, PlaceError, PlaceFault};
 
@@ -191,6 +193,8 @@ pub(crate) struct Backups {
     thread: Mutex<Option<Arc<Parker>>>,
     place: Mutex<Option<Arc<dyn ObjectPlace>>>,
     uploaded: AtomicU64,
+    /// Rows and digests of snapshots' tables that were counted since the cluster was opened.
+    counted: Mutex<BTreeMap<String, Vec<TableProof>>>,
     base_wanted: AtomicBool,
 }
 
@@ -240,7 +244,11 @@ impl Cluster {
             last_error: reached.last_error.clone(),
             restorable: reached.restorable,
             earliest: reached.earliest,
-            lag: if reached.covered >= vdl { Duration::ZERO } else { behind },
+            lag: if reached.covered >= vdl {
+                Duration::ZERO
+            } else {
+                behind
+            },
             uploaded_bytes: shared.backups.uploaded.load(Ordering::Relaxed),
             stored_bytes: reached.stored_bytes,
             manifest: reached.manifest,
@@ -265,6 +273,28 @@ impl Cluster {
         let options = shared.options.backup.as_ref().ok_or_else(no_backup)?;
         let lsn = lsn.unwrap_or_else(|| aurora_proto::Volume::vdl(&*shared.volume));
         shared.wait_covered(options, lsn, limit, interrupt)
+    }
+
+    /// Keeps in the backup what the tables of a snapshot are, so that a restore of it can be compared.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSnapshot`]; [`Error::InvalidOption`] without a backup.
+    pub fn record_tables(&self, snapshot: &str, tables: Vec<TableProof>) -> Result<(), Error> {
+        self.check_open()?;
+        let shared = self.shared();
+        shared.options.backup.as_ref().ok_or_else(no_backup)?;
+        if shared.manifest().snapshot(snapshot).is_none() {
+            return Err(Error::UnknownSnapshot {
+                name: snapshot.into(),
+            });
+        }
+        shared
+            .backups
+            .counted
+            .lock()
+            .insert(snapshot.into(), tables);
+        shared.backups.wake();
+        Ok(())
     }
 
     /// Takes a base now, and waits until it is in the backup.
@@ -330,7 +360,10 @@ impl Shared {
                 let late = || format!("not done after {limit:?}");
                 return Err(options.failed(error.unwrap_or_else(late)));
             }
-            let timed_out = self.backups.changed.wait_for(&mut reached, left.min(SIGNALS_EVERY));
+            let timed_out = self
+                .backups
+                .changed
+                .wait_for(&mut reached, left.min(SIGNALS_EVERY));
             if timed_out.timed_out() && interrupt() {
                 return Err(Error::Interrupted);
             }

@@ -199,7 +199,11 @@ impl Packer {
 }
 
 /// Packs a content that is there as a whole.
-pub(crate) fn pack(name: &str, key: Option<&Key>, raw: &[u8]) -> Result<(Vec<u8>, Packed), std::io::Error> {
+pub(crate) fn pack(
+    name: &str,
+    key: Option<&Key>,
+    raw: &[u8],
+) -> Result<(Vec<u8>, Packed), std::io::Error> {
     let (mut packer, mut out) = Packer::new(name, key);
     for chunk in raw.chunks(CHUNK_BYTES) {
         out.extend_from_slice(&packer.chunk(chunk)?);
@@ -227,11 +231,19 @@ impl Tail {
             return Err(damaged(at, expected, format!("{} bytes", bytes.len())));
         }
         if bytes[52..] != *TAIL_MAGIC {
-            return Err(damaged(at + 52, "magic kbUA", format!("{:02x?}", &bytes[52..])));
+            return Err(damaged(
+                at + 52,
+                "magic kbUA",
+                format!("{:02x?}", &bytes[52..]),
+            ));
         }
         let (stored, got) = (u32_at(bytes, 48), crc32c(&bytes[..48]));
         if stored != got {
-            return Err(damaged(at, format!("crc {stored:08x}"), format!("crc {got:08x}")));
+            return Err(damaged(
+                at,
+                format!("crc {stored:08x}"),
+                format!("crc {got:08x}"),
+            ));
         }
         let tail = Tail {
             raw: u64::from(u32_at(bytes, 0)) | u64::from(u32_at(bytes, 4)) << 32,
@@ -257,12 +269,11 @@ impl Tail {
     }
 }
 
-/// One chunk: where it lies, and what of the content it is.
+/// One chunk: where it lies, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkEntry {
     pub(crate) at: u64,
     pub(crate) stored: u32,
-    pub(crate) raw_at: u64,
     pub(crate) raw: u32,
     crc: u32,
 }
@@ -286,7 +297,6 @@ impl Table {
             let entry = ChunkEntry {
                 at,
                 stored: u32_at(entry, 0),
-                raw_at,
                 raw: u32_at(entry, 4),
                 crc: u32_at(entry, 8),
             };
@@ -299,13 +309,6 @@ impl Table {
             return Err(damaged(place.start, expected, format!("{at}, {raw_at}")));
         }
         Ok(Table(entries))
-    }
-
-    /// The chunk that holds a byte of the content.
-    pub(crate) fn holding(&self, raw_at: u64) -> Option<usize> {
-        let after = self.0.partition_point(|entry| entry.raw_at <= raw_at);
-        let entry = self.0.get(after.checked_sub(1)?)?;
-        (raw_at < entry.raw_at + u64::from(entry.raw)).then_some(after - 1)
     }
 }
 
@@ -320,7 +323,11 @@ impl Unpacker {
         }
         let (stored, got) = (u32_at(head, 44), crc32c(&head[..44]));
         if stored != got {
-            return Err(damaged(0, format!("crc {stored:08x}"), format!("crc {got:08x}")));
+            return Err(damaged(
+                0,
+                format!("crc {stored:08x}"),
+                format!("crc {got:08x}"),
+            ));
         }
         let format = u16::from_le_bytes([head[4], head[5]]);
         let flags = u16::from_le_bytes([head[6], head[7]]);
@@ -336,14 +343,25 @@ impl Unpacker {
             }
             (false, None) => Ok(Unpacker(None)),
             (encrypted, _) => {
-                let named = |encrypted| if encrypted { "an encrypted object" } else { "a plain object" };
+                let named = |encrypted| {
+                    if encrypted {
+                        "an encrypted object"
+                    } else {
+                        "a plain object"
+                    }
+                };
                 Err(damaged(6, named(!encrypted), named(encrypted)))
             }
         }
     }
 
     /// The content of a chunk.
-    pub(crate) fn chunk(&self, number: u32, entry: &ChunkEntry, mut stored: Vec<u8>) -> Result<Vec<u8>, Damaged> {
+    pub(crate) fn chunk(
+        &self,
+        number: u32,
+        entry: &ChunkEntry,
+        mut stored: Vec<u8>,
+    ) -> Result<Vec<u8>, Damaged> {
         let got = crc32c(&stored);
         if got != entry.crc || stored.len() != entry.stored as usize {
             let (expected, got) = (format!("crc {:08x}", entry.crc), format!("crc {got:08x}"));
@@ -370,9 +388,16 @@ impl Unpacker {
 }
 
 /// The content of an object that is there as a whole, and what it is known by. Every byte of it is checked.
-pub(crate) fn unpack(name: &str, key: Option<&Key>, object: &[u8]) -> Result<(Vec<u8>, Packed), Damaged> {
+pub(crate) fn unpack(
+    name: &str,
+    key: Option<&Key>,
+    object: &[u8],
+) -> Result<(Vec<u8>, Packed), Damaged> {
     let size = object.len() as u64;
-    let tail_at = object.len().checked_sub(TAIL_BYTES).filter(|at| *at >= HEAD_BYTES);
+    let tail_at = object
+        .len()
+        .checked_sub(TAIL_BYTES)
+        .filter(|at| *at >= HEAD_BYTES);
     let tail_at = tail_at.ok_or_else(|| damaged(0, "a packed object", format!("{size} bytes")))?;
     let tail = Tail::read(&object[tail_at..], size)?;
     let sha256 = hex(digest::digest(&SHA256, &object[..tail_at]).as_ref());
@@ -457,14 +482,19 @@ mod tests {
         let size = object.len() as u64;
         let tail = Tail::read(&object[object.len() - TAIL_BYTES..], size).expect("a tail");
         let place = tail.table_at(size);
-        let table = Table::read(&object[place.start as usize..place.end as usize], &tail, size).expect("a table");
-        let at = CHUNK_BYTES as u64 + 5;
-        let number = table.holding(at).expect("within");
+        let table = Table::read(
+            &object[place.start as usize..place.end as usize],
+            &tail,
+            size,
+        )
+        .expect("a table");
+        let number = 1;
         let entry = table.0[number];
         let unpacker = Unpacker::read(&object[..HEAD_BYTES], "log/x", None).expect("a head");
         let stored = object[entry.at as usize..][..entry.stored as usize].to_vec();
-        let chunk = unpacker.chunk(number as u32, &entry, stored).expect("a chunk");
+        let chunk = unpacker
+            .chunk(number as u32, &entry, stored)
+            .expect("a chunk");
         assert_eq!(chunk, raw[CHUNK_BYTES..CHUNK_BYTES * 2]);
-        assert_eq!(table.holding(raw.len() as u64), None);
     }
 }

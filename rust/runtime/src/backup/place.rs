@@ -197,7 +197,10 @@ pub fn place(url: &str, create: bool) -> Result<Arc<dyn ObjectPlace>, Error> {
             settings,
         } => {
             let store = bucket_store(&bucket, &settings);
-            (store.map_err(|error| failed(PlaceFault::Unreachable, error.to_string()))?, prefix)
+            (
+                store.map_err(|error| failed(PlaceFault::Unreachable, error.to_string()))?,
+                prefix,
+            )
         }
     };
     Ok(Arc::new(Remote {
@@ -235,7 +238,9 @@ fn bucket_store(
             }
         };
     }
-    let plain = endpoint.as_ref().is_some_and(|url| url.starts_with("http://"));
+    let plain = endpoint
+        .as_ref()
+        .is_some_and(|url| url.starts_with("http://"));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -255,7 +260,10 @@ impl Remote {
     }
 
     /// Runs a request to its end, or until somebody stops it.
-    fn run<T>(&self, request: impl Future<Output = Result<T, object_store::Error>>) -> Result<T, PlaceError> {
+    fn run<T>(
+        &self,
+        request: impl Future<Output = Result<T, object_store::Error>>,
+    ) -> Result<T, PlaceError> {
         let mut stopped = self.stopped.subscribe();
         self.runtime.block_on(async {
             tokio::select! {
@@ -269,7 +277,11 @@ impl Remote {
 
 impl ObjectPlace for Remote {
     fn put(&self, name: &str, bytes: Vec<u8>, create_only: bool) -> Result<(), PlaceError> {
-        let mode = if create_only { PutMode::Create } else { PutMode::Overwrite };
+        let mode = if create_only {
+            PutMode::Create
+        } else {
+            PutMode::Overwrite
+        };
         let options = PutOptions::from(mode);
         let path = self.path(name);
         let put = self.store.put_opts(&path, PutPayload::from(bytes), options);
@@ -353,7 +365,12 @@ impl ObjectPlace for Remote {
             true => String::new(),
             false => format!("{}/", self.prefix),
         };
-        let name = |meta: &object_store::ObjectMeta| meta.location.as_ref().strip_prefix(&before).map(String::from);
+        let name = |meta: &object_store::ObjectMeta| {
+            meta.location
+                .as_ref()
+                .strip_prefix(&before)
+                .map(String::from)
+        };
         let mut names: Vec<String> = metas.iter().filter_map(name).collect();
         names.sort_unstable();
         Ok(names)
@@ -378,12 +395,22 @@ fn fault_of(error: object_store::Error) -> PlaceError {
     let what = match &error {
         _ if says("NoSuchBucket") => PlaceFault::NoPlace,
         object_store::Error::NotFound { .. } => PlaceFault::NotFound,
-        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => PlaceFault::Exists,
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => PlaceFault::Denied,
-        _ if says("Permission denied") || says("InvalidAccessKeyId") || says("instance metadata") || says("169.254.") => {
+        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
+            PlaceFault::Exists
+        }
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => PlaceFault::Denied,
+        _ if says("Permission denied")
+            || says("InvalidAccessKeyId")
+            || says("instance metadata")
+            || says("169.254.")
+            || says("/latest/api/token") =>
+        {
             PlaceFault::Denied
         }
-        _ if says("No space left") || says("os error 28") || says("os error 122") => PlaceFault::Full,
+        _ if says("No space left") || says("os error 28") || says("os error 122") => {
+            PlaceFault::Full
+        }
         _ => PlaceFault::Unreachable,
     };
     PlaceError::new(what, detail)
@@ -395,16 +422,34 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(address("/a/b").expect("a directory"), Address::Directory("/a/b".into()));
-        assert_eq!(address("file:///a").expect("a directory"), Address::Directory("/a".into()));
+        assert_eq!(
+            address("/a/b").expect("a directory"),
+            Address::Directory("/a/b".into())
+        );
+        assert_eq!(
+            address("file:///a").expect("a directory"),
+            Address::Directory("/a".into())
+        );
         let bucket = Address::Bucket {
             bucket: "b".into(),
             prefix: "p/q".into(),
             settings: vec![("endpoint".into(), "http://127.0.0.1:1".into())],
         };
-        assert_eq!(address("s3://b/p/q/?endpoint=http://127.0.0.1:1").expect("a bucket"), bucket);
+        assert_eq!(
+            address("s3://b/p/q/?endpoint=http://127.0.0.1:1").expect("a bucket"),
+            bucket
+        );
         for bad in ["", "s3://", "gs://b", "s3://b?secret=1", "s3://b?x"] {
-            assert!(matches!(address(bad), Err(Error::InvalidOption { option: "backup", .. })), "{bad}");
+            assert!(
+                matches!(
+                    address(bad),
+                    Err(Error::InvalidOption {
+                        option: "backup",
+                        ..
+                    })
+                ),
+                "{bad}"
+            );
         }
     }
 
@@ -419,7 +464,9 @@ mod tests {
         assert_eq!(again.map_err(|e| e.what), Err(PlaceFault::Exists));
         let large = vec![7; PART_BYTES * 2 + 5];
         let mut pieces = large.chunks(1 << 20).map(<[u8]>::to_vec);
-        place.put_pieces("a/large", &mut || Ok(pieces.next())).expect("written");
+        place
+            .put_pieces("a/large", &mut || Ok(pieces.next()))
+            .expect("written");
         assert_eq!(place.get("a/large").expect("there"), large);
         assert_eq!(place.get_range("a/b", 1..3).expect("there"), b"el");
         assert_eq!(place.size("a/b"), Ok(Some(5)));
@@ -427,9 +474,15 @@ mod tests {
         assert_eq!(place.list("a").expect("names"), ["a/b", "a/large"]);
         place.delete("a/b").expect("gone");
         place.delete("a/b").expect("gone already");
-        assert_eq!(place.get("a/b").map_err(|e| e.what), Err(PlaceFault::NotFound));
+        assert_eq!(
+            place.get("a/b").map_err(|e| e.what),
+            Err(PlaceFault::NotFound)
+        );
         place.stop();
-        assert_eq!(place.get("a/large").map_err(|e| e.what), Err(PlaceFault::Stopped));
+        assert_eq!(
+            place.get("a/large").map_err(|e| e.what),
+            Err(PlaceFault::Stopped)
+        );
         std::fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -74,7 +74,9 @@ fn build(options: &OpenOptions, catalog: &Catalog, found: &Found) -> Result<Open
     let mut nodes = Vec::with_capacity(manifest.nodes.len());
     for info in &manifest.nodes {
         let floor = (Lsn(wanted.base.floor), wanted.base.floor_commit());
-        nodes.push(Arc::new(make_node(&site, &manifest, info, &seed, &files, floor)?));
+        nodes.push(Arc::new(make_node(
+            &site, &manifest, info, &seed, &files, floor,
+        )?));
     }
     let devices = make_logs(&site, &manifest)?;
     let meta = begin(&site, &manifest)?;
@@ -95,8 +97,11 @@ fn build(options: &OpenOptions, catalog: &Catalog, found: &Found) -> Result<Open
 /// The cluster that was backed up, as far as a clone of it asks.
 fn parent(catalog: &Catalog, wanted: &Wanted<'_>, seed: &Seed) -> Result<Manifest, Error> {
     let volume = &catalog.manifest.volume;
-    let cluster = u128::from_str_radix(&catalog.manifest.cluster, 16)
-        .map_err(|error| catalog.options.failed(format!("expected a cluster's id, got {error}")))?;
+    let cluster = u128::from_str_radix(&catalog.manifest.cluster, 16).map_err(|error| {
+        catalog
+            .options
+            .failed(format!("expected a cluster's id, got {error}"))
+    })?;
     let mut parent = Manifest::create(NewCluster {
         cluster: ClusterId(cluster),
         origin: VolumeId(volume.origin),
@@ -129,15 +134,31 @@ fn fetch(
     wanted: &Wanted<'_>,
 ) -> Result<Files, Error> {
     let first = layout::node_dir(&site.dir, &manifest.nodes[0]);
-    let layers = wanted.layers().map_err(|detail| catalog.options.failed(detail))?;
+    let layers = wanted
+        .layers()
+        .map_err(|detail| catalog.options.failed(detail))?;
     for (number, name) in &layers {
-        write(&*site.disk, &layer_path(&first, *number), &catalog.object(name)?)?;
+        write(
+            &*site.disk,
+            &layer_path(&first, *number),
+            &catalog.object(name)?,
+        )?;
     }
     let mut blobs = Vec::new();
     for name in wanted.blobs() {
-        let id = name.strip_prefix("blob/").and_then(|id| u128::from_str_radix(id, 16).ok());
-        let id = id.ok_or_else(|| catalog.options.failed(format!("expected a blob's name, got {name:?}")))?;
-        write(&*site.disk, &blob_path(&first, BlobId(id)), &catalog.object(&name)?)?;
+        let id = name
+            .strip_prefix("blob/")
+            .and_then(|id| u128::from_str_radix(id, 16).ok());
+        let id = id.ok_or_else(|| {
+            catalog
+                .options
+                .failed(format!("expected a blob's name, got {name:?}"))
+        })?;
+        write(
+            &*site.disk,
+            &blob_path(&first, BlobId(id)),
+            &catalog.object(&name)?,
+        )?;
         blobs.push(BlobId(id));
     }
     Ok(Files {
@@ -170,9 +191,17 @@ fn make_node(
     let dir = layout::node_dir(&site.dir, info);
     let disk = &*site.disk;
     if dir != files.first {
-        let layers = files.layers.iter().map(|n| (layer_path(&files.first, *n), layer_path(&dir, *n)));
-        let blobs = files.blobs.iter().map(|id| (blob_path(&files.first, *id), blob_path(&dir, *id)));
-        layers.chain(blobs).try_for_each(|(from, to)| give(disk, &from, &to))?;
+        let layers = files
+            .layers
+            .iter()
+            .map(|n| (layer_path(&files.first, *n), layer_path(&dir, *n)));
+        let blobs = files
+            .blobs
+            .iter()
+            .map(|id| (blob_path(&files.first, *id), blob_path(&dir, *id)));
+        layers
+            .chain(blobs)
+            .try_for_each(|(from, to)| give(disk, &from, &to))?;
     }
     let history = Arc::new(manifest.history.clone());
     let state = |(pg, scl): (u32, &Lsn)| CopyState {
@@ -193,7 +222,10 @@ fn make_node(
         blobs: None,
     };
     let store = NodeStore::adopt(&target, &files.layers, floor, floor_commit, &states)?;
-    let copies = states.into_iter().map(|state| Copy::restore(state, [])).collect();
+    let copies = states
+        .into_iter()
+        .map(|state| Copy::restore(state, []))
+        .collect();
     Ok(Node::new(info.clone(), dir, info.device, store, copies))
 }
 

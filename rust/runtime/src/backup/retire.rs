@@ -19,11 +19,18 @@ pub(super) fn retire(next: &mut BackupManifest, now_us: i64) -> Result<(), RedoE
     let keep = decide::keep(&bases, &ranges, &points, snapshots.len());
     next.bases.retain(|base| keep.bases.contains(&base.id));
     let mut place = 0..;
-    next.log.retain(|_| place.next().is_some_and(|i| keep.ranges.contains(&i)));
+    next.log
+        .retain(|_| place.next().is_some_and(|i| keep.ranges.contains(&i)));
     let needed = next.needed();
     next.objects.retain(|name, _| needed.contains(name));
     // Eras that nothing reaches into any more.
-    let oldest_us = next.bases.iter().map(|base| base.time_us).min().unwrap_or(i64::MIN);
-    next.eras.retain(|era| era.until_us.is_none_or(|until| until >= oldest_us));
+    let oldest_us = next
+        .bases
+        .iter()
+        .map(|base| base.time_us)
+        .min()
+        .unwrap_or(i64::MIN);
+    next.eras
+        .retain(|era| era.until_us.is_none_or(|until| until >= oldest_us));
     Ok(())
 }

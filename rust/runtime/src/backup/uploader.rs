@@ -154,7 +154,9 @@ impl Shared {
             Err(error) => (State::Failing, Some(error.to_string())),
         };
         match (&error, *failures) {
-            (Some(error), 0) => events.note("backup failed", &options.url, Some(error.clone()), None),
+            (Some(error), 0) => {
+                events.note("backup failed", &options.url, Some(error.clone()), None)
+            }
             (None, 1..) => events.note("backup goes on", &options.url, None, None),
             _ => {}
         }
@@ -169,7 +171,10 @@ impl Shared {
 
 impl<'a> Uploader<'a> {
     /// Reads what is there, or begins.
-    fn connect(shared: &'a Arc<Shared>, options: &'a BackupOptions) -> Result<Uploader<'a>, Failed> {
+    fn connect(
+        shared: &'a Arc<Shared>,
+        options: &'a BackupOptions,
+    ) -> Result<Uploader<'a>, Failed> {
         let place = options.place(true)?;
         *shared.backups.place.lock() = Some(place.clone());
         if shared.is_closed() {
@@ -202,7 +207,10 @@ impl<'a> Uploader<'a> {
         let (known, whole) = match newest(&*self.place, self.options)? {
             Some(found) => found,
             None => {
-                let empty = BackupManifest::begin(moment.manifest.cluster.to_string(), facts(&moment.manifest));
+                let empty = BackupManifest::begin(
+                    moment.manifest.cluster.to_string(),
+                    facts(&moment.manifest),
+                );
                 (empty.clone(), empty)
             }
         };
@@ -239,11 +247,17 @@ impl<'a> Uploader<'a> {
         if silent || next != self.known {
             self.write(next, &moment)?;
         }
-        let gone = before.into_iter().filter(|name| !self.known.objects.contains_key(name));
+        let gone = before
+            .into_iter()
+            .filter(|name| !self.known.objects.contains_key(name));
         for name in gone.collect::<Vec<_>>() {
             self.place.delete(&name).map_err(at(&name))?;
         }
-        self.show(if complete { begun } else { self.caught_up(begun) });
+        self.show(if complete {
+            begun
+        } else {
+            self.caught_up(begun)
+        });
         if !complete {
             self.shared.backups.wake();
         }
@@ -251,7 +265,12 @@ impl<'a> Uploader<'a> {
     }
 
     fn caught_up(&self, begun: Instant) -> Instant {
-        self.shared.backups.reached.lock().caught_up.unwrap_or(begun)
+        self.shared
+            .backups
+            .reached
+            .lock()
+            .caught_up
+            .unwrap_or(begun)
     }
 
     /// What a manifest says of the cluster besides what it holds.
@@ -272,11 +291,17 @@ impl<'a> Uploader<'a> {
         let present = era(&manifest.history, manifest.history_since_us, None);
         let eras = decide::eras(&self.known.eras()?, &abandoned, &present);
         next.eras = eras.iter().map(EraEntry::from).collect();
-        let known: BTreeMap<&str, &SnapshotEntry> =
-            self.known.snapshots.iter().map(|known| (&*known.name, known)).collect();
+        let known: BTreeMap<&str, &SnapshotEntry> = self
+            .known
+            .snapshots
+            .iter()
+            .map(|known| (&*known.name, known))
+            .collect();
         let mut snapshots = Vec::with_capacity(manifest.snapshots.len());
         for snapshot in &manifest.snapshots {
-            let same = known.get(&*snapshot.name).filter(|known| known.lsn == snapshot.lsn.0);
+            let same = known
+                .get(&*snapshot.name)
+                .filter(|known| known.lsn == snapshot.lsn.0);
             snapshots.push(match same {
                 Some(known) => (*known).clone(),
                 None => SnapshotEntry {
@@ -289,6 +314,12 @@ impl<'a> Uploader<'a> {
                 },
             });
         }
+        let counted = self.shared.backups.counted.lock();
+        for snapshot in &mut snapshots {
+            let tables = counted.get(&snapshot.name).cloned();
+            snapshot.tables = tables.or(snapshot.tables.take());
+        }
+        drop(counted);
         next.snapshots = snapshots;
         Ok(())
     }
@@ -324,7 +355,7 @@ impl<'a> Uploader<'a> {
         match last {
             Some(last) if last >= floor => Some(last),
             // What came after the last range is collected in part: it goes on after a newer base.
-            _ => bases.filter(|lsn| *lsn >= floor).max(),
+            _ => bases.filter(|lsn| *lsn >= floor).min(),
         }
     }
 
@@ -338,7 +369,11 @@ impl<'a> Uploader<'a> {
             complete && node.acknowledges() && !shared.maintenance.repairs(node.id())
         };
         let knows = |node: &Arc<Node>| {
-            let left = moment.manifest.abandoned.iter().filter(|past| end_of(&past.history) > from);
+            let left = moment
+                .manifest
+                .abandoned
+                .iter()
+                .filter(|past| end_of(&past.history) > from);
             let known = (node.id(), node.info.incarnation);
             left.into_iter().all(|past| past.complete.contains(&known))
         };
@@ -407,7 +442,10 @@ impl<'a> Uploader<'a> {
     }
 
     pub(super) fn count(&self, bytes: u64) {
-        self.shared.backups.uploaded.fetch_add(bytes, Ordering::Relaxed);
+        self.shared
+            .backups
+            .uploaded
+            .fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Makes one range of many small ones. They are read back for it, so that a store that has lost or changed one is found out.
@@ -418,7 +456,12 @@ impl<'a> Uploader<'a> {
         let merged: Vec<LogEntry> = next.log[ranges].to_vec();
         let mut files = Vec::with_capacity(merged.len());
         for log in &merged {
-            match read_object(&*self.place, self.options, &log.object, next.objects.get(&log.object)) {
+            match read_object(
+                &*self.place,
+                self.options,
+                &log.object,
+                next.objects.get(&log.object),
+            ) {
                 Ok(file) => files.push(file),
                 Err(failed) => return self.mend(moment, next, log, failed),
             }
@@ -430,7 +473,8 @@ impl<'a> Uploader<'a> {
         let Some(node) = self.source(moment, Lsn(first.from)) else {
             return Err(Failed::Cluster(self.shared.volume.quorum_lost()));
         };
-        next.log.retain(|log| !merged.iter().any(|one| one.object == log.object));
+        next.log
+            .retain(|log| !merged.iter().any(|one| one.object == log.object));
         for log in &merged {
             next.objects.remove(&log.object);
         }
@@ -480,9 +524,15 @@ impl<'a> Uploader<'a> {
         let covered = next.covered().min(moment.vdl);
         let history = &moment.manifest.history;
         let newest = self.shared.commit_at(covered, history)?;
+        // The first base has versions from before it was taken too.
+        let (from_lsn, from_us) = first
+            .floor_commit
+            .map_or((1, next.volume.created_us), |(lsn, _, time_us)| {
+                (lsn, time_us)
+            });
         let from = Restorable {
-            from_lsn: first.lsn,
-            from_us: first.time_us,
+            from_lsn,
+            from_us,
             ..Restorable::default()
         };
         next.restorable = match newest {
@@ -506,7 +556,11 @@ impl<'a> Uploader<'a> {
         next.nonce = format!("{:016x}", random_u64()?);
         next.written_us = wall_us();
         let whole = self.whole.number == 0 || next.number - self.whole.number > CHANGES_MAX;
-        let content = if whole { next.clone() } else { next.change_of(&self.whole) };
+        let content = if whole {
+            next.clone()
+        } else {
+            next.change_of(&self.whole)
+        };
         let name = manifest_name(next.number);
         let json = serde_json::to_vec(&content).map_err(std::io::Error::other)?;
         let (object, _) = pack(&name, self.options.key(), &json)?;
@@ -537,7 +591,11 @@ impl<'a> Uploader<'a> {
 
     /// Manifests before the last one that is whole are read by nobody who begins now. One that is whole is left for whoever has begun.
     fn forget_manifests(&self, before: u64) -> Result<(), Failed> {
-        for name in self.place.list(super::format::MANIFESTS).map_err(at("manifests"))? {
+        for name in self
+            .place
+            .list(super::format::MANIFESTS)
+            .map_err(at("manifests"))?
+        {
             if manifest_number(&name).is_some_and(|number| number < before) {
                 self.place.delete(&name).map_err(at(&name))?;
             }
@@ -582,7 +640,12 @@ impl<'a> Uploader<'a> {
             reached.stored_bytes = known.objects.values().map(|object| object.bytes).sum();
             reached.manifest = known.number;
             reached.base_in_progress = self.base.is_some();
-            reached.snapshots = known.snapshots.iter().filter(available).map(|s| s.name.clone()).collect();
+            reached.snapshots = known
+                .snapshots
+                .iter()
+                .filter(available)
+                .map(|s| s.name.clone())
+                .collect();
         });
     }
 
@@ -597,12 +660,19 @@ impl<'a> Uploader<'a> {
 /// The end of a History that is closed; of one that is open, where it began.
 fn end_of(history: &History) -> Lsn {
     let last = history.intervals().last();
-    last.map_or(Lsn::NONE, |i| if i.is_open() { i.first.prev() } else { i.last })
+    last.map_or(
+        Lsn::NONE,
+        |i| if i.is_open() { i.first.prev() } else { i.last },
+    )
 }
 
 /// Up to where there is anything to upload: the VDL, or what a backtrack has left above it.
 fn upto(moment: &Moment) -> Lsn {
-    let left = moment.manifest.abandoned.iter().map(|past| end_of(&past.history));
+    let left = moment
+        .manifest
+        .abandoned
+        .iter()
+        .map(|past| end_of(&past.history));
     left.fold(moment.vdl, Lsn::max)
 }
 
@@ -644,7 +714,8 @@ fn format_object(manifest: &Manifest, options: &BackupOptions) -> FormatObject {
 /// Reads the object `format`.
 pub(crate) fn read_format(bytes: &[u8]) -> Result<FormatObject, Failed> {
     let refused = |detail: String| Failed::Refused(format!("{FORMAT_NAME}: {detail}"));
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| refused(e.to_string()))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|e| refused(e.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(got) if got != u64::from(FORMAT) => Err(refused(format!(
             "expected backup format {FORMAT}, got {got}: another release of aurora-engine reads it"
@@ -677,7 +748,11 @@ fn check_format(found: &FormatObject, wanted: &FormatObject) -> Result<(), Faile
 
 /// Whether this is the key of a backup; what was expected and got, where it is not.
 pub(crate) fn check_key(found: &FormatObject, got: Option<&str>) -> Result<(), String> {
-    let said = |check: Option<&str>| check.map_or("no key".into(), |check| format!("the key with check {check}"));
+    let said = |check: Option<&str>| {
+        check.map_or("no key".into(), |check| {
+            format!("the key with check {check}")
+        })
+    };
     let expected = found.key_check.as_deref();
     match expected == got {
         true => Ok(()),
@@ -735,7 +810,9 @@ pub(crate) fn newest(
     place: &dyn ObjectPlace,
     options: &BackupOptions,
 ) -> Result<Option<(BackupManifest, BackupManifest)>, Failed> {
-    let names = place.list(super::format::MANIFESTS).map_err(at("manifests"))?;
+    let names = place
+        .list(super::format::MANIFESTS)
+        .map_err(at("manifests"))?;
     let Some(number) = names.iter().filter_map(|name| manifest_number(name)).max() else {
         return Ok(None);
     };

@@ -45,7 +45,11 @@ impl Objects {
 
     pub fn names(&self, prefix: &str) -> Vec<String> {
         let objects = self.objects.lock().unwrap();
-        objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+        objects
+            .keys()
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     fn check(&self) -> Result<(), PlaceError> {
@@ -73,7 +77,10 @@ impl Objects {
 
     fn answer(&self) -> Result<(), PlaceError> {
         match *self.mood.lock().unwrap() {
-            Mood::LosesAnswers => Err(PlaceError::new(PlaceFault::Unreachable, "the answer is lost")),
+            Mood::LosesAnswers => Err(PlaceError::new(
+                PlaceFault::Unreachable,
+                "the answer is lost",
+            )),
             _ => Ok(()),
         }
     }
@@ -101,7 +108,10 @@ impl ObjectPlace for Objects {
     fn get(&self, name: &str) -> Result<Vec<u8>, PlaceError> {
         self.check()?;
         let objects = self.objects.lock().unwrap();
-        objects.get(name).cloned().ok_or_else(|| PlaceError::new(PlaceFault::NotFound, name))
+        objects
+            .get(name)
+            .cloned()
+            .ok_or_else(|| PlaceError::new(PlaceFault::NotFound, name))
     }
 
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, PlaceError> {
