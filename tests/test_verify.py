@@ -286,7 +286,10 @@ def test_random_histories(tmp_path_factory: pytest.TempPathFactory, steps: list[
             db = au.open(home / "c", backup=home / "b")
         snapshot = db.snapshot(f"s{number}")
         moments.append((snapshot.lsn, pa.table(db.scan(db.table("t")))))
-    db.backup_now()
+    table = db.table("t")
+    last = {name: None if name == "v" else 7 for name, *_ in table.schema.columns}
+    db.upsert_many(table, [last | {"id": 1000}])
+    moments.append((db.backup_now(), pa.table(db.scan(table))))
     db.close()
     for lsn, want in [*moments[-3:], moments[0]]:
         expect(au.verify(home / "c", at=lsn), {"t": want})
