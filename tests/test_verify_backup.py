@@ -13,9 +13,11 @@ import pytest
 
 import aurora_engine as au
 from aurora_engine import exceptions as ex
+from aurora_engine.digest import digests
 from aurora_engine.verifier.backup import Backup
 from aurora_engine.verifier.checked import Checks
 from aurora_engine.verifier.packed import unpack
+from tests import make_backups
 from tests.backup_writer import BackupWriter, pack
 
 KEY = bytes(range(32))
@@ -83,6 +85,26 @@ def test_what_the_source_recorded_is_compared(made: tuple[Path, Path, dict[str, 
         table = found.tables["accounts"]
         assert (table.recorded == (table.rows, table.digest)) is ok
         assert any(problem.object == "table accounts" for problem in found.problems) is not ok
+
+
+def test_what_the_source_counted_at_a_snapshot_is_what_is_found(tmp_path: Path) -> None:
+    """Two programs that share no code count every type: the rows that the engine gives, and the bytes of the backup."""
+    with au.open(tmp_path / "c", backup=tmp_path / "b", page_bytes=16384) as db:
+        accounts = db.create_table("accounts", make_backups.Account)
+        db.insert_many(accounts, [make_backups.account(number) for number in range(60)])
+        db.snapshot("counted", proof=True)
+        with db.transaction() as tx:
+            tx.delete(accounts, 7)
+        db.backup_now()
+        now = digests(db)
+    report = au.verify(tmp_path / "b")
+    assert report.ok, report
+    assert "1 table at snapshot counted: rows and digests are as the source recorded" in report.notes
+    assert [(table.name, table.rows, table.digest) for table in now] == [
+        (table.name, table.rows, table.digest) for table in report.tables.values()
+    ]
+    then = au.verify(tmp_path / "b", at="counted").tables["accounts"]
+    assert then.recorded == (then.rows, then.digest) == (60, then.digest)
 
 
 class Objects:
@@ -255,7 +277,7 @@ def test_objects_that_nothing_names_mean_nothing(backup: Path) -> None:
     (backup / "log" / "remains").write_bytes(b"anything")
     report = au.verify(backup)
     assert report.ok
-    assert "1 objects that no manifest names" in report.notes[0]
+    assert "1 that no manifest names" in report.notes[0]
 
 
 def test_a_format_of_the_future_is_refused(backup: Path) -> None:

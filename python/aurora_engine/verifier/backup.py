@@ -179,7 +179,7 @@ class Backup:
         known = {*names, FORMAT, *(name for name in self._names if name.startswith(_MANIFESTS))}
         remains = sorted(self._names.keys() - known)
         if remains:
-            self.notes.append(f"{len(remains)} objects that no manifest names, as {remains[0]}: they mean nothing")
+            self.notes.append(f"{len(remains)} that no manifest names, as {remains[0]}: they mean nothing")
 
     def open_object(self, name: str) -> list[Problem]:
         """Opens a layer, a blob or a log range, and checks every byte of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,8 +35,14 @@ class LocalStore:
 
     def names(self) -> dict[str, int]:
         """All objects and their lengths."""
-        files = (path for path in self._home.rglob("*") if path.is_file())
-        return {path.relative_to(self._home).as_posix(): path.stat().st_size for path in files}
+        found = {}
+        for path in self._home.rglob("*"):
+            # A writer may be at work: what it makes under another name first may be gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    found[path.relative_to(self._home).as_posix()] = status.st_size
+        return found
 
     def get(self, name: str) -> bytes:
         """A whole object."""

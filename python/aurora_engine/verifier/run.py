@@ -133,7 +133,8 @@ class Verification:
             volume = source.volume(then)
             Rebuild(volume, _catalogue(volume), self._checks, of).all(None, recorded, self._told)
         if len(self._checks.all_problems) == before:
-            self._notes.append(f"{len(recorded)} tables{of} are as the source recorded")
+            count = f"{len(recorded)} table{'s' if len(recorded) != 1 else ''}"
+            self._notes.append(f"{count}{of}: rows and digests are as the source recorded")
 
 
 def _catalogue(volume: Volume) -> dict[str, Table]:
