@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn at(objects: &Arc<Objects>) -> BackupOptions {
     BackupOptions {
         place: Some(objects.clone()),
+        delete_after: Duration::ZERO,
         ..BackupOptions::new("/objects")
     }
 }

@@ -35,6 +35,8 @@ pub use place::{ObjectPlace, Pieces, PlaceError, PlaceFault};
 
 /// What the upload of a base may use, unless the caller says otherwise.
 const BYTES_PER_S_DEFAULT: u64 = 64 << 20;
+/// No restore should read for longer than this from a manifest that is not the newest any more.
+const DELETE_AFTER_DEFAULT: Duration = Duration::from_secs(3600);
 /// A cluster that closes waits for so long for its last commits to be in the backup, if the store answered when it was last asked.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// A waiting thread looks for signals this often.
@@ -51,6 +53,8 @@ pub struct BackupOptions {
     pub key: Option<BackupKey>,
     /// What the upload of a base may use. Log goes as it comes.
     pub bytes_per_s: u64,
+    /// An object that is needed no more stays for so long: a restore that has begun may still read it.
+    pub delete_after: Duration,
     /// In place of what the address names: for tests.
     pub place: Option<Arc<dyn ObjectPlace>>,
 }
@@ -83,6 +87,7 @@ impl BackupOptions {
             retention_days: 7,
             key: None,
             bytes_per_s: BYTES_PER_S_DEFAULT,
+            delete_after: DELETE_AFTER_DEFAULT,
             place: None,
         }
     }

@@ -101,6 +101,8 @@ pub(super) struct Uploader<'a> {
     pub(super) base: Option<BaseJob>,
     retired: Option<Instant>,
     swept: bool,
+    /// Objects that no manifest names since then. Whoever restores with an earlier manifest may still read them.
+    doomed: Vec<(Instant, String)>,
 }
 
 impl Shared {
@@ -165,6 +167,10 @@ impl Shared {
             reached.state = state;
             reached.last_error = error;
             reached.rounds += 1;
+            // What is never uploaded need not be kept for it.
+            if state == State::Refused {
+                reached.pinned = Some(Lsn::MAX);
+            }
         });
     }
 }
@@ -197,6 +203,7 @@ impl<'a> Uploader<'a> {
             base: None,
             retired: None,
             swept: false,
+            doomed: Vec::new(),
         };
         uploader.reload(&moment)?;
         Ok(uploader)
@@ -250,9 +257,9 @@ impl<'a> Uploader<'a> {
         let gone = before
             .into_iter()
             .filter(|name| !self.known.objects.contains_key(name));
-        for name in gone.collect::<Vec<_>>() {
-            self.place.delete(&name).map_err(at(&name))?;
-        }
+        let gone: Vec<_> = gone.map(|name| (begun, name)).collect();
+        self.doomed.extend(gone);
+        self.delete_doomed()?;
         self.show(if complete {
             begun
         } else {
@@ -262,6 +269,25 @@ impl<'a> Uploader<'a> {
             self.shared.backups.wake();
         }
         self.sweep()
+    }
+
+    fn delete_doomed(&mut self) -> Result<(), Failed> {
+        while let Some((since, name)) = self.doomed.first() {
+            if since.elapsed() < self.options.delete_after {
+                break;
+            }
+            // One that has come to be needed again meanwhile stays.
+            let wanted = self
+                .base
+                .iter()
+                .flat_map(BaseJob::objects)
+                .any(|needed| needed == name);
+            if !wanted && !self.known.objects.contains_key(name) {
+                self.place.delete(name).map_err(at(name))?;
+            }
+            self.doomed.remove(0);
+        }
+        Ok(())
     }
 
     fn caught_up(&self, begun: Instant) -> Instant {
@@ -610,7 +636,8 @@ impl<'a> Uploader<'a> {
         }
         for prefix in ["base", "log", "blob"] {
             for name in self.place.list(prefix).map_err(at(prefix))? {
-                if !self.known.objects.contains_key(&name) {
+                let waits = self.doomed.iter().any(|(_, doomed)| *doomed == name);
+                if !waits && !self.known.objects.contains_key(&name) {
                     self.place.delete(&name).map_err(at(&name))?;
                 }
             }
