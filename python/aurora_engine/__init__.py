@@ -72,6 +72,7 @@ from aurora_engine.types import (
     precision,
     zoned,
 )
+from aurora_engine.verification import verify
 
 __all__ = [
     "Agg",
@@ -149,6 +150,7 @@ __all__ = [
     "precision",
     "replace",
     "restore",
+    "verify",
     "when",
     "zoned",
 ]

@@ -552,6 +552,18 @@ class Corrupt(EnvironmentFault):
     """Stored bytes are not what was written, on every copy that could be asked."""
 
 
+class Damaged(Corrupt):
+    """An object of a backup or of a cluster's directory is missing, or is not what was written.
+
+    ``offset`` is in bytes of the object as it is stored; it is ``None`` where no one place is to blame.
+    """
+
+    object: str | None
+    offset: int | None
+    expected: str
+    got: str
+
+
 class Fenced(EnvironmentFault):
     """Another owner has taken a newer volume epoch: this one may write no more."""
 
