@@ -291,3 +291,19 @@ def test_earlier_backups_are_read() -> None:
                 for name, state in tables.items():
                     rows = [[repr(value) for value in au.astuple(row)] for row in view.range(db.table(name))]
                     assert rows == states[kind][state], (kind, at, name)
+
+
+def test_a_backup_that_was_waited_for_has_the_history_that_counts(tmp_path: Path) -> None:
+    """After a backtrack the newest LSN lies below what is covered: what was undone came back (found by the independent reader)."""
+    for turn in range(4):
+        place = tmp_path / f"backup{turn}"
+        with au.open(tmp_path / f"cluster{turn}", backup=place) as db:
+            table = db.create_table("readings", Reading)
+            keep = put(db, table, {1: 1})
+            put(db, table, {2: 2})
+            db.backup_now()
+            db.backtrack(keep)
+            if turn % 2:
+                db.backup_now()
+        with au.restore(place, memory=True) as restored:
+            assert content(restored) == {1: 1}

@@ -92,13 +92,20 @@ pub enum Lacks {
 /// Does a base have everything of `history` up to `at` that was before it was taken?
 pub fn serves(base: &BaseFacts, history: &History, at: Lsn) -> bool {
     let newest = history.floor(at.min(base.lsn));
+    let ends_there = |kept: &&History| kept.intervals().last().map(|i| i.last) == Some(newest);
+    let wanted = history.clip(newest);
+    let kept = base.histories.iter().filter(|kept| kept.includes(&wanted));
+    serves_from(base, history, at) || !newest.is_none() && kept.into_iter().any(|k| ends_there(&k))
+}
+
+/// Does it have that of `at` and of all moments of `history` after it? A snapshot's History that ends at `at` gives that one alone.
+fn serves_from(base: &BaseFacts, history: &History, at: Lsn) -> bool {
+    let newest = history.floor(at.min(base.lsn));
     if newest.is_none() {
         return base.floor.is_none();
     }
     let wanted = history.clip(newest);
-    let kept = base.histories.iter().filter(|kept| kept.includes(&wanted));
-    kept.into_iter()
-        .any(|kept| newest >= base.floor || kept.intervals().last().map(|i| i.last) == Some(newest))
+    newest >= base.floor && base.histories.iter().any(|kept| kept.includes(&wanted))
 }
 
 /// The first stretch of a History in `(after, upto]` that no range covers. Ranges ascend by `from`.
@@ -128,6 +135,16 @@ pub fn parts(
     ranges: &[RangeFacts],
     history: &History,
     at: Lsn,
+) -> Result<Parts, Lacks> {
+    parts_of(bases, ranges, history, at, serves)
+}
+
+fn parts_of(
+    bases: &[BaseFacts],
+    ranges: &[RangeFacts],
+    history: &History,
+    at: Lsn,
+    serves: impl Fn(&BaseFacts, &History, Lsn) -> bool,
 ) -> Result<Parts, Lacks> {
     let mut lacks = Lacks::Base;
     let mut able: Vec<usize> = (0..bases.len())
@@ -274,12 +291,19 @@ pub fn keep(
     );
     let newer = |i: &usize| ranges[*i].to > start;
     keep.ranges.extend((0..ranges.len()).filter(newer));
-    for (history, lsn) in points {
-        // A moment from before the backup began cannot be given back, whatever is kept.
-        if let Ok(parts) = parts(bases, ranges, history, *lsn) {
+    // A moment from before the backup began cannot be given back, whatever is kept.
+    let mut needs = |parts: Result<Parts, Lacks>| {
+        if let Ok(parts) = parts {
             keep.bases.insert(bases[parts.base].id);
             keep.ranges.extend(parts.ranges);
         }
+    };
+    for (history, lsn) in points {
+        needs(parts(bases, ranges, history, *lsn));
+    }
+    // The moments that follow, too: a base that knows the beginning of the window only as a snapshot knows none of them.
+    for (history, lsn) in window {
+        needs(parts_of(bases, ranges, history, *lsn, serves_from));
     }
     keep
 }

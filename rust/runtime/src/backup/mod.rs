@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use aurora_control::backup::{RETENTION_DAYS_MAX, RETENTION_DAYS_MIN};
 use aurora_page::Lsn;
+use aurora_redo::History;
 use parking_lot::{Condvar, Mutex};
 
 use crate::Error;
@@ -167,8 +168,10 @@ pub struct BackupStatus {
 struct Reached {
     state: State,
     last_error: Option<String>,
-    /// Every commit up to here can be restored.
+    /// Every commit up to here can be restored,
     covered: Lsn,
+    /// of this History, which is the present one unless the volume has gone over to another since.
+    history: Option<History>,
     /// Versions above it are needed for what is to be uploaded yet; none until the backup was read.
     pinned: Option<Lsn>,
     /// When what is covered was all there was.
@@ -251,7 +254,7 @@ impl Cluster {
             last_error: reached.last_error.clone(),
             restorable: reached.restorable,
             earliest: reached.earliest,
-            lag: if reached.covered >= vdl {
+            lag: if reached.covers(vdl, &shared.volume.history()) {
                 Duration::ZERO
             } else {
                 behind
@@ -322,6 +325,15 @@ impl Cluster {
     }
 }
 
+impl Reached {
+    /// Whether what the present History has up to an LSN can be restored. LSNs alone do not tell: a backtrack goes back below what is
+    /// covered, and what was undone came back from a backup that was waited for (found by the independent reader).
+    fn covers(&self, lsn: Lsn, present: &History) -> bool {
+        let is_present = self.history.as_ref() == Some(present);
+        self.restorable.is_some() && is_present && self.covered >= lsn
+    }
+}
+
 pub(crate) fn no_backup() -> Error {
     Error::InvalidOption {
         option: "backup",
@@ -339,7 +351,7 @@ impl Shared {
         interrupt: &dyn Fn() -> bool,
     ) -> Result<Lsn, Error> {
         self.wait_backup(options, limit, interrupt, |reached| {
-            reached.restorable.is_some() && reached.covered >= lsn
+            reached.covers(lsn, &self.volume.history())
         })?;
         Ok(lsn)
     }
@@ -390,7 +402,7 @@ impl Shared {
         let first = self.backups.reached.lock().rounds;
         // One that fails now is told by `status()` of the next owner; the commits are durable here.
         let _ = self.wait_backup(options, CLOSE_WAIT, &|| false, |reached| {
-            let done = reached.restorable.is_some() && reached.covered >= lsn;
+            let done = reached.covers(lsn, &self.volume.history());
             done || (!answers(reached) && reached.rounds > first)
         });
     }

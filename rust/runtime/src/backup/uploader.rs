@@ -415,11 +415,14 @@ impl<'a> Uploader<'a> {
         let usable = !known.bases.is_empty();
         let restorable = &known.restorable;
         let covered = known.covered();
+        let eras = known.eras().unwrap_or_default();
+        let history = eras.last().map(|era| era.history.clone());
         let pinned = known.log.iter().map(|log| Lsn(log.to)).max();
         let pinned = pinned.or(self.base.as_ref().map(BaseJob::lsn));
         let available = |snapshot: &&SnapshotEntry| usable && Lsn(snapshot.lsn) <= covered;
         self.shared.backups.update(|reached| {
             reached.covered = covered;
+            reached.history = history;
             reached.pinned = pinned;
             reached.caught_up = Some(caught_up);
             reached.restorable = usable.then_some((Lsn(restorable.lsn), restorable.time_us));

@@ -109,7 +109,8 @@ mod tests {
     use crate::memdisk::MemDisk;
 
     fn refused(bytes: &[u8], len: usize) -> String {
-        let (disk, path) = (MemDisk::new(), Path::new("layer"));
+        let (disk, path) = (MemDisk::new(), Path::new("/d/layer"));
+        disk.create_dir_all(Path::new("/d")).expect("a directory");
         let file = disk.open(path, OpenMode::Create).expect("a file");
         file.write_all_at(bytes, 0).expect("room");
         read_block(&*file, path, 0, len)
