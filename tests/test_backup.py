@@ -294,7 +294,7 @@ def test_earlier_backups_are_read() -> None:
 
 
 def test_a_backup_that_was_waited_for_has_the_history_that_counts(tmp_path: Path) -> None:
-    """After a backtrack the newest LSN lies below what is covered: what was undone came back (found by the independent reader)."""
+    """After a backtrack the newest LSN lies below what is covered: what was undone came back (the reader found it)."""
     for turn in range(4):
         place = tmp_path / f"backup{turn}"
         with au.open(tmp_path / f"cluster{turn}", backup=place) as db:

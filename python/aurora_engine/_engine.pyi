@@ -227,13 +227,13 @@ class Expr:
     def count(self) -> Agg:
         """How many values of a group are not null."""
     def approx_n_unique(self) -> Agg:
-        """Roughly how many different values a group has, null not counted: within 2 % two times of three; exact for few."""
+        """Roughly how many different values a group has, null not counted: within 2 % two times of three."""
     def median(self) -> Agg:
         """The middle value of a group, a float; of an even number of values the mean of the middle two."""
     def quantile(
         self, quantile: float, interpolation: Literal["nearest", "lower", "higher", "midpoint", "linear"] = "nearest"
     ) -> Agg:
-        """The value below which a share (0 to 1) of a group's values lie, a float. Keeps all values while it is computed.
+        """The value below which a share (0 to 1) of a group's values lie, a float. Keeps all values meanwhile.
 
         Raises:
             InvalidOption: a share that is not from 0 to 1, an interpolation of another name.
@@ -276,7 +276,7 @@ class TextFunctions:
     def ends_with(self, suffix: Expr | str) -> Expr:
         """Whether it ends with another text."""
     def contains(self, pattern: Expr | str, *, literal: bool = False) -> Expr:
-        """Whether a regular expression is found in it, which is a constant; with ``literal``, whether another text is."""
+        """Whether a regular expression, a constant, is found in it; with ``literal``, whether another text is."""
     def like(self, pattern: Expr | str) -> Expr:
         """Whether it is like a pattern: ``%`` is any run of characters, ``_`` any one, a backslash makes them plain."""
     def ilike(self, pattern: Expr | str) -> Expr:
