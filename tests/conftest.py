@@ -15,8 +15,8 @@ hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None, 
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "quick"))
 
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and Python leaves it so. Those that press it waited
-# for ever.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and Python leaves it so. Those that press
+# it waited for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
