@@ -307,3 +307,43 @@ def test_a_backup_that_was_waited_for_has_the_history_that_counts(tmp_path: Path
                 db.backup_now()
         with au.restore(place, memory=True) as restored:
             assert content(restored) == {1: 1}
+
+
+def test_what_is_not_the_backups_is_left_alone(tmp_path: Path) -> None:
+    """The address may hold other things, also below names that backups use. A cluster's own directory is no address."""
+    place = tmp_path / "shared"
+    for name in ("log/syslog", "base/readme", "blob/photo"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("mine")
+    with au.open(tmp_path / "cluster", backup=place) as db:
+        put(db, db.create_table("readings", Reading), {1: 1})
+        db.backup_now()
+        db.backup.base()
+        put(db, db.table("readings", Reading), {2: 2})
+        db.backup_now()
+    with au.restore(place, memory=True) as restored:
+        assert content(restored) == {1: 1, 2: 2}
+    for name in ("log/syslog", "base/readme", "blob/photo"):
+        assert (place / name).read_text() == "mine"
+    cluster = tmp_path / "other"
+    for wrong in (cluster, cluster / "backups", tmp_path):
+        with pytest.raises(ex.InvalidOption, match="apart from the cluster"):
+            au.open(cluster, backup=wrong)
+    assert not cluster.exists()
+
+
+def test_a_proof_is_that_of_its_own_snapshot(tmp_path: Path) -> None:
+    """A snapshot that took the name of a deleted one had the other's counts: a sound restore looked wrong (found in review)."""
+    with au.open(tmp_path / "cluster", backup=tmp_path / "backup") as db:
+        table = db.create_table("readings", Reading)
+        put(db, table, {1: 1})
+        db.snapshot("a", proof=True)
+        db.backup_now()
+        db.delete_snapshot("a")
+        put(db, table, {2: 2})
+        db.snapshot("a")
+        db.backup_now()
+    with au.restore(tmp_path / "backup", memory=True, at="a") as restored:
+        assert content(restored) == {1: 1, 2: 2}
+        assert restored.proof is not None
+        assert restored.proof.holds is not False

@@ -164,6 +164,9 @@ impl OpenOptions {
         }
         if let Some(backup) = &self.backup {
             backup.check()?;
+            self.path
+                .iter()
+                .try_for_each(|path| backup.check_beside(path))?;
         }
         self.check_nodes()
     }

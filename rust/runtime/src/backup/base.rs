@@ -80,6 +80,8 @@ impl Uploader<'_> {
             && (self.is_due(moment, next)? || backups.base_wanted.load(Ordering::Acquire))
         {
             self.begin_base()?;
+            // In this order: whoever waits for it sees one or the other.
+            backups.update(|reached| reached.base_in_progress = true);
             backups.base_wanted.store(false, Ordering::Release);
         }
         Ok(())
@@ -87,7 +89,8 @@ impl Uploader<'_> {
 
     fn is_due(&self, moment: &Moment, next: &BackupManifest) -> Result<bool, Failed> {
         let bases = next.base_facts()?;
-        let last = bases.iter().max_by_key(|base| base.lsn);
+        // By number: after a backtrack the last one may have a lower LSN than those before it.
+        let last = bases.iter().max_by_key(|base| base.id);
         let after = last.map_or(Lsn::NONE, |base| base.lsn);
         let since = next
             .range_facts()
@@ -97,6 +100,7 @@ impl Uploader<'_> {
         let end = next.covered();
         // What came since the last range is collected in part: only a base goes on from here.
         let broken = end < moment.manifest.collection_floor && end < moment.vdl;
+        let broken = broken || !self.is_whole(moment, next)?;
         Ok(broken || decide::base_is_due(last, log_bytes, wall_us()))
     }
 
@@ -109,7 +113,15 @@ impl Uploader<'_> {
                 detail: "the thread of a base died".into(),
             })
         };
-        let objects = job.thread.join().map_err(died)??;
+        let uploaded = job
+            .thread
+            .join()
+            .map_err(died)
+            .and_then(|uploaded| uploaded);
+        let objects = uploaded.inspect_err(|_| {
+            let wanted = &self.shared.backups.base_wanted;
+            wanted.store(true, Ordering::Release);
+        })?;
         next.objects.extend(objects);
         next.bases.push(job.entry);
         next.bases.sort_by_key(|base| base.id);

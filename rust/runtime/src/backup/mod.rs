@@ -19,6 +19,7 @@ mod retire;
 mod uploader;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -113,6 +114,26 @@ impl BackupOptions {
         place::check_address(&self.url)
     }
 
+    /// Refuses a directory that is the cluster's own, lies in it or holds it: what loses the one must not lose the other.
+    pub(crate) fn check_beside(&self, cluster: &Path) -> Result<(), Error> {
+        let (Some(backup), Ok(cluster)) =
+            (place::directory(&self.url), std::path::absolute(cluster))
+        else {
+            return Ok(());
+        };
+        match backup.starts_with(&cluster) || cluster.starts_with(&backup) {
+            true => Err(Error::InvalidOption {
+                option: "backup",
+                expected: format!(
+                    "a place apart from the cluster's directory {}",
+                    cluster.display()
+                ),
+                got: format!("{:?}", self.url),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Where it lies.
     pub(crate) fn place(&self, create: bool) -> Result<Arc<dyn ObjectPlace>, Error> {
         match &self.place {
@@ -170,7 +191,9 @@ struct Reached {
     last_error: Option<String>,
     /// Every commit up to here can be restored,
     covered: Lsn,
-    /// of this History, which is the present one unless the volume has gone over to another since.
+    /// unless there is a hole between the last base and the log,
+    whole: bool,
+    /// and of this History, which is the present one unless the volume has gone over to another since.
     history: Option<History>,
     /// Versions above it are needed for what is to be uploaded yet; none until the backup was read.
     pinned: Option<Lsn>,
@@ -204,7 +227,7 @@ pub(crate) struct Backups {
     place: Mutex<Option<Arc<dyn ObjectPlace>>>,
     uploaded: AtomicU64,
     /// Rows and digests of snapshots' tables that were counted since the cluster was opened.
-    counted: Mutex<BTreeMap<String, Vec<TableProof>>>,
+    counted: Mutex<BTreeMap<(String, Lsn), Vec<TableProof>>>,
     base_wanted: AtomicBool,
 }
 
@@ -293,16 +316,19 @@ impl Cluster {
         self.check_open()?;
         let shared = self.shared();
         shared.options.backup.as_ref().ok_or_else(no_backup)?;
-        if shared.manifest().snapshot(snapshot).is_none() {
-            return Err(Error::UnknownSnapshot {
-                name: snapshot.into(),
-            });
-        }
+        let unknown = || Error::UnknownSnapshot {
+            name: snapshot.into(),
+        };
+        let lsn = shared
+            .manifest()
+            .snapshot(snapshot)
+            .ok_or_else(unknown)?
+            .lsn;
         shared
             .backups
             .counted
             .lock()
-            .insert(snapshot.into(), tables);
+            .insert((snapshot.into(), lsn), tables);
         shared.backups.wake();
         Ok(())
     }
@@ -330,7 +356,7 @@ impl Reached {
     /// covered, and what was undone came back from a backup that was waited for (found by the independent reader).
     fn covers(&self, lsn: Lsn, present: &History) -> bool {
         let is_present = self.history.as_ref() == Some(present);
-        self.restorable.is_some() && is_present && self.covered >= lsn
+        self.restorable.is_some() && self.whole && is_present && self.covered >= lsn
     }
 }
 

@@ -50,7 +50,7 @@ impl Uploader<'_> {
     }
 
     /// Where the next range begins. None as long as no base is there, or on its way, that it could go on from.
-    fn log_from(&self, moment: &Moment, next: &BackupManifest) -> Option<Lsn> {
+    pub(super) fn log_from(&self, moment: &Moment, next: &BackupManifest) -> Option<Lsn> {
         let floor = moment.manifest.collection_floor;
         let last = next.log.iter().map(|log| Lsn(log.to)).max();
         let bases = next.bases.iter().map(|base| Lsn(base.lsn));
@@ -139,7 +139,10 @@ impl Uploader<'_> {
     fn put(&self, next: &mut BackupManifest, name: &str, raw: &[u8]) -> Result<(), Failed> {
         let (object, packed) = pack(name, self.options.key(), raw)?;
         self.count(object.len() as u64);
-        self.place.put(name, object, false).map_err(at(name))?;
+        let mut object = Some(object);
+        self.place
+            .put_pieces(name, &mut || Ok(object.take()))
+            .map_err(at(name))?;
         next.objects.insert(name.into(), packed.into());
         Ok(())
     }
@@ -196,8 +199,23 @@ impl Uploader<'_> {
         let gone = matches!(&failed, Failed::Damaged { .. })
             || matches!(&failed, Failed::Place { error, .. } if error.what == PlaceFault::NotFound);
         let (from, to) = (Lsn(log.from), Lsn(log.to));
-        if !gone || moment.manifest.collection_floor > from {
+        if !gone {
             return Err(failed);
+        }
+        if moment.manifest.collection_floor > from {
+            // Its records are collected in part: what it was needed for cannot be restored. Only a base goes on from here.
+            let events = &self.shared.instances.events;
+            events.note(
+                "backup damaged",
+                &log.object,
+                Some(failed.to_string()),
+                None,
+            );
+            next.log.retain(|other| other.object != log.object);
+            next.objects.remove(&log.object);
+            let wanted = &self.shared.backups.base_wanted;
+            wanted.store(true, Ordering::Release);
+            return Ok(());
         }
         let Some(node) = self.source(moment, from) else {
             return Err(failed);

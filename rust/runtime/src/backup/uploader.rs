@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aurora_control::backup::{self as decide, Era};
@@ -11,8 +12,8 @@ use aurora_redo::History;
 
 use super::base::BaseJob;
 use super::format::{
-    BackupManifest, CHANGES_MAX, EraEntry, FORMAT_NAME, MANIFESTS, Restorable, SnapshotEntry,
-    VolumeFacts, manifest_name, manifest_number,
+    BackupManifest, BaseEntry, CHANGES_MAX, EraEntry, FORMAT_NAME, MANIFESTS, Restorable,
+    SnapshotEntry, VolumeFacts, is_object_name, manifest_name, manifest_number,
 };
 use super::objects::{
     Failed, at, begin, check_format, format_object, newest, read_format, read_manifest,
@@ -31,7 +32,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const BACK_OFF: Duration = Duration::from_millis(500);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// A manifest is written after this time in any case: a time up to it can be restored, though nothing was committed.
-const HEARTBEAT_US: i64 = 60_000_000;
+const HEARTBEAT: Duration = Duration::from_secs(60);
 /// What nobody needs any more is looked for this often.
 const RETIRE_EVERY: Duration = Duration::from_secs(60);
 
@@ -52,6 +53,8 @@ pub(super) struct Uploader<'a> {
     pub(super) whole: BackupManifest,
     pub(super) base: Option<BaseJob>,
     retired: Option<Instant>,
+    /// When the last manifest was written.
+    written: Option<Instant>,
     swept: bool,
     /// Objects that no manifest names since then. Whoever restores with an earlier manifest may still read them.
     doomed: Vec<(Instant, String)>,
@@ -154,6 +157,7 @@ impl<'a> Uploader<'a> {
             whole: BackupManifest::begin(String::new(), facts(&moment.manifest)),
             base: None,
             retired: None,
+            written: None,
             swept: false,
             doomed: Vec::new(),
         };
@@ -180,18 +184,33 @@ impl<'a> Uploader<'a> {
             )));
         }
         (self.known, self.whole) = (known, whole);
-        self.show(Instant::now());
+        let whole = self.is_whole(moment, &self.known)?;
+        self.show(Instant::now(), whole);
         Ok(())
     }
 
     /// One round: log, base, merges, a manifest, and then what goes.
     fn step(&mut self) -> Result<(), Failed> {
+        let had_base = self.base.is_some();
+        let done = self.round();
+        if done.is_err() && had_base && self.base.is_none() {
+            // It was there, and no manifest says so.
+            let wanted = &self.shared.backups.base_wanted;
+            wanted.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    fn round(&mut self) -> Result<(), Failed> {
         self.shared.volume.check()?;
         let begun = Instant::now();
+        // Before the moment: nothing is committed up to this time that has a later number.
+        let (looked_us, numbered) = (wall_us(), self.shared.volume.numbered());
         let moment = moment(self.shared);
         let mut next = self.known.clone();
         self.describe(&moment, &mut next)?;
         self.take_base(&moment, &mut next)?;
+        let waits = self.log_from(&moment, &next).is_none();
         let complete = self.take_log(&moment, &mut next)?;
         self.merge(&moment, &mut next)?;
         let retires = self.retired.is_none_or(|at| at.elapsed() >= RETIRE_EVERY);
@@ -201,25 +220,37 @@ impl<'a> Uploader<'a> {
             self.retired = Some(begun);
         }
         self.settle(&moment, &mut next)?;
+        let whole = self.is_whole(&moment, &next)?;
+        // A time after the last commit can be restored as the state of that commit only if there was none since.
+        let is_all = whole && complete && next.covered() >= numbered;
+        let written_us = match is_all {
+            true => looked_us,
+            false => self.known.written_us.max(next.restorable.time_us),
+        };
         let before = self.known.objects.keys().cloned().collect::<BTreeSet<_>>();
-        let silent = wall_us().saturating_sub(self.known.written_us) >= HEARTBEAT_US;
-        if silent || next != self.known {
-            self.write(next, &moment)?;
-        }
+        let silent = self.written.is_none_or(|at| at.elapsed() >= HEARTBEAT);
+        let forgotten = match silent || next != self.known {
+            true => self.write(next, written_us, &moment)?,
+            false => None,
+        };
         let gone = before
             .into_iter()
             .filter(|name| !self.known.objects.contains_key(name));
         let gone: Vec<_> = gone.map(|name| (begun, name)).collect();
         self.doomed.extend(gone);
-        self.delete_doomed()?;
-        self.show(if complete {
-            begun
-        } else {
-            self.caught_up(begun)
-        });
+        let caught_up = match complete && !waits {
+            true => begun,
+            false => self.caught_up(begun),
+        };
+        self.show(caught_up, whole);
         if !complete {
             self.shared.backups.wake();
         }
+        // Last: a store from which nothing may be deleted takes backups all the same.
+        if let Some(before) = forgotten {
+            self.forget_manifests(before)?;
+        }
+        self.delete_doomed()?;
         self.sweep()
     }
 
@@ -294,7 +325,8 @@ impl<'a> Uploader<'a> {
         }
         let counted = self.shared.backups.counted.lock();
         for snapshot in &mut snapshots {
-            let tables = counted.get(&snapshot.name).cloned();
+            let of = (snapshot.name.clone(), Lsn(snapshot.lsn));
+            let tables = counted.get(&of).cloned();
             snapshot.tables = tables.or(snapshot.tables.take());
         }
         drop(counted);
@@ -307,12 +339,22 @@ impl<'a> Uploader<'a> {
         let mut needed = next.needed();
         needed.extend(self.base.iter().flat_map(BaseJob::objects).cloned());
         next.objects.retain(|name, _| needed.contains(name));
-        let Some(first) = next.bases.iter().min_by_key(|base| base.lsn) else {
+        let covered = next.covered().min(moment.vdl);
+        let history = &moment.manifest.history;
+        if !next.bases.is_empty() && !self.is_whole(moment, next)? {
+            // What could be restored can be; what came since, not before the next base.
+            return Ok(());
+        }
+        // Not those that are kept for a snapshot alone: the log does not go on from them.
+        let ranges = next.range_facts();
+        let reaches = |base: &&BaseEntry| {
+            decide::uncovered(&ranges, history, Lsn(base.lsn), covered).is_none()
+        };
+        let first = next.bases.iter().filter(reaches);
+        let Some(first) = first.min_by_key(|base| base.lsn) else {
             next.restorable = Restorable::default();
             return Ok(());
         };
-        let covered = next.covered().min(moment.vdl);
-        let history = &moment.manifest.history;
         let newest = self.shared.commit_at(covered, history)?;
         // The first base has versions from before it was taken too.
         let (from_lsn, from_us) = first
@@ -340,11 +382,26 @@ impl<'a> Uploader<'a> {
         Ok(())
     }
 
-    /// Writes the next manifest. Where another's is found under its number, what is there is read again.
-    fn write(&mut self, mut next: BackupManifest, moment: &Moment) -> Result<(), Failed> {
+    /// Whether what a manifest names gives the newest moment that it covers: between a base and the log there may be a hole, until
+    /// the next base is there.
+    pub(super) fn is_whole(&self, moment: &Moment, next: &BackupManifest) -> Result<bool, Failed> {
+        let history = &moment.manifest.history;
+        let at = history.floor(next.covered().min(moment.vdl));
+        let parts = decide::parts(&next.base_facts()?, &next.range_facts(), history, at);
+        Ok(parts.is_ok())
+    }
+
+    /// Writes the next manifest; the manifests before the one that is given are needed no more. Where another's is found under its
+    /// number, what is there is read again.
+    fn write(
+        &mut self,
+        mut next: BackupManifest,
+        written_us: i64,
+        moment: &Moment,
+    ) -> Result<Option<u64>, Failed> {
         next.number = self.known.number + 1;
         next.nonce = format!("{:016x}", random_u64()?);
-        next.written_us = wall_us();
+        next.written_us = written_us;
         let whole = self.whole.number == 0 || next.number - self.whole.number > CHANGES_MAX;
         let content = if whole {
             next.clone()
@@ -369,14 +426,13 @@ impl<'a> Uploader<'a> {
                 Err(_) => return Err(at(&name)(error)),
             }
         }
+        self.written = Some(Instant::now());
+        let forgotten = whole.then_some(self.whole.number);
         if whole {
-            let forgotten = self.whole.number;
             self.whole = next.clone();
-            self.known = next;
-            return self.forget_manifests(forgotten);
         }
         self.known = next;
-        Ok(())
+        Ok(forgotten)
     }
 
     /// Manifests before the last one that is whole are read by nobody who begins now. One that is whole is left for whoever has begun.
@@ -389,7 +445,7 @@ impl<'a> Uploader<'a> {
         Ok(())
     }
 
-    /// Removes what uploads that did not end have left, once after each base.
+    /// Has what uploads that did not end have left removed, once after each base. Nothing else that lies there is touched.
     fn sweep(&mut self) -> Result<(), Failed> {
         if self.swept || self.base.is_some() || self.known.bases.is_empty() {
             return Ok(());
@@ -397,8 +453,8 @@ impl<'a> Uploader<'a> {
         for prefix in ["base", "log", "blob"] {
             for name in self.place.list(prefix).map_err(at(prefix))? {
                 let waits = self.doomed.iter().any(|(_, doomed)| *doomed == name);
-                if !waits && !self.known.objects.contains_key(&name) {
-                    self.place.delete(&name).map_err(at(&name))?;
+                if is_object_name(&name) && !waits && !self.known.objects.contains_key(&name) {
+                    self.doomed.push((Instant::now(), name));
                 }
             }
         }
@@ -410,7 +466,7 @@ impl<'a> Uploader<'a> {
         self.swept = false;
     }
 
-    fn show(&self, caught_up: Instant) {
+    fn show(&self, caught_up: Instant, whole: bool) {
         let known = &self.known;
         let usable = !known.bases.is_empty();
         let restorable = &known.restorable;
@@ -422,6 +478,7 @@ impl<'a> Uploader<'a> {
         let available = |snapshot: &&SnapshotEntry| usable && Lsn(snapshot.lsn) <= covered;
         self.shared.backups.update(|reached| {
             reached.covered = covered;
+            reached.whole = whole;
             reached.history = history;
             reached.pinned = pinned;
             reached.caught_up = Some(caught_up);
