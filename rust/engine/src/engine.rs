@@ -98,8 +98,8 @@ struct Known {
     locks: Arc<Locks>,
 }
 
-/// Pages kept at most for steps outside of transactions that wait for others: more than any of them touches.
-const SYSTEM_PINS_MAX: usize = 64;
+/// Pages kept at most for steps outside of transactions that wait for others, while steps that find nothing to do come through.
+const SYSTEM_PINS_MAX: usize = 256;
 
 /// A database engine over a volume. Shared by threads; no method blocks or does I/O ([`Stop`]).
 ///

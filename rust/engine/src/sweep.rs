@@ -18,6 +18,8 @@ type DeadRuns = Vec<(ObjectId, Run)>;
 
 /// Leaves of `aurora.extents` that one step looks at.
 const SWEEP_LEAVES: usize = 16;
+/// Runs that one step gives back: each is in an extent map of its own at worst, and all of them are in the cache at once.
+const SWEEP_RUNS: usize = 16;
 
 impl<V: Volume> Engine<V> {
     /// Gives back extents that nobody uses: of dropped tables, and of bulk loads and indexes under construction that this
@@ -48,7 +50,9 @@ impl<V: Volume> Engine<V> {
     /// One step through `aurora.extents`; whether its end was not reached.
     fn sweep_loads(&self, now_us: i64) -> Attempt<bool> {
         let from = self.committing.lock().sweep_from.clone();
-        let (dead, next) = self.dead_loads(from)?;
+        let (mut dead, next) = self.dead_loads(from)?;
+        let is_all = dead.len() <= SWEEP_RUNS;
+        dead.truncate(SWEEP_RUNS);
         let free = |edit: &mut Edit<'_>, _: &_| {
             for (object, run) in &dead {
                 // Unless it was freed or linked meanwhile.
@@ -60,6 +64,9 @@ impl<V: Volume> Engine<V> {
             Ok(())
         };
         self.mutate_system(now_us, free, |_, _, _| {})?;
+        if !is_all {
+            return Ok(true);
+        }
         let more = next.is_some();
         self.committing.lock().sweep_from = next.unwrap_or_default();
         Ok(more)

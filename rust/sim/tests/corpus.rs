@@ -51,6 +51,11 @@ const CORPUS: &[Past] = &[
         71,
         "whole groups are given to copies that lack blobs, more than the bound of other worlds",
     ),
+    database(
+        Workload::Load,
+        300_034,
+        "a sweep of a small cache read extent maps in turn without end: what it had fetched went with the step before it",
+    ),
     Past {
         faults: Some(10),
         end_us: Some(12_500_000),
