@@ -333,7 +333,7 @@ def test_what_is_not_the_backups_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_proof_is_that_of_its_own_snapshot(tmp_path: Path) -> None:
-    """A snapshot that took the name of a deleted one had the other's counts: a sound restore looked wrong (found in review)."""
+    """A snapshot that took the name of a deleted one had the other's counts: a sound one looked wrong."""
     with au.open(tmp_path / "cluster", backup=tmp_path / "backup") as db:
         table = db.create_table("readings", Reading)
         put(db, table, {1: 1})

@@ -35,9 +35,19 @@ pub(crate) fn quantile(mut values: Vec<f64>, share: Share, between: Interpolatio
         Interpolation::Higher => next(),
         Interpolation::Nearest if beyond < 0.5 => low,
         Interpolation::Nearest => next(),
-        Interpolation::Midpoint => low + (next() - low) / 2.0,
-        Interpolation::Linear => low + (next() - low) * beyond,
+        Interpolation::Midpoint => between_values(low, next(), 0.5),
+        Interpolation::Linear => between_values(low, next(), beyond),
     })
+}
+
+/// A share of the way from one value to another, also where they are equal infinities or their distance is none of a float.
+fn between_values(low: f64, high: f64, share: f64) -> f64 {
+    let distance = high - low;
+    match low == high {
+        true => low,
+        false if distance.is_finite() => low + distance * share,
+        false => low * (1.0 - share) + high * share,
+    }
 }
 
 /// How many different values there are, roughly; exactly as long as they are few.
@@ -143,6 +153,13 @@ mod tests {
             assert_eq!(quantile(values(), share(at), between), Some(expected));
         }
         assert_eq!(quantile(Vec::new(), share(0.5), Linear), None);
+        let far = vec![-1e308, 1e308];
+        assert_eq!(quantile(far, share(0.5), Linear), Some(0.0));
+        let infinite = vec![f64::INFINITY; 2];
+        assert_eq!(
+            quantile(infinite, share(0.5), Midpoint),
+            Some(f64::INFINITY)
+        );
         let with_nan = vec![f64::NAN, 1.0, f64::INFINITY];
         assert_eq!(quantile(with_nan, share(0.5), Nearest), Some(f64::INFINITY));
         assert!(Share::new(1.1).is_none() && Share::new(f64::NAN).is_none());
