@@ -6,7 +6,7 @@
 use aurora_page::{Lsn, PageId};
 use aurora_proto::{Copy, NodeId};
 use aurora_redo::PgId;
-use aurora_store::{Damage, Export};
+use aurora_store::{Damage, Export, NodeStore};
 
 use crate::blobs::mend_blobs;
 use crate::check::damaged_blobs;
@@ -31,6 +31,9 @@ impl World {
                 let Some(exports) = self.exports_for(id, &damage) else {
                     continue;
                 };
+                if !self.bring_blobs(id, &exports) {
+                    continue;
+                }
                 let done = self.machines[home].repair(id, &damage, &exports);
                 self.note(format_args!("{id} repairs {damage:?}: {done:?}"));
             }
@@ -39,24 +42,41 @@ impl World {
 
     /// Damaged blobs come again from a peer.
     fn repair_blobs(&mut self) {
-        let stores = |id: NodeId| {
-            let machine = self.machines.get(*self.home.get(&id)?)?;
-            let node = machine.nodes.get(&id).filter(|_| machine.up)?;
-            node.store.as_ref().filter(|store| store.is_alive())
-        };
         for id in self.harmed {
-            let Some(store) = stores(id) else { continue };
+            let Some(store) = self.store_of(id) else {
+                continue;
+            };
             if store.blobs().map_or(true, |blobs| blobs.is_empty()) {
                 continue;
             }
-            let peers: Vec<_> = self
-                .home
-                .keys()
-                .filter(|peer| !self.harmed.contains(**peer))
-                .filter_map(|peer| stores(*peer))
-                .collect();
-            mend_blobs(store, &damaged_blobs(store).unwrap_or_default(), &peers);
+            let damaged = damaged_blobs(store).unwrap_or_default();
+            mend_blobs(store, &damaged, &self.sound_stores());
         }
+    }
+
+    /// What is mended from a peer may refer to blobs that are not here: they come first, as everywhere. False as long as one lacks.
+    fn bring_blobs(&self, id: NodeId, exports: &[Export]) -> bool {
+        let Some(store) = self.store_of(id) else {
+            return false;
+        };
+        let blobs = exports.iter().flat_map(|export| &export.blobs).copied();
+        let lacking: Vec<_> = blobs.filter(|blob| !store.has_blob(*blob)).collect();
+        mend_blobs(store, &lacking, &self.sound_stores());
+        lacking.iter().all(|blob| store.has_blob(*blob))
+    }
+
+    fn store_of(&self, id: NodeId) -> Option<&NodeStore> {
+        let machine = self.machines.get(*self.home.get(&id)?)?;
+        let node = machine.nodes.get(&id).filter(|_| machine.up)?;
+        node.store.as_ref().filter(|store| store.is_alive())
+    }
+
+    fn sound_stores(&self) -> Vec<&NodeStore> {
+        let sound = self
+            .home
+            .keys()
+            .filter(|peer| !self.harmed.contains(**peer));
+        sound.filter_map(|peer| self.store_of(*peer)).collect()
     }
 
     /// What the most complete sound peer has of the damaged pages.
