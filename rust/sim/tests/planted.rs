@@ -55,8 +55,8 @@ fn known(planted: Planted) -> (Kind, u64) {
         | Planted::GossipWithoutBlob
         | Planted::In(SweepTakesLoads)
         | Planted::In(CarryForgotten)
-        | Planted::In(BlobNotSynced)
-        | Planted::In(BlobCollectedEarly) => (Kind::Database(Workload::Load), 0),
+        | Planted::In(BlobNotSynced) => (Kind::Database(Workload::Load), 0),
+        Planted::In(BlobCollectedEarly) => (Kind::Database(Workload::Load), 50),
         Planted::PromotedBehind
         | Planted::RedoInParts
         | Planted::In(RejoinKeepsPages)
